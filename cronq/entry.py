@@ -1,0 +1,218 @@
+"""An entry: what the name of a job file in `queue/` says, so that nobody must open the file to know it.
+
+Does:    `Entry` <-> file name. Sorted names are the order of dispatch: priority, due time, id.
+Trusts:  only the dispatcher writes below `queue/` (0700), yet `parse` is strict: a name it does not know is junk, and
+         is set aside by the caller, never guessed at.
+Fails:   `ValueError` with what is wrong with the name.
+
+    PP,DUE,ID,tag…      PP   20 minus the priority, two digits: 00 first, 40 last
+                        DUE  microseconds since the epoch, 13 hex digits
+                        ID   <uid>-NAME, or <uid>-NAME+LINE for a member of a batch
+    tags, in this order, each only where it says something:
+      aN attempts begun   cN crashes   fX flags (c cancel wanted, d has data, m at most once)
+      tTASK   qQUEUE   xEXPIRES (13 hex)   uKEY unique key   kKEY concurrency key
+      bLINE.OFFSET.TOTAL a batch: next line, its offset, lines in all      hHASH the bytes that were judged
+
+A name has at most 220 bytes. The file itself is never rewritten, so whatever may change stands here.
+"""
+
+from __future__ import annotations
+
+from cronq.job import DIGITS, HEX, is_name
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Self
+
+MAX_NAME_BYTES = 220
+DEFAULT_QUEUE = "default"
+CANCEL_WANTED, HAS_DATA, AT_MOST_ONCE = "c", "d", "m"
+_FLAGS = CANCEL_WANTED + HAS_DATA + AT_MOST_ONCE
+_ORDER = "acftqxukbh"
+_FIELDS = ("priority", "due", "id", "attempt", "crashes", "flags", "task", "queue", "expires", "unique", "key")
+_BASE64 = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_")
+
+
+class Entry:
+    """One job as its file's name says it. Never changed: `but` gives the changed copy for a move."""
+
+    __slots__ = (*_FIELDS, "batch", "hash")
+
+    priority: int  # -20 … 20
+    due: int  # microseconds since the epoch
+    id: str
+    attempt: int  # attempts begun
+    crashes: int  # attempts whose worker died
+    flags: str
+    task: str  # empty: a free command
+    queue: str
+    expires: int  # microseconds since the epoch; 0: never
+    unique: str
+    key: str
+    batch: tuple[int, int, int] | None  # next line (from 0), its offset, lines in all
+    hash: str
+
+    def __init__(self, **fields: Any) -> None:
+        self.priority = fields.get("priority", 0)
+        self.due = fields["due"]
+        self.id = fields["id"]
+        self.attempt = fields.get("attempt", 0)
+        self.crashes = fields.get("crashes", 0)
+        self.flags = fields.get("flags", "")
+        self.task = fields.get("task", "")
+        self.queue = fields.get("queue", DEFAULT_QUEUE)
+        self.expires = fields.get("expires", 0)
+        self.unique = fields.get("unique", "")
+        self.key = fields.get("key", "")
+        self.batch = fields.get("batch")
+        self.hash = fields.get("hash", "")
+
+    def but(self, **changes: Any) -> Self:
+        """A copy with these fields changed."""
+        return type(self)(**{name: getattr(self, name) for name in self.__slots__} | changes)
+
+    def flagged(self, flag: str) -> Self:
+        """A copy that has `flag` too."""
+        return self.but(flags="".join(sorted({*self.flags, flag})))
+
+    def unflagged(self, flag: str) -> Self:
+        """A copy without `flag`."""
+        return self.but(flags=self.flags.replace(flag, ""))
+
+    @property
+    def uid(self) -> int:
+        """The submitter, by whose inbox the file came."""
+        return int(self.id.partition("-")[0])
+
+    @property
+    def parent(self) -> str:
+        """The id of the batch that this is a member of; empty where it is none."""
+        base, plus, _ = self.id.partition("+")
+        return base if plus else ""
+
+    @property
+    def order(self) -> tuple[int, int, str]:
+        """What sorts in the order of dispatch."""
+        return (-self.priority, self.due, self.id)
+
+    @property
+    def name(self) -> str:
+        """The file name. Raises `ValueError` where it would be longer than 220 bytes."""
+        tags = [
+            f"a{self.attempt}" if self.attempt else "",
+            f"c{self.crashes}" if self.crashes else "",
+            f"f{self.flags}" if self.flags else "",
+            f"t{self.task}" if self.task else "",
+            f"q{self.queue}" if self.queue != DEFAULT_QUEUE else "",
+            f"x{self.expires:013x}" if self.expires else "",
+            f"u{self.unique}" if self.unique else "",
+            f"k{self.key}" if self.key else "",
+            "b" + ".".join(map(str, self.batch)) if self.batch is not None else "",
+            f"h{self.hash}" if self.hash else "",
+        ]
+        name = ",".join([f"{20 - self.priority:02d}", f"{self.due:013x}", self.id, *filter(None, tags)])
+        if len(name) > MAX_NAME_BYTES:
+            excess = len(name) - MAX_NAME_BYTES
+            raise ValueError(f"the names of job, task and queue are {excess} bytes too long together; shorten one")
+        return name
+
+    def __repr__(self) -> str:
+        return f"<Entry {self.name}>"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Entry) and self.name == other.name
+
+    __hash__ = None  # type: ignore[assignment]  # entries are looked up by id
+
+
+def parse(name: str) -> Entry:
+    """The entry that a file name says. Raises `ValueError`."""
+    level, due, job_id, *tags = name.split(",")
+    if len(level) != 2 or not _whole(level) or int(level) > 40 or not _instant(due) or not is_id(job_id):
+        raise ValueError(f"not an entry's name: {name!r}")
+    fields: dict[str, Any] = {"priority": 20 - int(level), "due": int(due, 16), "id": job_id}
+    last = -1
+    for tag in tags:
+        letter, value = tag[:1], tag[1:]
+        place = _ORDER.find(letter) if letter else -1
+        if place <= last or not value:
+            raise ValueError(f"not an entry's name (tag {tag!r}): {name!r}")
+        last = place
+        key, read = _TAGS[letter]
+        fields[key] = read(value)
+    return Entry(**fields)
+
+
+def is_id(text: str) -> bool:
+    """Whether `text` is a job's id: <uid>-NAME or <uid>-NAME+LINE."""
+    uid, dash, rest = text.partition("-")
+    name, plus, line = rest.partition("+")
+    own = 0 < len(uid) <= 10 and _whole(uid) and bool(dash) and is_name(name, 96)
+    return own and (not plus or (_whole(line) and len(line) <= 9))
+
+
+def _whole(text: str) -> bool:
+    return bool(text) and all(char in DIGITS for char in text)
+
+
+def _instant(text: str) -> bool:
+    return len(text) == 13 and all(char in HEX for char in text)
+
+
+def _read_whole(value: str) -> int:
+    if not _whole(value) or len(value) > 6:
+        raise ValueError(f"not a count: {value!r}")
+    return int(value)
+
+
+def _read_flags(value: str) -> str:
+    if "".join(sorted(set(value) & set(_FLAGS))) != value:
+        raise ValueError(f"not flags: {value!r}")
+    return value
+
+
+def _read_name(value: str) -> str:
+    if not is_name(value, 48):
+        raise ValueError(f"not a name: {value!r}")
+    return value
+
+
+def _read_instant(value: str) -> int:
+    if not _instant(value):
+        raise ValueError(f"not an instant: {value!r}")
+    return int(value, 16)
+
+
+def _read_digest(value: str) -> str:
+    if not 8 <= len(value) <= 22 or not all(char in _BASE64 for char in value):
+        raise ValueError(f"not a digest: {value!r}")
+    return value
+
+
+def _read_batch(value: str) -> tuple[int, int, int]:
+    parts = value.split(".")
+    if len(parts) != 3 or not all(_whole(part) and len(part) < 16 for part in parts):
+        raise ValueError(f"not a batch's cursor: {value!r}")
+    return int(parts[0]), int(parts[1]), int(parts[2])
+
+
+_TAGS: dict[str, tuple[str, Any]] = {
+    "a": ("attempt", _read_whole),
+    "c": ("crashes", _read_whole),
+    "f": ("flags", _read_flags),
+    "t": ("task", _read_name),
+    "q": ("queue", _read_name),
+    "x": ("expires", _read_instant),
+    "u": ("unique", _read_digest),
+    "k": ("key", _read_digest),
+    "b": ("batch", _read_batch),
+    "h": ("hash", _read_digest),
+}
+
+
+def digest(data: bytes) -> str:
+    """The hash of judged bytes as names carry it: 128 bits of SHA-256, 22 letters."""
+    import base64
+    import hashlib
+
+    return base64.urlsafe_b64encode(hashlib.sha256(data).digest()[:16]).rstrip(b"=").decode()

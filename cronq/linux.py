@@ -1,0 +1,52 @@
+"""The system calls that Python does not have: openat2, renameat2, prctl.
+
+Each raises `OSError` as Python's own wrappers do. Numbers and flags are from the kernel's headers and the same on every
+architecture since 2019's unified table (openat2 is 437 everywhere, include/uapi/asm-generic/unistd.h).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+
+RESOLVE_NO_XDEV = 0x01
+RESOLVE_NO_MAGICLINKS = 0x02
+RESOLVE_NO_SYMLINKS = 0x04
+RESOLVE_BENEATH = 0x08
+RENAME_NOREPLACE = 1
+_SYS_OPENAT2 = 437
+_PR_SET_DUMPABLE = 4
+_PR_SET_CHILD_SUBREAPER = 36
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class _OpenHow(ctypes.Structure):
+    _fields_ = [("flags", ctypes.c_uint64), ("mode", ctypes.c_uint64), ("resolve", ctypes.c_uint64)]
+
+
+def openat2(directory: int, path: str, flags: int, resolve: int) -> int:
+    """Open `path` below the descriptor `directory`, resolved only as `resolve` allows (openat2(2), Linux 5.6)."""
+    how = _OpenHow(flags | os.O_CLOEXEC, 0, resolve)
+    found: int = _libc.syscall(
+        _SYS_OPENAT2, directory, os.fsencode(path), ctypes.byref(how), ctypes.c_size_t(ctypes.sizeof(how))
+    )
+    return _checked(found, path)
+
+
+def rename_new(source_dir: int, source: str, target_dir: int, target: str) -> None:
+    """Rename, and fail with EEXIST rather than replace a file that is there (renameat2(2), RENAME_NOREPLACE)."""
+    arguments = (source_dir, os.fsencode(source), target_dir, os.fsencode(target), RENAME_NOREPLACE)
+    _checked(_libc.renameat2(*arguments), source)
+
+
+def set_undumpable() -> None:
+    """No process of the same user may trace this one or open its descriptors under /proc (prctl(2))."""
+    _checked(_libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0), "prctl")
+
+
+def _checked(result: int, what: str) -> int:
+    if result < 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code), what)
+    return result

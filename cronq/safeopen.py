@@ -1,0 +1,106 @@
+"""Opening what a stranger owns: whatever he put there, we neither follow it, nor wait for it, nor believe its name.
+
+Does:    opens a regular file below a directory descriptor and proves whose it is by what the kernel says of it.
+Reads:   at most the bytes asked for, never by the size that the file claims.
+Trusts:  the kernel. Path and content are the stranger's; identity is what name *and* fstat say (docs/spool.md rule 4).
+Fails:   `BadJob` with the sentence that mends it; `FileNotFoundError` where there is nothing.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+
+from cronq import linux
+from cronq.errors import BadJob
+
+_FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_NOCTTY
+_RESOLVE = linux.RESOLVE_BENEATH | linux.RESOLVE_NO_SYMLINKS | linux.RESOLVE_NO_MAGICLINKS | linux.RESOLVE_NO_XDEV
+_KINDS = {
+    stat.S_IFDIR: "a directory",
+    stat.S_IFLNK: "a symbolic link",
+    stat.S_IFIFO: "a FIFO",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFBLK: "a device",
+    stat.S_IFCHR: "a device",
+}
+
+
+class Proof:
+    """What a file must be to be taken as `uid`'s.
+
+    `gid` and mode are asked for in system mode only: there, only the kernel gives a file the pair (user, group cronq),
+    and only in that user's inbox. Rootless, whoever can write the spool is the user himself.
+    """
+
+    __slots__ = ("device", "gid", "uid")
+
+    def __init__(self, uid: int, device: int, gid: int | None = None) -> None:
+        self.uid = uid
+        self.device = device
+        self.gid = gid
+
+    def check(self, descriptor: int) -> os.stat_result:
+        """What fstat says of the open file. Raises `BadJob` where it is not what it must be."""
+        found = os.fstat(descriptor)
+        kind = stat.S_IFMT(found.st_mode)
+        if kind != stat.S_IFREG:
+            raise BadJob(f"it is {_KINDS.get(kind, 'not a file')}, not a regular file; write a plain file")
+        if found.st_dev != self.device:
+            raise BadJob("it lies on another file system than the spool; write it into the inbox itself")
+        if found.st_uid != self.uid:
+            raise BadJob(f"it belongs to uid {found.st_uid}, the inbox to uid {self.uid}; each user has his own inbox")
+        if found.st_nlink != 1:
+            raise BadJob(f"it has {found.st_nlink} links; use cp, not ln")
+        if self.gid is not None:
+            if found.st_gid != self.gid:
+                raise BadJob(f"its group is {found.st_gid}, not {self.gid}; use cp, not mv, so that the inbox gives it")
+            if found.st_mode & 0o027:
+                raise BadJob(f"its mode is {stat.S_IMODE(found.st_mode):04o}; chmod 640 it")
+        return found
+
+
+def open_file(directory: int, path: str, proof: Proof) -> tuple[int, os.stat_result]:
+    """A descriptor of the file and what fstat says of it. Raises `BadJob`, `FileNotFoundError`."""
+    try:
+        try:
+            descriptor = linux.openat2(directory, path, _FLAGS, _RESOLVE)
+        except OSError as error:
+            if error.errno != errno.ENOSYS:
+                raise
+            descriptor = os.open(path, _FLAGS | os.O_CLOEXEC, dir_fd=directory)  # kernels before 5.6
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise BadJob(_refusal(directory, path, error)) from None
+    try:
+        return descriptor, proof.check(descriptor)
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+def _refusal(directory: int, path: str, error: OSError) -> str:
+    if error.errno == errno.EXDEV:
+        return "it lies on another file system than the spool; write it into the inbox itself"
+    if error.errno in (errno.ELOOP, errno.ENXIO, errno.EISDIR):
+        kind = stat.S_IFMT(os.stat(path, dir_fd=directory, follow_symlinks=False).st_mode)
+        return f"it is {_KINDS.get(kind, 'not a file')}, not a regular file; write a plain file"
+    if error.errno == errno.EACCES:
+        return "cronq may not read it; chmod 640 it"
+    return f"it cannot be opened: {error.strerror}"
+
+
+def read(descriptor: int, most: int, offset: int = 0) -> bytes:
+    """At most `most + 1` bytes from `offset`, so that the caller sees a file that is too large."""
+    parts = []
+    wanted = most + 1
+    while wanted:
+        part = os.pread(descriptor, wanted, offset)
+        if not part:
+            break
+        parts.append(part)
+        offset += len(part)
+        wanted -= len(part)
+    return b"".join(parts)
