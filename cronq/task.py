@@ -182,7 +182,7 @@ def decode(name: str, table: object, where: str) -> Task:
         for key in table:
             if key not in KEYS:
                 raise BadJob(f"unknown key {jobs.show(key)}; known are {', '.join(KEYS)}")
-        fields = {key: _READERS[key](key, value) for key, value in table.items()}
+        fields = {key: READERS[key](key, value) for key, value in table.items()}
         if ("command" in fields) == ("shell" in fields):
             raise BadJob("a task has either a command or a shell line; write one of the two keys")
     except BadJob as error:
@@ -225,7 +225,7 @@ def size(key: str, value: object) -> int:
     return int(number[:16]) * _SIZES[unit]
 
 
-_READERS: dict[str, Any] = {
+READERS: dict[str, Any] = {
     "description": jobs.READERS["stdin"],
     "command": jobs.READERS["command"],
     "shell": _shell,

@@ -1,0 +1,205 @@
+"""The spool as everybody sees it: where it is, what lies where, and how a producer puts a job into it.
+
+Does:    finds the spool, makes a rootless one, and `put`s files whole or not at all.
+Reads:   CRONQ_SPOOL, CRONQ_CONFIG, XDG_STATE_HOME, XDG_CONFIG_HOME, HOME.
+Writes:  `in/<uid>/` only (and, rootless, the tree itself). What lies below `queue/` is the dispatcher's: see `shelves`.
+Fails:   `Full` where the disk refuses, `NotRunning` where a system spool has no inbox for this user yet.
+
+Standard library only, and light: this is most of what `cronq submit` imports. The layout is docs/spool.md.
+"""
+
+from __future__ import annotations
+
+import os
+
+from cronq import job as jobs
+from cronq.errors import CronqError, NotRunning, disk_error
+
+SYSTEM_SPOOL = "/var/spool/cronq"
+SYSTEM_CONFIG = "/etc/cronq"
+ENDINGS = (".job", ".jobs", ".tab")
+DATA_ENDING = ".data"
+TREE = (
+    "in",
+    "out",
+    "rejected",
+    "queue",
+    "queue/.capture",
+    "queue/outcome",
+    "queue/data",
+    "queue/ready",
+    "queue/delayed",
+    "queue/waiting",
+    "queue/held",
+    "queue/running",
+    "queue/dead",
+    "queue/skipped",
+    "schedule",
+    "history",
+    "users",
+)
+
+
+def find() -> str:
+    """The spool that this caller means: CRONQ_SPOOL, else the system's if there is one, else his own."""
+    named = os.environ.get("CRONQ_SPOOL")
+    if named:
+        return os.path.abspath(named)
+    return SYSTEM_SPOOL if os.path.isdir(SYSTEM_SPOOL) else own()
+
+
+def own() -> str:
+    """The rootless spool: $XDG_STATE_HOME/cronq."""
+    return os.path.join(_home("XDG_STATE_HOME", ".local/state"), "cronq")
+
+
+def find_config(spool: str) -> str:
+    """The config directory that goes with `spool`: CRONQ_CONFIG, else /etc/cronq or $XDG_CONFIG_HOME/cronq."""
+    named = os.environ.get("CRONQ_CONFIG")
+    if named:
+        return os.path.abspath(named)
+    return SYSTEM_CONFIG if spool == SYSTEM_SPOOL else os.path.join(_home("XDG_CONFIG_HOME", ".config"), "cronq")
+
+
+def _home(variable: str, below: str) -> str:
+    named = os.environ.get(variable, "")
+    if named.startswith("/"):
+        return named
+    home = os.environ.get("HOME", "")
+    if not home.startswith("/"):
+        import pwd
+
+        home = pwd.getpwuid(os.getuid()).pw_dir
+    return os.path.join(home, below)
+
+
+def inbox(root: str, uid: int) -> str:
+    """The directory into which `uid` puts jobs."""
+    return os.path.join(root, "in", str(uid))
+
+
+def results(root: str, job_id: str) -> str:
+    """The result directory of a job: `out/<uid>/<id>`."""
+    return os.path.join(root, "out", job_id.partition("-")[0], job_id)
+
+
+def refusals(root: str, uid: int) -> str:
+    """The directory that holds what was refused to `uid`, and why."""
+    return os.path.join(root, "rejected", str(uid))
+
+
+def make(root: str, uid: int) -> None:
+    """Make the tree of a rootless spool for `uid`, as far as it is missing. Raises `Full`."""
+    try:
+        os.makedirs(os.path.dirname(root), exist_ok=True)
+        folders = (root, *(os.path.join(root, folder) for folder in TREE))
+        for folder in (*folders, inbox(root, uid), os.path.join(root, "out", str(uid)), refusals(root, uid)):
+            try:
+                os.mkdir(folder, 0o700)
+            except FileExistsError:
+                continue
+            _sync_directory(os.path.dirname(folder))
+    except OSError as error:
+        raise disk_error(error, f"the spool {root} cannot be made") from None
+
+
+def put(
+    root: str, name: str, data: bytes, *, ending: str = ".job", payload: int | None = None, sync: bool = True
+) -> None:
+    """Queue one file for the calling user: whole or absent, and durable before this returns.
+
+    `payload` is a descriptor whose content becomes NAME.data, the job's stdin. With `sync=False` nothing is flushed:
+    fast, and lost if the machine loses power within the next seconds. Raises `Full`, `NotRunning`.
+    """
+    uid = os.getuid()
+    folder = inbox(root, uid)
+    if not os.path.isdir(folder):
+        if root == SYSTEM_SPOOL:
+            raise NotRunning(f"{root} has no inbox for you yet, and the dispatcher is not running to make it")
+        make(root, uid)
+    try:
+        if payload is not None:
+            _write(folder, name + DATA_ENDING, payload, sync)
+        _write(folder, name + ending, data, sync)
+        if sync:
+            _sync_directory(folder)
+    except OSError as error:
+        raise disk_error(error, f"the job cannot be written to {folder}") from None
+
+
+def _write(folder: str, name: str, content: bytes | int, sync: bool) -> None:
+    draft = os.path.join(folder, f".{name}.tmp")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o640)
+    try:
+        try:
+            os.fchmod(descriptor, 0o640)
+            if isinstance(content, int):
+                _copy(content, descriptor)
+            else:
+                _write_all(descriptor, content)
+            if sync:
+                os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        os.rename(draft, os.path.join(folder, name))
+    except BaseException:
+        try:
+            os.unlink(draft)
+        except OSError:
+            pass
+        raise
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+def _copy(source: int, target: int) -> None:
+    """All of `source`, by the kernel where it can (reflink or copy_file_range), else through a small buffer."""
+    copied = 0
+    try:
+        while count := os.copy_file_range(source, target, 1 << 30):
+            copied += count
+        if copied:
+            return
+    except OSError as error:
+        if copied or error.errno in (28, 122, 5):  # ENOSPC, EDQUOT, EIO
+            raise
+    while part := os.read(source, 1 << 20):
+        _write_all(target, part)
+
+
+def _sync_directory(folder: str) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def reason(root: str, uid: int, name: str) -> tuple[str, int] | None:
+    """Why the file `name` of `uid` was refused, and the exit code that says so; None if it was not."""
+    for ending in ENDINGS:
+        try:
+            with open(os.path.join(refusals(root, uid), f"{name}{ending}.reason"), encoding="utf-8") as file:
+                sentence, code = file.read().rstrip("\n").rsplit("\nexit ", 1)
+        except (OSError, ValueError):
+            continue
+        return sentence, int(code)
+    return None
+
+
+def reason_text(error: CronqError) -> str:
+    """What a NAME.reason file holds: the sentence, and the exit code on a line of its own."""
+    return f"{error.sentence}\nexit {error.exit_code}\n"
+
+
+def time_of(job_id: str) -> float | None:
+    """When the job was submitted, as its id says; None for an id that does not carry it."""
+    name = job_id.partition("-")[2].partition("+")[0]
+    found = jobs.name_time(name)
+    if found is None and len(name) > 14 and name[13] == "-" and all(char in jobs.HEX for char in name[:13]):
+        found = int(name[:13], 16) / 1e6
+    return found
