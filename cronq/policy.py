@@ -1,0 +1,149 @@
+"""Pure judgement: what the end of an attempt means for its job.
+
+Does:    outcome -> `Done`, `Again`, `Dead`, `Cancelled` or `Held` (`judge`; `crash` where the worker died), with the
+         reason in words. What runs next is `lanes`.
+Reads:   its arguments. No clock, no disk, no randomness: `now` and `chance` are handed in.
+Trusts:  entries and plans. Not outcomes: a worker wrote them, so anything odd in one is a failed attempt, never a crash
+         of the dispatcher.
+Fails:   never.
+"""
+
+from __future__ import annotations
+
+import signal
+from dataclasses import dataclass
+from typing import Any
+
+from cronq import job as jobs
+from cronq.entry import AT_MOST_ONCE, CANCEL_WANTED, Entry
+from cronq.job import Backoff
+from cronq.task import Plan
+
+TRY_AGAIN = 75  # EX_TEMPFAIL
+NEVER_AGAIN = {
+    64: "it was called wrongly",
+    65: "its input is bad",
+    77: "it lacks a permission",
+    78: "its configuration is wrong",
+}
+SHORTEST_CRASH_DELAY = 1.0  # a job that kills its worker must not do so in a tight loop, whatever its backoff says
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """It did what it should."""
+
+
+@dataclass(frozen=True, slots=True)
+class Again:
+    """A further attempt is due at `at` (seconds since the epoch)."""
+
+    at: float
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Dead:
+    """No further attempt happens by itself; a person may revive it."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Cancelled:
+    """Somebody wanted it to end, and it did."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """It waits for a person."""
+
+    reason: str
+
+
+Verdict = Done | Again | Dead | Cancelled | Held
+
+
+def judge(outcome: dict[str, Any], entry: Entry, plan: Plan, now: float, chance: float) -> Verdict:
+    """What the outcome of an attempt that ended means; `chance` in [0, 1) spreads retries.
+
+    A timeout is one even where the job then exits with 0: many programs end so on SIGTERM, their work half done.
+    """
+    code, reason = _whole(outcome.get("exit_code")), outcome.get("reason")
+    if code == 0 and reason is None:
+        return Done()
+    why = describe(outcome)
+    if reason == "cancelled" or CANCEL_WANTED in entry.flags:
+        return Cancelled(why)
+    if reason is None and code in NEVER_AGAIN:
+        return Dead(f"{why}: {NEVER_AGAIN[code]}, so it is never tried again")
+    most = 1 + plan.retries
+    if entry.attempt < most:
+        return Again(_due(now, delay(plan.backoff, entry.attempt, chance)), why)
+    return Dead(f"{why} (attempt {entry.attempt} of {most})" if most > 1 else why)
+
+
+def crash(entry: Entry, plan: Plan, known: bool, now: float, chance: float) -> Verdict:
+    """What it means that the worker died in mid-job; `entry.crashes` counts this one already.
+
+    `known`: the job itself has been seen dead. An at-most-once job never runs again by itself: it may have done its
+    work, or part of it. A retry after a crash does not depend on `retries`, but is never at once.
+    """
+    fate = "the job was ended too" if known else "whether the job went on is unknown"
+    why = f"its worker died in mid-job; {fate}"
+    if CANCEL_WANTED in entry.flags and known:
+        return Cancelled(f"cancelled; {why}")
+    if plan.on_crash == "hold":
+        return Held(why)
+    if plan.delivery == "at-most-once" or AT_MOST_ONCE in entry.flags:
+        return Dead(f"unknown: {why}; an at-most-once job is not run again")
+    if CANCEL_WANTED in entry.flags:
+        return Cancelled(f"cancelled; {why}")
+    if plan.on_crash == "dead":
+        return Dead(f"crashed: {why}")
+    if entry.crashes >= plan.max_crashes:
+        times = "once" if entry.crashes == 1 else f"{entry.crashes} times"
+        return Dead(f"poison: its worker died in mid-job {times} (max_crashes = {plan.max_crashes})")
+    return Again(_due(now, max(SHORTEST_CRASH_DELAY, delay(plan.backoff, entry.crashes, chance))), why)
+
+
+def delay(backoff: Backoff, attempt: int, chance: float) -> float:
+    """Seconds to wait after attempt number `attempt`: `min(max, base * factor**(attempt-1)) * (1 + jitter*chance)`."""
+    try:
+        grown = backoff.base * backoff.factor ** max(0, attempt - 1)
+    except OverflowError:
+        grown = backoff.max if backoff.base > 0 else 0.0
+    return min(backoff.max, grown) * (1 + backoff.jitter * chance)
+
+
+def _due(now: float, wait: float) -> float:
+    return min(now + wait, jobs.LAST_INSTANT)  # a later instant does not fit into a file's name
+
+
+def describe(outcome: dict[str, Any]) -> str:
+    """How an attempt ended, for people: exit code 3 · killed by signal 9 (SIGKILL) · ran longer than its timeout."""
+    reason, code, number = outcome.get("reason"), _whole(outcome.get("exit_code")), _whole(outcome.get("signal"))
+    if reason == "timeout":
+        return "ran longer than its timeout"
+    if isinstance(reason, str) and reason.isprintable() and len(reason) <= 500:
+        return reason
+    if reason is not None:
+        return f"ended for a reason of no known form: {jobs.show(reason)}"
+    if number is not None:
+        return f"killed by signal {number}{_signal_name(number)}"
+    if code is not None:
+        return f"exit code {code}" + (" (try again later)" if code == TRY_AGAIN else "")
+    return "ended without an exit code"
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return f" ({signal.Signals(number).name})"
+    except ValueError:
+        return ""
+
+
+def _whole(value: object) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**31 else None
