@@ -110,6 +110,8 @@ class Entry:
             "b" + ".".join(map(str, self.batch)) if self.batch is not None else "",
             f"h{self.hash}" if self.hash else "",
         ]
+        if not (-20 <= self.priority <= 20 and 0 <= self.due < 16**13 and 0 <= self.expires < 16**13):
+            raise ValueError(f"priority {self.priority}, due {self.due} or expires {self.expires} does not fit a name")
         name = ",".join([f"{20 - self.priority:02d}", f"{self.due:013x}", self.id, *filter(None, tags)])
         if len(name) > MAX_NAME_BYTES:
             excess = len(name) - MAX_NAME_BYTES

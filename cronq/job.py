@@ -43,7 +43,8 @@ KEYS = (
 )
 BACKOFF_KEYS = ("base", "factor", "max", "jitter")
 MAX_RETRIES = 1000
-MAX_SECONDS = 100 * 366 * 86400.0
+MAX_SECONDS = 50 * 366 * 86400.0
+LAST_INSTANT = 16**13 / 1e6 - 86400  # a due time is 13 hex digits of microseconds in a file's name: year 2112
 LETTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
 DIGITS = frozenset("0123456789")
 NAME_FIRST = LETTERS | DIGITS
@@ -115,8 +116,8 @@ def parse_object(data: bytes, what: str) -> dict[str, Any]:
     def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
         found = dict(items)
         if len(found) != len(items):
-            names = [key for key, _ in items]
-            twice = next(key for key in names if names.count(key) > 1)
+            seen: set[str] = set()
+            twice = next(key for key, _ in items if key in seen or seen.add(key))  # type: ignore[func-returns-value]
             raise BadJob(f"{what} has the key {show(twice)} twice; keep one of them")
         return found
 
@@ -182,7 +183,10 @@ def from_fields(fields: dict[str, Any]) -> Job:
 
 def show(value: object, limit: int = 60) -> str:
     """A stranger's value, short and printable, for a sentence."""
-    text = ascii(value)
+    try:
+        text = ascii(value)
+    except (ValueError, RecursionError):  # a whole number of thousands of digits (hexadecimal in TOML), deep nesting
+        text = "a value too long to show"
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
@@ -324,7 +328,7 @@ def seconds(value: object, key: str = "the duration") -> float:
     if isinstance(value, int | float) and not isinstance(value, bool):
         if 0 <= value <= MAX_SECONDS:
             return float(value)
-        raise BadJob(f"{key} must be from 0 seconds to 100 years, not {show(value)}")
+        raise BadJob(f"{key} must be from 0 seconds to 50 years, not {show(value)}")
     total, rest = 0.0, value if isinstance(value, str) else ""
     while rest:
         digits = len(rest) - len(rest.lstrip("0123456789."))
@@ -335,18 +339,23 @@ def seconds(value: object, key: str = "the duration") -> float:
             total = -1.0
             break
         total += float(number) * _UNITS[unit]
-    if not value or not 0 <= total <= MAX_SECONDS:
-        raise BadJob(f"{key} must be a duration like 90s, 10m, 1h30m or 2d, not {show(value)}")
+    if not isinstance(value, str) or not value or not 0 <= total <= MAX_SECONDS:
+        raise BadJob(f"{key} must be a duration like 90s, 10m, 1h30m or 2d (50 years at most), not {show(value)}")
     return total
 
 
 def instant(value: object, key: str = "the time") -> float:
-    """Seconds since the epoch of an RFC 3339 instant; local time where it has no offset. Raises `BadJob`."""
+    """Seconds since the epoch of an RFC 3339 instant. Raises `BadJob`.
+
+    What people leave out may be missing: the offset (then it is local time), the seconds, the time of day (then it is
+    midnight); a space may stand for the T. Nothing else of what Python's parser takes, which differs by version.
+    """
     import datetime
 
-    if isinstance(value, str) and len(value) >= len("2026-01-01") and len(value) < 60:
+    if isinstance(value, str) and _instant_shape(value):
+        text = value.upper().replace(" ", "T")
         try:
-            found = datetime.datetime.fromisoformat(value).timestamp()
+            found = datetime.datetime.fromisoformat(text).timestamp()
         except (ValueError, OverflowError, OSError):
             found = -1.0
         if 0 <= found < LAST_INSTANT:
@@ -354,9 +363,19 @@ def instant(value: object, key: str = "the time") -> float:
     raise BadJob(f"{key} must be a time like 2026-12-24T18:00:00+01:00, not {show(value)}")
 
 
-LAST_INSTANT = (
-    16**13 / 1e6 - MAX_SECONDS / 50
-)  # a due time is 13 hex digits of microseconds in a file's name: year 2110
+def _instant_shape(text: str) -> bool:
+    shape = "".join("9" if char in DIGITS else char for char in text)
+    if shape == "9999-99-99":
+        return True
+    if not text.isascii() or shape[:16].upper().replace(" ", "T") != "9999-99-99T99:99":
+        return False
+    rest = shape[16:]
+    if rest[:3] == ":99":
+        rest = rest[3:]
+        if rest[:2] == ".9":
+            fraction = len(rest[1:]) - len(rest[1:].lstrip("9"))
+            rest = rest[1 + fraction :] if fraction <= 9 else "?"
+    return rest in ("", "Z", "z") or (rest[1:] == "99:99" and rest[0] in "+-" and text[-5:] < "24" and text[-2] < "6")
 
 
 def encode(fields: dict[str, Any]) -> bytes:
@@ -377,6 +396,8 @@ def _json(value: object) -> str:
     if value is True or value is False or value is None:
         return {True: "true", False: "false", None: "null"}[value]
     if isinstance(value, int | float):
+        if value != value or value in (float("inf"), float("-inf")):  # noqa: PLR0124 - NaN is the one that differs from itself
+            raise BadJob(f"{value!r} is not a number that JSON knows")
         return repr(value)
     if isinstance(value, list | tuple):
         return "[" + ", ".join(_json(item) for item in value) + "]"

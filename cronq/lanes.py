@@ -1,6 +1,6 @@
 """What runs next: entries that are due, in lanes, and the gates before them.
 
-Does:    `Ready` keeps the entries in the order of dispatch, `Gates` says what may run beside what runs already, `choose`
+Does:    `Ready` keeps entries in the order of dispatch, `Gates` says what may run beside what runs already, `choose`
          takes the next that may.
 Reads:   its arguments. No clock, no disk.
 Trusts:  entries.

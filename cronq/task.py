@@ -45,6 +45,7 @@ DEFAULT_GRACE = 10.0
 DEFAULT_OUTPUT_MAX = 10 * 1024 * 1024
 DEFAULT_MAX_CRASHES = 3
 DEFAULT_PATH = "/usr/local/bin:/usr/bin:/bin"
+MAX_SIZE = 2**60
 _SIZES = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3, "T": 1024**4}
 
 
@@ -173,7 +174,7 @@ def _argv(job: Job, task: Task) -> list[str]:
 
 def decode(name: str, table: object, where: str) -> Task:
     """The task `[tasks.NAME]` that this table says; `where` names the file. Raises `BadConfig`."""
-    what = f"{where}: [tasks.{name}]"
+    what = f"{where}: [tasks.{name if jobs.is_name(name, 48) else jobs.show(name)}]"
     try:
         if not jobs.is_name(name, 48):
             raise BadJob("a task's name has letters, digits, '.', '_', '-', at most 48")
@@ -217,12 +218,17 @@ def _switch(key: str, value: object) -> bool:
 
 def size(key: str, value: object) -> int:
     """Bytes of a size: a number, or text like 64M. Raises `BadJob`."""
-    number, unit = (str(value)[:-1], str(value)[-1:]) if isinstance(value, str) else (str(value), "")
-    if isinstance(value, str) and unit in jobs.DIGITS:
-        number, unit = value, ""
-    if isinstance(value, bool) or not number.isascii() or not number.isdigit() or unit not in _SIZES:
+    found = -1
+    if isinstance(value, int) and not isinstance(value, bool):
+        found = value
+    elif isinstance(value, str) and value:
+        unit = "" if value[-1] in jobs.DIGITS else value[-1]
+        number = value[: len(value) - len(unit)]
+        if number.isascii() and number.isdigit() and len(number) <= 16 and unit in _SIZES:
+            found = int(number) * _SIZES[unit]
+    if not 0 <= found <= MAX_SIZE:
         raise BadJob(f"{key} must be a size like 500K, 64M or 2G, not {jobs.show(value)}")
-    return int(number[:16]) * _SIZES[unit]
+    return found
 
 
 READERS: dict[str, Any] = {
@@ -239,14 +245,16 @@ READERS: dict[str, Any] = {
 
 
 def files(config: str) -> list[str]:
-    """The config files below the directory `config` that are there, in the order in which they are read."""
+    """The config files below the directory `config`, in the order in which they are read. Raises `BadConfig`."""
     main = os.path.join(config, "cronq.toml")
     folder = os.path.join(config, "tasks.d")
     try:
         names = sorted(os.listdir(folder))
     except FileNotFoundError:
         names = []
-    found = [main] if os.path.exists(main) else []
+    except OSError as error:
+        raise BadConfig(f"{folder}: cannot be read: {error.strerror}") from None
+    found = [main] if os.path.lexists(main) else []  # a link that leads nowhere is a mistake to tell, not no config
     return found + [os.path.join(folder, name) for name in names if name.endswith(".toml") and name[0] != "."]
 
 
@@ -257,10 +265,10 @@ def tables(path: str) -> dict[str, Any]:
     try:
         with open(path, "rb") as file:
             return tomllib.load(file)
-    except tomllib.TOMLDecodeError as error:
+    except UnicodeDecodeError as error:
+        raise BadConfig(f"{path}: not UTF-8 (byte {error.start + 1}); write it in UTF-8") from None
+    except (ValueError, RecursionError) as error:  # TOMLDecodeError is one; so is a number of thousands of digits
         raise BadConfig(f"{path}: not TOML: {error}") from None
-    except UnicodeDecodeError:
-        raise BadConfig(f"{path}: not UTF-8") from None
     except OSError as error:
         raise BadConfig(f"{path}: cannot be read: {error.strerror}") from None
 
