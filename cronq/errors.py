@@ -60,9 +60,13 @@ class NotPermitted(CronqError):
 
 
 class BadConfig(CronqError):
-    """A config file that cannot be used: the administrator's to mend."""
+    """A config file that cannot be used: the administrator's to mend; `more` holds what else is wrong with it."""
 
     exit_code = 78
+
+    def __init__(self, sentence: str, more: list[str] | None = None) -> None:
+        super().__init__(sentence)
+        self.more = more or []
 
 
 def disk_error(error: OSError, what: str) -> Full:

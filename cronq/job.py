@@ -17,6 +17,7 @@ from cronq.errors import BadJob
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Collection
     from typing import Any
 
 MAX_JOB_BYTES = 64 * 1024
@@ -44,6 +45,7 @@ KEYS = (
 BACKOFF_KEYS = ("base", "factor", "max", "jitter")
 MAX_RETRIES = 1000
 MAX_SECONDS = 50 * 366 * 86400.0
+MAX_DURATION_TEXT = 64
 LAST_INSTANT = 16**13 / 1e6 - 86400  # a due time is 13 hex digits of microseconds in a file's name: year 2112
 LETTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
 DIGITS = frozenset("0123456789")
@@ -170,15 +172,23 @@ def from_fields(fields: dict[str, Any]) -> Job:
         if key not in KEYS:
             raise BadJob(f"unknown key {show(key)}; known are {', '.join(KEYS)}")
     job = Job(**{key: READERS[key](key, value) for key, value in fields.items()})
-    if (job.task is None) == (job.command is None):
-        raise BadJob("a job has either a task or a command; write one of the two keys")
-    if job.command is not None and "args" in fields:
-        raise BadJob("args belong to a task; put a command's arguments into command")
-    if job.task is not None and job.delivery is not None:
-        raise BadJob("delivery is a free command's key; a task says its own")
-    if job.delay is not None and job.at is not None:
-        raise BadJob("delay and at exclude each other; keep one of them")
+    for sentence in clashes(fields):
+        raise BadJob(sentence)
     return job
+
+
+def clashes(keys: Collection[str]) -> list[str]:
+    """What is wrong with a job of just these keys, whatever their values: a sentence each."""
+    found = []
+    if ("task" in keys) == ("command" in keys):
+        found.append("a job has either a task or a command; write one of the two keys")
+    if "command" in keys and "args" in keys:
+        found.append("args belong to a task; put a command's arguments into command")
+    if "task" in keys and "delivery" in keys:
+        found.append("delivery is a free command's key; a task says its own")
+    if "delay" in keys and "at" in keys:
+        found.append("delay and at exclude each other; keep one of them")
+    return found
 
 
 def show(value: object, limit: int = 60) -> str:
@@ -329,17 +339,17 @@ def seconds(value: object, key: str = "the duration") -> float:
         if 0 <= value <= MAX_SECONDS:
             return float(value)
         raise BadJob(f"{key} must be from 0 seconds to 50 years, not {show(value)}")
-    total, rest = 0.0, value if isinstance(value, str) else ""
+    total, rest = 0.0, value if isinstance(value, str) and len(value) <= MAX_DURATION_TEXT else ""
     while rest:
         digits = len(rest) - len(rest.lstrip("0123456789."))
         number, rest = rest[:digits], rest[digits:]
         letters = len(rest) - len(rest.lstrip("abcdefghijklmnopqrstuvwxyz"))
         unit, rest = rest[:letters], rest[letters:]
-        if number.count(".") > 1 or not number.strip(".") or unit not in _UNITS or len(number) > 20:
+        if number.count(".") > 1 or not number.strip(".") or unit not in _UNITS:
             total = -1.0
             break
         total += float(number) * _UNITS[unit]
-    if not isinstance(value, str) or not value or not 0 <= total <= MAX_SECONDS:
+    if not isinstance(value, str) or not 0 < len(value) <= MAX_DURATION_TEXT or not 0 <= total <= MAX_SECONDS:
         raise BadJob(f"{key} must be a duration like 90s, 10m, 1h30m or 2d (50 years at most), not {show(value)}")
     return total
 

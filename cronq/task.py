@@ -19,6 +19,7 @@ from cronq.job import Backoff, Job
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Collection
     from typing import Any
 
 KEYS = (
@@ -184,11 +185,18 @@ def decode(name: str, table: object, where: str) -> Task:
             if key not in KEYS:
                 raise BadJob(f"unknown key {jobs.show(key)}; known are {', '.join(KEYS)}")
         fields = {key: READERS[key](key, value) for key, value in table.items()}
-        if ("command" in fields) == ("shell" in fields):
-            raise BadJob("a task has either a command or a shell line; write one of the two keys")
+        for sentence in clashes(fields):
+            raise BadJob(sentence)
     except BadJob as error:
         raise BadConfig(f"{what} {error.sentence}") from None
     return Task(name, **fields)
+
+
+def clashes(keys: Collection[str]) -> list[str]:
+    """What is wrong with a task of just these keys, whatever their values: a sentence each."""
+    if ("command" in keys) == ("shell" in keys):
+        return ["a task has either a command or a shell line; write one of the two keys"]
+    return []
 
 
 def _shell(key: str, value: object) -> str:

@@ -1,0 +1,206 @@
+"""The configuration: cronq.toml and tasks.d/*.toml -> tasks, queues, schedules and limits.
+
+Does:    `load` reads the files of a config directory, all or nothing.
+Reads:   `cronq.toml` and `tasks.d/*.toml` below the directory it is handed. A directory that is not there is an empty
+         configuration: rootless needs none.
+Trusts:  the directory's owner.
+Fails:   `BadConfig` with file, table, key and the way to mend it; `more` holds what else is wrong, in all files.
+
+The keys are documented in docs/config.md; `cronq schema config` prints the JSON Schema.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from cronq import intake
+from cronq import job as jobs
+from cronq import task as tasks
+from cronq.errors import BadConfig, BadJob
+from cronq.task import Task
+
+SHORTEST_PERIOD = 1.0
+TABLES = ("tasks", "queues", "schedules")
+ONLY_IN_MAIN = ("limits",)
+MAIN = "cronq.toml"
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """One `[queues.NAME]`: how many of its jobs may run at once (None: as many as there are)."""
+
+    name: str
+    slots: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """One `[schedules.NAME]`: a job of `task` every so many seconds."""
+
+    name: str
+    every: float
+    task: str
+    args: list[str] = field(default_factory=list)
+    priority: int | None = None
+    queue: str | None = None
+    enabled: bool = True
+
+    def fields(self) -> dict[str, Any]:
+        """The fields of the job that a tick of it makes."""
+        asked = {"task": self.task, "args": self.args or None, "priority": self.priority, "queue": self.queue}
+        return {key: value for key, value in asked.items() if value is not None}
+
+
+def default_max_jobs() -> int:
+    """Four for each CPU that this process may use, at least eight."""
+    return max(8, 4 * len(os.sched_getaffinity(0)))
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """A whole configuration; an empty one has no task, and the default limit."""
+
+    tasks: dict[str, Task] = field(default_factory=dict)
+    queues: dict[str, Queue] = field(default_factory=dict)
+    schedules: dict[str, Schedule] = field(default_factory=dict)
+    max_jobs: int = field(default_factory=default_max_jobs)
+
+    @property
+    def slots(self) -> dict[str, int]:
+        """The slots of each queue that has a number of them."""
+        return {queue.name: queue.slots for queue in self.queues.values() if queue.slots is not None}
+
+    @property
+    def limits(self) -> dict[str, int]:
+        """The limit of each task that has one."""
+        return {task.name: task.limit for task in self.tasks.values() if task.limit is not None}
+
+
+def load(config_dir: str) -> Config:
+    """The configuration that the files of `config_dir` say. Raises `BadConfig`."""
+    reading = _Reading()
+    for path in tasks.files(config_dir):
+        try:
+            reading.file(path, tasks.tables(path), main=os.path.basename(path) == MAIN)
+        except BadConfig as error:
+            reading.errors.append(error.sentence)
+            reading.whole = False
+    reading.check_schedules()
+    if reading.errors:
+        raise BadConfig(reading.errors[0], reading.errors[1:])
+    return Config(reading.tasks, reading.queues, reading.schedules, reading.max_jobs or default_max_jobs())
+
+
+class _Reading:
+    """What has been read so far, and everything that was wrong with it."""
+
+    def __init__(self) -> None:
+        self.errors: list[str] = []
+        self.whole = True  # whether every task's name is known, so that an unknown one can be told
+        self.places: dict[tuple[str, str], str] = {}
+        self.tasks: dict[str, Task] = {}
+        self.queues: dict[str, Queue] = {}
+        self.schedules: dict[str, Schedule] = {}
+        self.max_jobs: int | None = None
+
+    def file(self, path: str, tables: dict[str, Any], *, main: bool) -> None:
+        """Read the tables of one file."""
+        for title, table in tables.items():
+            if title in ONLY_IN_MAIN and main:
+                self.limits(path, table)
+            elif title in ONLY_IN_MAIN:
+                self.errors.append(f"{path}: [{title}] stands in {MAIN} only; move it there")
+            elif title not in TABLES:
+                known = [f"{name}" for name in (*TABLES, *(ONLY_IN_MAIN if main else ()))]
+                self.errors.append(f"{path}: {intake.unknown_key(title, known, 'table')}")
+            elif not isinstance(table, dict):
+                self.errors.append(f"{path}: {title} must be tables, like [{title}.NAME]")
+            else:
+                for name, fields in table.items():
+                    self.one(path, title, name, fields)
+
+    def one(self, path: str, title: str, name: str, fields: object) -> None:
+        """Read one table, like [tasks.resize]."""
+        what = f"{path}: [{title}.{name if jobs.is_name(name, 48) else jobs.show(name)}]"
+        if not jobs.is_name(name, 48):
+            self.errors.append(f"{what} a name has letters, digits, '.', '_', '-', at most 48")
+            return
+        there = self.places.setdefault((title, name), path)
+        if there != path:
+            self.errors.append(f"{what} stands in {there} too; keep one of them")
+            return
+        if not isinstance(fields, dict):
+            self.errors.append(f"{what} must be a table, not {jobs.show(fields)}")
+        elif title == "tasks":
+            self.task(path, name, fields)
+        elif title == "queues":
+            if (found := self.read("queue", what, fields, QUEUE_READERS)) is not None:
+                self.queues[name] = Queue(name, **found)
+        elif "cron" in fields:
+            self.errors.append(f'{what} cron schedules are not there yet; write every = "10m" instead of cron')
+        elif (found := self.read("schedule", what, fields, SCHEDULE_READERS, needed="every")) is not None:
+            self.schedules[name] = Schedule(name, **{"task": name, **found})
+
+    def task(self, path: str, name: str, fields: dict[str, Any]) -> None:
+        """Read one [tasks.NAME] by the decoder that the worker has too."""
+        try:
+            self.tasks[name] = tasks.decode(name, fields, path)
+        except BadConfig as error:
+            more = [f"{path}: [tasks.{name}] {each}" for each in intake.complaints("task", fields, tasks.READERS)]
+            self.errors += more or [error.sentence]
+
+    def limits(self, path: str, fields: object) -> None:
+        """Read [limits]."""
+        if not isinstance(fields, dict):
+            self.errors.append(f"{path}: limits must be a table, like [limits]")
+        elif found := self.read("limits", f"{path}: [limits]", fields, LIMIT_READERS):
+            self.max_jobs = found["max_jobs"]
+
+    def read(
+        self, form: str, what: str, fields: dict[str, Any], readers: dict[str, Reader], needed: str = ""
+    ) -> dict[str, Any] | None:
+        """The values of a table's keys; None, with what is wrong noted, where it is wrong."""
+        try:
+            found = {key: readers[key](key, value) for key, value in fields.items()}
+            if not needed or needed in found:
+                return found
+            refused = f"{needed} is missing; write it"
+        except KeyError as error:
+            refused = intake.unknown_key(str(error.args[0]), readers)
+        except BadJob as error:
+            refused = error.sentence
+        self.errors += [f"{what} {each}" for each in intake.complaints(form, fields, readers) or [refused]]
+        return None
+
+    def check_schedules(self) -> None:
+        """Every schedule's task must be there, unless a file that may hold it could not be read."""
+        for schedule in self.schedules.values():
+            if self.whole and ("tasks", schedule.task) not in self.places:
+                what = f"{self.places['schedules', schedule.name]}: [schedules.{schedule.name}]"
+                known = sorted(name for title, name in self.places if title == "tasks")
+                self.errors.append(f"{what} {intake.unknown_key(schedule.task, known, 'task')}")
+
+
+Reader = Callable[[str, Any], Any]
+
+
+def _every(key: str, value: object) -> float:
+    found = jobs.seconds(value, key)
+    if found < SHORTEST_PERIOD:
+        raise BadJob(f"{key} must be at least 1s, not {jobs.show(value)}")
+    return found
+
+
+QUEUE_READERS: dict[str, Reader] = {"slots": tasks.READERS["limit"]}
+SCHEDULE_READERS: dict[str, Reader] = {
+    "every": _every,
+    "task": jobs.READERS["task"],
+    "args": jobs.READERS["args"],
+    "priority": jobs.READERS["priority"],
+    "queue": jobs.READERS["queue"],
+    "enabled": tasks.READERS["leave_children"],
+}
+LIMIT_READERS: dict[str, Reader] = {"max_jobs": tasks.READERS["limit"]}

@@ -1,0 +1,298 @@
+"""The forms: what job files and config tables may hold, as pydantic models, from which the JSON Schemas are made.
+
+Does:    `FORMS` (job, task, queue, schedule, limits, config), and `schema` of one of them.
+Reads:   nothing but its arguments.
+Trusts:  nothing. The decoders (`job.decode`, `task.decode`, `config.load`) decide; property tests hold these models to
+         the same verdicts.
+Fails:   `pydantic.ValidationError`, which `intake` puts into words.
+
+This is the one home of pydantic, and imported only where something is wrong or a schema is asked for: it costs more
+time and memory than the rest of the dispatcher together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    WithJsonSchema,
+    model_validator,
+)
+
+from cronq import job as jobs
+from cronq import task as tasks
+from cronq.errors import BadJob
+
+DRAFT = "https://json-schema.org/draft/2020-12/schema"
+_NO_CONTROLS = r"[^\x00-\x1f\x7f-\x9f]"
+_NO_CONTROLS_BUT_LINES = r"[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]"
+_DURATION = r"^(?:(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:ms|s|m|h|d|w))+$"
+_INSTANT = (
+    r"^[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])"
+    r"([Tt ]([01][0-9]|2[0-3]):[0-5][0-9](:[0-5][0-9](\.[0-9]{1,9})?)?([Zz]|[+-]([01][0-9]|2[0-3]):[0-5][0-9])?)?$"
+)
+
+
+def _read_by(reader: Callable[[str, Any], Any]) -> BeforeValidator:
+    """Judge a value by the decoder's own reader: its grammar is more than a pattern can say."""
+
+    def judge(value: Any) -> Any:
+        try:
+            reader("it", value)
+        except BadJob as error:
+            raise ValueError(error.sentence) from None
+        return value
+
+    return BeforeValidator(judge)
+
+
+def _at_least_a_second(value: float | str) -> float | str:
+    if jobs.seconds(value) < 1:
+        raise ValueError("shorter than a second")
+    return value
+
+
+def _duration_schema(least: dict[str, float], pattern: str) -> WithJsonSchema:
+    number = {"type": "number", **least, "maximum": jobs.MAX_SECONDS}
+    text = {"type": "string", "pattern": pattern, "maxLength": jobs.MAX_DURATION_TEXT}
+    return WithJsonSchema({"anyOf": [number, text]})
+
+
+def _text_schema(times: str) -> dict[str, Any]:
+    return {"type": "string", "pattern": f"^{_NO_CONTROLS_BUT_LINES}{times}$", "maxLength": jobs.MAX_JOB_BYTES}
+
+
+Text = Annotated[str, StringConstraints(pattern=f"^{_NO_CONTROLS_BUT_LINES}*$", max_length=jobs.MAX_JOB_BYTES)]
+Line = Annotated[str, StringConstraints(pattern=f"^{_NO_CONTROLS}*$", max_length=1000)]
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,47}$")]
+Path = Annotated[str, StringConstraints(pattern=f"^/{_NO_CONTROLS}*$", max_length=4096)]
+Shell = Annotated[
+    str,
+    StringConstraints(
+        pattern=rf"^{_NO_CONTROLS_BUT_LINES}*[^\s\x00-\x1f\x7f-\x9f]{_NO_CONTROLS_BUT_LINES}*$",
+        max_length=jobs.MAX_JOB_BYTES,
+    ),
+]
+Command = Annotated[
+    list[Text],
+    Field(min_length=1),
+    _read_by(jobs.READERS["command"]),
+    WithJsonSchema({"type": "array", "minItems": 1, "prefixItems": [_text_schema("+")], "items": _text_schema("*")}),
+]
+Variable = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+Env = Annotated[
+    dict[Variable, Text],
+    WithJsonSchema(
+        {
+            "type": "object",
+            "propertyNames": {"pattern": r"^[A-Za-z_][A-Za-z0-9_]*$"},
+            "additionalProperties": _text_schema("*"),
+        }
+    ),
+]
+Priority = Literal["low", "normal", "high"] | Annotated[int, Field(ge=-20, le=20)]
+Duration = Annotated[float | str, _read_by(jobs.READERS["delay"]), _duration_schema({"minimum": 0}, _DURATION)]
+Positive = Annotated[
+    float | str,
+    _read_by(jobs.READERS["timeout"]),
+    _duration_schema({"exclusiveMinimum": 0}, _DURATION.replace("^", "^(?=.*[1-9])")),
+]
+Period = Annotated[
+    float | str,
+    AfterValidator(_at_least_a_second),
+    _read_by(jobs.READERS["timeout"]),
+    _duration_schema({"minimum": 1}, _DURATION.replace("^", "^(?=.*[1-9])")),
+]
+Instant = Annotated[str, _read_by(jobs.READERS["at"]), WithJsonSchema({"type": "string", "pattern": _INSTANT})]
+Retries = Annotated[int, Field(ge=0, le=jobs.MAX_RETRIES)]
+Count = Annotated[int, Field(ge=1, le=100_000)]
+Factor = Annotated[float, Field(ge=1, le=100, allow_inf_nan=False)]
+Jitter = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
+Delivery = Literal["at-least-once", "at-most-once"]
+Size = Annotated[
+    int | str,
+    _read_by(tasks.READERS["output_max"]),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "integer", "minimum": 0, "maximum": tasks.MAX_SIZE},
+                {"type": "string", "pattern": "^[0-9]{1,16}[KMGT]?$"},
+            ]
+        }
+    ),
+]
+
+
+def key(description: str, *examples: Any, needed: bool = False) -> Any:
+    """A key of a form. One that may be left out has no value then; null is none that it may have."""
+    if needed:
+        return Field(description=description, examples=list(examples))
+    return Field(default=None, description=description, examples=list(examples))
+
+
+class Form(BaseModel):
+    """What all forms share: unknown keys are refused, and no value is bent to fit."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    @classmethod
+    def clashes(cls, keys: Collection[str]) -> list[str]:
+        """What is wrong with just these keys, whatever their values: a sentence each."""
+        del keys
+        return []
+
+    @model_validator(mode="after")
+    def _keys_fit(self) -> Self:
+        for sentence in self.clashes(self.model_fields_set):
+            raise ValueError(sentence)
+        return self
+
+
+class BackoffForm(Form):
+    """How long to wait before a further attempt: min(max, base * factor**n) seconds, and up to jitter of it more."""
+
+    base: Duration = key("How long to wait after the first attempt. Default: 15s.", "15s")
+    factor: Factor = key("How many times longer to wait after each further attempt, 1 to 100. Default: 2.", 2)
+    max: Duration = key("How long to wait at most (jitter comes on top). Default: 1h.", "1h")
+    jitter: Jitter = key("The random part on top: 0.2 adds up to a fifth. Default: 0.2.", 0.2)
+
+
+class JobForm(Form):
+    """One job, as a file NAME.job in the inbox says it (docs/job-file.md)."""
+
+    model_config = ConfigDict(
+        title="cronq job, version 1",
+        json_schema_extra={
+            "oneOf": [{"required": ["task"]}, {"required": ["command"]}],
+            "dependentSchemas": {
+                "command": {"not": {"required": ["args"]}},
+                "task": {"not": {"required": ["delivery"]}},
+                "delay": {"not": {"required": ["at"]}},
+            },
+        },
+    )
+
+    task: Name = key("The task to run: a name of the configuration. Either this or command.", "resize")
+    command: Command = key("The program to run and its arguments, without a shell.", ["rsync", "-a", "/src/", "/dst"])
+    args: list[Text] = key("Arguments that are appended to the task's command.", ["photo.jpg", "800"])
+    stdin: Text = key("What the job reads from its standard input.", "line 1\nline 2\n")
+    env: Env = key("Environment variables to add.", {"LANG": "C.UTF-8"})
+    cwd: Path = key("The directory to run in, an absolute path.", "/srv/photos")
+    queue: Name = key("The queue to stand in. Default: the task's; without one, default.", "mail")
+    priority: Priority = key("low (-10), normal (0), high (10), or -20 to 20; higher runs first.", "high", 5)
+    delay: Duration = key("How long to wait before the job may run.", "10m", 90)
+    at: Instant = key("When the job may run; local time where it has no offset.", "2026-12-24T18:00:00+01:00")
+    expires: Instant = key("A job that has not started by then never runs.", "2026-12-24T20:00:00+01:00")
+    timeout: Positive = key("How long one attempt may take before it is ended.", "10m")
+    retries: Retries = key("How many further attempts a job that failed has.", 3)
+    backoff: BackoffForm = key("How long to wait before a further attempt.", {"base": "15s", "factor": 2, "max": "1h"})
+    delivery: Delivery = key("Of a free command: what holds after a crash.", "at-most-once")
+    note: Line = key("A line for people; cronq does nothing with it.", "ticket 4711")
+
+    @classmethod
+    def clashes(cls, keys: Collection[str]) -> list[str]:
+        return jobs.clashes(keys)
+
+
+class TaskForm(Form):
+    """One task, as a table [tasks.NAME] of the configuration says it (docs/config.md)."""
+
+    model_config = ConfigDict(
+        title="cronq task",
+        json_schema_extra={"oneOf": [{"required": ["command"]}, {"required": ["shell"]}]},
+    )
+
+    description: Text = key("What the task does, for people.", "Make a thumbnail of one photo")
+    command: Command = key("The program and its first arguments; the job's are appended.", ["convert-photo", "--quiet"])
+    shell: Shell = key("A line for /bin/sh; the job's arguments are $1, $2 …", 'convert "$1" -resize 800 "$1.small"')
+    queue: Name = key("The queue its jobs stand in. Default: default.", "media")
+    priority: Priority = key("Its jobs' priority. Default: normal.", "low")
+    timeout: Positive = key("How long one attempt may take. Default: no limit.", "10m")
+    grace: Duration = key("How long after SIGTERM an attempt gets SIGKILL. Default: 10s.", "30s")
+    retries: Retries = key("How many further attempts a job that failed has. Default: 0.", 5)
+    backoff: BackoffForm = key("How long to wait before a further attempt.", {"base": "1m", "jitter": 0.5})
+    delivery: Delivery = key("What holds after a crash. Default: at-least-once.", "at-most-once")
+    on_crash: Literal["retry", "dead", "hold"] = key(
+        "What becomes of a job whose worker died in mid-job. Default: retry; at-most-once: dead.", "hold"
+    )
+    max_crashes: Count = key("After so many crashes a job is dead. Default: 3.", 1)
+    limit: Count = key("How many jobs of the task may run at once. Default: no limit.", 2)
+    env: Env = key("Environment variables to add; the job's own come on top.", {"LANG": "C.UTF-8"})
+    cwd: Path = key("The directory to run in. Default: the job's.", "/srv/photos")
+    output_max: Size = key("How much of stdout, and of stderr, is kept. Default: 10M.", "64M")
+    leave_children: bool = key("Whether processes that the job leaves behind may live on. Default: false.", True)
+
+    @classmethod
+    def clashes(cls, keys: Collection[str]) -> list[str]:
+        return tasks.clashes(keys)
+
+
+class QueueForm(Form):
+    """One queue, as a table [queues.NAME] of the configuration says it."""
+
+    slots: Count = key("How many jobs of the queue may run at once. Default: no limit but max_jobs.", 2)
+
+
+class ScheduleForm(Form):
+    """One schedule, as a table [schedules.NAME] of the configuration says it."""
+
+    every: Period = key("How long from one job to the next, at least 1s.", "2s", "10m", needed=True)
+    task: Name = key("The task to run. Default: the schedule's own name.", "poll")
+    args: list[Text] = key("Arguments that are appended to the task's command.", ["--all"])
+    priority: Priority = key("Its jobs' priority. Default: the task's.", "low")
+    queue: Name = key("The queue its jobs stand in. Default: the task's.", "polls")
+    enabled: bool = key("Whether it makes jobs. Default: true.", False)
+
+
+class LimitsForm(Form):
+    """The table [limits] of cronq.toml."""
+
+    max_jobs: Count = key("How many jobs may run at once. Default: 4 for each CPU, at least 8.", 16)
+
+
+class ConfigForm(Form):
+    """cronq.toml; the files of tasks.d may hold the same tables except limits (docs/config.md)."""
+
+    model_config = ConfigDict(title="cronq configuration")
+
+    tasks: dict[Name, TaskForm] = key("Tasks by name.", {"hello": {"command": ["echo", "hello"]}})
+    queues: dict[Name, QueueForm] = key("Queues by name.", {"mail": {"slots": 2}})
+    schedules: dict[Name, ScheduleForm] = key("Schedules by name.", {"hello": {"every": "10m"}})
+    limits: LimitsForm = key("Limits on everything together; in cronq.toml only.", {"max_jobs": 16})
+
+
+FORMS: dict[str, type[Form]] = {
+    "job": JobForm,
+    "task": TaskForm,
+    "queue": QueueForm,
+    "schedule": ScheduleForm,
+    "limits": LimitsForm,
+    "config": ConfigForm,
+}
+
+
+def schema(name: str) -> dict[str, Any]:
+    """The JSON Schema (draft 2020-12) of the form of this name."""
+    made: dict[str, Any] = _mended(FORMS[name].model_json_schema())
+    return {"$schema": DRAFT, **made, "title": FORMS[name].model_config.get("title", f"cronq {name}")}
+
+
+def _mended(part: Any, inside: str = "") -> Any:
+    """Without null defaults (null is refused) and titles that repeat the key; dictionaries closed to other names."""
+    if isinstance(part, list):
+        return [_mended(item) for item in part]
+    if not isinstance(part, dict):
+        return part
+    if inside in ("properties", "$defs", "patternProperties"):
+        return {name: _mended(item) for name, item in part.items()}
+    found = {name: _mended(item, name) for name, item in part.items() if name not in ("title", "default")}
+    if "patternProperties" in found:
+        found.setdefault("additionalProperties", False)
+    return found
