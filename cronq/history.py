@@ -1,0 +1,123 @@
+"""The history: one line for every move, with its cause; the line that ends a job carries its whole outcome.
+
+Does:    appends lines, flushes them once a turn, counts what ended, and finds the last outcomes after a crash.
+Writes:  `history/YYYY-MM-DD.jsonl` (UTC days), append only.
+Trusts:  itself. A line that a crash cut is passed over.
+Fails:   `OSError` where it cannot be written; `SyncFailed` where it cannot be flushed: then nothing is published.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from typing import Any
+
+from cronq.shelves import SyncFailed
+from cronq.spool import write_all
+from cronq.states import CANCELLED, DEAD, DONE, EXPIRED, REJECTED
+
+COUNTED = (DONE, CANCELLED, EXPIRED, REJECTED)
+TAIL = 8 << 20  # one turn writes far less; what is before the last turn's lines is on disk in its place as well
+
+
+class History:
+    """The history below one spool."""
+
+    def __init__(self, root: str) -> None:
+        self.folder = os.path.join(root, "history")
+        self.lines: list[bytes] = []
+        self.counts = dict.fromkeys(COUNTED, 0)
+        self._day = ""
+        self._fd = -1
+
+    def note(self, now: float, job_id: str, source: str, to: str, **facts: Any) -> None:
+        """One move, to be written with the turn's others; facts that are None are left out."""
+        line = {"t": round(now, 6), "id": job_id, "from": source, "to": to}
+        line |= {key: value for key, value in facts.items() if value is not None}
+        self.lines.append(json.dumps(line, separators=(",", ":")).encode() + b"\n")
+        if to in self.counts:
+            self.counts[to] += 1
+
+    def flush(self, now: float) -> None:
+        """Write the turn's lines, and make them durable. Raises `OSError`, `SyncFailed`."""
+        if not self.lines:
+            return
+        self._open(now)
+        written = os.lseek(self._fd, 0, os.SEEK_END)
+        try:
+            write_all(self._fd, b"".join(self.lines))
+        except OSError:
+            os.ftruncate(self._fd, written)  # no room: the whole turn's lines are written when there is
+            raise
+        self.lines.clear()
+        try:
+            os.fdatasync(self._fd)
+        except OSError as error:
+            raise SyncFailed(f"{self.folder}: {error.strerror}") from error
+
+    def _open(self, now: float) -> None:
+        day = time.strftime("%Y-%m-%d", time.gmtime(now))
+        if day == self._day:
+            return
+        path = os.path.join(self.folder, f"{day}.jsonl")
+        fresh = not os.path.exists(path)
+        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o640)
+        if fresh:
+            folder = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            os.fsync(folder)
+            os.close(folder)
+        elif self._fd < 0:
+            _mend(path, descriptor)
+        if self._fd >= 0:
+            os.close(self._fd)
+        self._fd, self._day = descriptor, day
+
+    def days(self) -> list[str]:
+        """The history's files, oldest first."""
+        return [os.path.join(self.folder, name) for name in sorted(os.listdir(self.folder)) if name.endswith(".jsonl")]
+
+    def count(self) -> None:
+        """Count what ended, from all that the history still holds."""
+        marks = {state: f'"to":"{state}"'.encode() for state in COUNTED}
+        self.counts = dict.fromkeys(COUNTED, 0)
+        for path in self.days():
+            with open(path, "rb") as file:
+                rest = b""
+                while part := file.read(1 << 22):
+                    whole, newline, rest = (rest + part).rpartition(b"\n")
+                    for state, mark in marks.items():
+                        self.counts[state] += (whole + newline).count(mark)
+
+    def last(self) -> dict[tuple[str, int], dict[str, Any]]:
+        """The outcomes, by id and attempt, among the last lines: what a crash may have kept from its place."""
+        found = {}
+        for path in self.days()[-2:]:
+            with open(path, "rb") as file:
+                file.seek(max(0, os.fstat(file.fileno()).st_size - TAIL))
+                for line in file.read().splitlines():
+                    if b'"outcome":' not in line:
+                        continue
+                    try:
+                        record = json.loads(line)
+                        found[record["id"], record["attempt"]] = record
+                    except (ValueError, KeyError, TypeError):
+                        continue
+        return found
+
+    def close(self) -> None:
+        """Close the day's file."""
+        if self._fd >= 0:
+            os.close(self._fd)
+
+
+def _mend(path: str, descriptor: int) -> None:
+    """Begin on a new line where a crash cut the last one."""
+    with open(path, "rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - 1))
+        if size and file.read(1) != b"\n":
+            write_all(descriptor, b"\n")
+
+
+ENDED = frozenset((*COUNTED, DEAD))

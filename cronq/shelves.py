@@ -1,0 +1,397 @@
+"""The dispatcher's side of the spool: every move is one rename, and one group sync makes a turn's moves durable.
+
+Does:    captures what producers dropped, moves entries between states, makes ticks and batch members, result
+         directories and outcome files, sets refused files aside, and flushes.
+Reads:   directories; files only by `safeopen`.
+Writes:  everything below the spool but the inboxes' own content. One dispatcher at a time (its lock).
+Trusts:  `queue/` is ours alone (0700). Inboxes are their users': captured first, looked at then (docs/spool.md rule 4).
+Fails:   `OSError` of the disk, with nothing half done that `scan` would not show again; `SyncFailed` when a flush
+         failed: then nobody may be told "yes" any more.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import stat
+from collections.abc import Iterator
+
+from cronq import linux, safeopen, states
+from cronq.entry import HAS_DATA, Entry, parse
+from cronq.errors import BadJob
+from cronq.job import is_name
+from cronq.spool import DATA_ENDING, ENDINGS, write_all
+
+CAPTURE = "queue/.capture"
+OUTCOME = "queue/outcome"
+DATA = "queue/data"
+SHARD_DIGITS = {states.READY: 7, states.DELAYED: 6}  # of a due time's 13: 17 seconds, 4.5 minutes a directory
+
+
+class SyncFailed(Exception):
+    """A flush failed: what it should have made durable may be gone, and trying again would say "ok" (docs/spool.md)."""
+
+
+class Shelves:
+    """The spool below one directory, as its dispatcher handles it."""
+
+    def __init__(self, root: str, uid: int) -> None:
+        self.root = root
+        self.uid = uid
+        self.fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self.device = os.fstat(self.fd).st_dev
+        self.dirty: list[str] = []  # directories to flush, in an order in which every target comes before its source
+        self._made: set[str] = set()
+
+    def close(self) -> None:
+        """Let go of the spool."""
+        os.close(self.fd)
+
+    # ---------------------------------------------------------------- arrival
+
+    def inboxes(self) -> list[int]:
+        """The uids that have an inbox."""
+        return sorted(int(name) for name in os.listdir(self._path("in")) if name.isdigit())
+
+    def inbox_mtime(self, uid: int) -> int:
+        """When the inbox last changed, in nanoseconds."""
+        return os.stat(f"in/{uid}", dir_fd=self.fd).st_mtime_ns
+
+    def arrivals(self, uid: int) -> list[str]:
+        """The names in an inbox that are whole files to take, oldest names first."""
+        return sorted(name for name in os.listdir(self._path(f"in/{uid}")) if split(name) is not None)
+
+    def foreign(self, uid: int) -> list[str]:
+        """The names in an inbox that look like jobs but are not names that a job may have."""
+        names = os.listdir(os.fsencode(self._path(f"in/{uid}")))
+        odd = [name for name in names if name.endswith((b".job", b".jobs", b".tab")) and not name.startswith(b".")]
+        return [os.fsdecode(name) for name in odd if split(os.fsdecode(name)) is None]
+
+    def capture(self, uid: int, filename: str) -> str | None:
+        """Take a file out of its inbox, unseen; its name below `.capture`, or None if it cannot be had now."""
+        captured = f"{uid},{filename}"
+        try:
+            linux.rename_new(self.fd, f"in/{uid}/{filename}", self.fd, f"{CAPTURE}/{captured}")
+        except (FileNotFoundError, FileExistsError):
+            return None
+        self.touch(CAPTURE, f"in/{uid}")
+        return captured
+
+    def captured(self) -> list[str]:
+        """What lies captured: after a crash, or since it is not whole yet."""
+        return sorted(name for name in os.listdir(self._path(CAPTURE)) if "," in name)
+
+    def take_data(self, uid: int, name: str, job_id: str) -> bool:
+        """Take the NAME.data that belongs to a job; whether there is one (taken now, or before a crash)."""
+        try:
+            linux.rename_new(self.fd, f"in/{uid}/{name}{DATA_ENDING}", self.fd, f"{DATA}/{job_id}")
+        except FileNotFoundError:
+            return os.path.exists(self._path(f"{DATA}/{job_id}"))
+        except FileExistsError:
+            return True
+        self.touch(DATA, f"in/{uid}")
+        return True
+
+    def set_aside(self, place: str, uid: int, filename: str, reason: str) -> None:
+        """Keep a refused file in `rejected/<uid>/`, with its reason beside it."""
+        folder = f"rejected/{uid}"
+        self._folder(folder, 0o700)
+        kept, count = filename, 0
+        while True:
+            try:
+                linux.rename_new(self.fd, place, self.fd, f"{folder}/{kept}")
+                break
+            except FileExistsError:
+                count += 1
+                kept = f"{filename}.{count}"
+        for text in {f"{folder}/{filename}.reason", f"{folder}/{kept}.reason"}:
+            self._write(text, reason.encode(), os.O_TRUNC)
+        self.touch(folder, os.path.dirname(place))
+
+    # ---------------------------------------------------------------- states
+
+    def place(self, state: str, entry: Entry) -> str:
+        """The directory that holds an entry in this state: the larger ones are divided by priority and time."""
+        digits = SHARD_DIGITS.get(state)
+        if digits is None:
+            return f"queue/{state}"
+        shard = f"{entry.due:013x}"[:digits]
+        return f"queue/{state}/{20 - entry.priority:02d}/{shard}" if state == states.READY else f"queue/{state}/{shard}"
+
+    def admit(self, captured: str, state: str, entry: Entry) -> None:
+        """Give a captured file its place in `queue/`."""
+        self._rename(CAPTURE, captured, self._shard(state, entry), entry.name)
+
+    def move(self, move: str, source: str, entry: Entry, changed: Entry) -> str:
+        """Move an entry as the table of states allows; the state it is in then. Raises `IllegalMove`."""
+        state = states.target(move, source)
+        self._rename(self.place(source, entry), entry.name, self._shard(state, changed), changed.name)
+        return state
+
+    def rename(self, state: str, entry: Entry, changed: Entry) -> None:
+        """Change what an entry's name says, in the same state."""
+        self._rename(self.place(state, entry), entry.name, self._shard(state, changed), changed.name)
+
+    def create(self, state: str, entry: Entry, data: bytes) -> bool:
+        """Make a file of our own (a tick, a member of a batch); False if it is there already."""
+        folder = self._shard(state, entry)
+        try:
+            self._write(f"{folder}/{entry.name}", data, os.O_EXCL)
+        except FileExistsError:
+            return False
+        self.touch(folder)
+        return True
+
+    def drop(self, state: str, entry: Entry) -> None:
+        """Remove an ended job's file for good: somebody said `rm`."""
+        folder = self.place(state, entry)
+        os.unlink(f"{folder}/{entry.name}", dir_fd=self.fd)
+        self.touch(folder)
+
+    def scan(self, state: str) -> Iterator[tuple[str, Entry | None]]:
+        """Every file of a state: where it is, and the entry that its name says (None: junk)."""
+        top = f"queue/{state}"
+        for folder, subfolders, names in os.walk(self._path(top)):
+            subfolders.sort()
+            relative = os.path.relpath(folder, self.root)
+            for name in names:
+                try:
+                    entry: Entry | None = parse(name)
+                except ValueError:
+                    entry = None
+                yield f"{relative}/{name}", entry
+
+    def prune(self, state: str, before: int) -> None:
+        """Remove empty shards of times before `before` (microseconds); a shard in use refuses by itself."""
+        digits = SHARD_DIGITS[state]
+        limit = f"{before:013x}"[:digits]
+        for folder, _, _ in os.walk(self._path(f"queue/{state}"), topdown=False):
+            if len(os.path.basename(folder)) == digits and os.path.basename(folder) < limit:
+                try:
+                    os.rmdir(folder)
+                except OSError:
+                    continue
+                self._made.discard(os.path.relpath(folder, self.root))
+
+    # ---------------------------------------------------------------- reading what belongs to a user
+
+    def open_file(self, path: str, uid: int) -> tuple[int, os.stat_result]:
+        """A descriptor of a file that must be `uid`'s. Raises `BadJob`, `FileNotFoundError`."""
+        return safeopen.open_file(self.fd, path, safeopen.Proof(uid, self.device))
+
+    def read(self, state: str, entry: Entry, most: int) -> bytes:
+        """The bytes of a queued job. Raises `BadJob`, `FileNotFoundError`."""
+        descriptor, _ = self.open_file(f"{self.place(state, entry)}/{entry.name}", entry.uid)
+        try:
+            return safeopen.read(descriptor, most)
+        finally:
+            os.close(descriptor)
+
+    # ---------------------------------------------------------------- an attempt
+
+    def lock_outcome(self, entry: Entry) -> int:
+        """The outcome file of an attempt, new and locked: whoever holds this open file description runs the job."""
+        path = self.outcome_path(entry)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_APPEND, 0o600, dir_fd=self.fd)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.ftruncate(descriptor, 0)
+        self.touch(OUTCOME)
+        return descriptor
+
+    def try_outcome(self, entry: Entry) -> bytes | None:
+        """What the outcome file of an attempt says; None while its worker lives (it holds the lock)."""
+        try:
+            descriptor = os.open(self.outcome_path(entry), os.O_RDWR | os.O_CLOEXEC, dir_fd=self.fd)
+        except FileNotFoundError:
+            return b""
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return safeopen.read(descriptor, 1 << 20)
+        except BlockingIOError:
+            return None
+        finally:
+            os.close(descriptor)
+
+    def outcome_path(self, entry: Entry) -> str:
+        """Where the outcome of this attempt is written."""
+        return f"{OUTCOME}/{entry.id}.{entry.attempt}"
+
+    def drop_outcome(self, entry: Entry) -> None:
+        """Forget an attempt that never started."""
+        try:
+            os.unlink(self.outcome_path(entry), dir_fd=self.fd)
+        except FileNotFoundError:
+            return
+        self.touch(OUTCOME)
+
+    def outputs(self, entry: Entry) -> tuple[int, int]:
+        """New `stdout` and `stderr` in the job's result directory; those of the attempt before get its number."""
+        folder = self.result_folder(entry)
+        found = []
+        for name in ("stdout", "stderr"):
+            path = f"{folder}/{name}"
+            try:
+                found.append(self._create(path))
+            except FileExistsError:
+                self._number(folder, name)
+                found.append(self._create(path))
+        self.touch(folder)
+        return found[0], found[1]
+
+    def result_folder(self, entry: Entry) -> str:
+        """The job's result directory, made if it is missing."""
+        owner = f"out/{entry.uid}"
+        self._folder(owner, 0o700)
+        folder = f"{owner}/{entry.id}"
+        self._folder(folder, 0o755)
+        return folder
+
+    def publish(self, entry: Entry, name: str, result: bytes) -> None:
+        """Put the attempt's result into the result directory: its outcome file, rewritten, renamed to `name`.
+
+        Rewritten in place, not as a new file: one name fewer to make and to remove. The first line is the result, so
+        that a crash between writing and cutting leaves a file that says the same.
+        """
+        folder = self.result_folder(entry)
+        outcome = self.outcome_path(entry)
+        descriptor = os.open(outcome, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600, dir_fd=self.fd)
+        try:
+            write_all(descriptor, result)
+            os.ftruncate(descriptor, len(result))
+            os.fchmod(descriptor, 0o644)
+        finally:
+            os.close(descriptor)
+        if name == "result.json" and os.path.exists(self._path(f"{folder}/{name}")):
+            self._number(folder, name)
+        os.rename(outcome, f"{folder}/{name}", src_dir_fd=self.fd, dst_dir_fd=self.fd)
+        self.touch(folder, OUTCOME)
+
+    def revive(self, entry: Entry) -> None:
+        """Move an old result aside, so that whoever waits sees that the job has not ended."""
+        folder = self.result_folder(entry)
+        if os.path.exists(self._path(f"{folder}/result.json")):
+            self._number(folder, "result.json")
+            self.touch(folder)
+
+    def end(self, state: str, entry: Entry) -> None:
+        """An ended job's file goes to its results, its data go for good."""
+        folder = self.result_folder(entry)
+        source = self.place(state, entry)
+        os.rename(f"{source}/{entry.name}", f"{folder}/job.json", src_dir_fd=self.fd, dst_dir_fd=self.fd)
+        self.touch(folder, source)
+        if HAS_DATA in entry.flags:
+            self.drop_data(entry.id)
+
+    def drop_data(self, job_id: str) -> None:
+        """Remove a job's data."""
+        try:
+            os.unlink(f"{DATA}/{job_id}", dir_fd=self.fd)
+        except FileNotFoundError:
+            return
+        self.touch(DATA)
+
+    def result(self, job_id: str) -> bytes:
+        """What `result.json` of a job holds; empty where there is none, or a power cut left it so."""
+        try:
+            with open(self._path(f"out/{job_id.partition('-')[0]}/{job_id}/result.json"), "rb") as file:
+                return file.read(1 << 20).partition(b"\n")[0]
+        except OSError:
+            return b""
+
+    # ---------------------------------------------------------------- durable
+
+    def touch(self, target: str, source: str | None = None) -> None:
+        """Remember that a name appeared in `target` and went from `source`: both are flushed, the target first."""
+        if source is None or source == target:
+            if target not in self.dirty:
+                self.dirty.append(target)
+            return
+        if target in self.dirty and source in self.dirty:
+            if self.dirty.index(target) > self.dirty.index(source):
+                self.sync()  # this move and an earlier one want opposite orders: flush the earlier one first
+                self.dirty += [target, source]
+        elif target in self.dirty:
+            self.dirty.append(source)
+        elif source in self.dirty:
+            self.dirty.insert(self.dirty.index(source), target)
+        else:
+            self.dirty += [target, source]
+
+    def sync(self) -> None:
+        """Flush every directory that changed, targets before sources. Raises `SyncFailed`."""
+        dirty, self.dirty = self.dirty, []
+        for folder in dirty:
+            try:
+                descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self.fd)
+            except FileNotFoundError:
+                continue  # an emptied shard that is gone
+            try:
+                os.fsync(descriptor)
+            except OSError as error:
+                raise SyncFailed(f"{self._path(folder)}: {error.strerror}") from error
+            finally:
+                os.close(descriptor)
+
+    # ---------------------------------------------------------------- small pieces
+
+    def _path(self, relative: str) -> str:
+        return f"{self.root}/{relative}"
+
+    def _rename(self, source: str, name: str, target: str, new: str) -> None:
+        linux.rename_new(self.fd, f"{source}/{name}", self.fd, f"{target}/{new}")
+        self.touch(target, source)
+
+    def _shard(self, state: str, entry: Entry) -> str:
+        folder = self.place(state, entry)
+        if state in SHARD_DIGITS:
+            self._folder(os.path.dirname(folder), 0o700)
+            self._folder(folder, 0o700)
+        return folder
+
+    def _folder(self, folder: str, mode: int) -> None:
+        if folder in self._made:
+            return
+        try:
+            os.mkdir(folder, mode, dir_fd=self.fd)
+            self.touch(os.path.dirname(folder))
+        except FileExistsError:
+            if not stat.S_ISDIR(os.stat(folder, dir_fd=self.fd, follow_symlinks=False).st_mode):
+                raise OSError(errno.ENOTDIR, "not a directory", self._path(folder)) from None
+        if not folder.startswith("out/") or folder.count("/") == 1:
+            self._made.add(folder)
+
+    def _create(self, path: str) -> int:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+        return os.open(path, flags, 0o644, dir_fd=self.fd)
+
+    def _number(self, folder: str, name: str) -> None:
+        number = 1
+        while os.path.lexists(self._path(f"{folder}/{name}.{number}")):
+            number += 1
+        os.rename(f"{folder}/{name}", f"{folder}/{name}.{number}", src_dir_fd=self.fd, dst_dir_fd=self.fd)
+
+    def _write(self, path: str, data: bytes, how: int) -> None:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | how
+        descriptor = os.open(path, flags, 0o644, dir_fd=self.fd)
+        try:
+            write_all(descriptor, data)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def split(filename: str) -> tuple[str, str] | None:
+    """NAME and ending of a file to take; None for any other name in an inbox."""
+    for ending in ENDINGS:
+        if filename.endswith(ending) and is_name(filename[: -len(ending)]):
+            return filename[: -len(ending)], ending
+    return None
+
+
+def owner(captured: str) -> tuple[int, str]:
+    """The inbox's uid and the file name of a captured file. Raises `BadJob` for a name that is not one of ours."""
+    uid, comma, filename = captured.partition(",")
+    if not comma or not uid.isdigit() or split(filename) is None:
+        raise BadJob(f"{captured!r} is no captured file's name")
+    return int(uid), filename
