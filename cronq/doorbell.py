@@ -28,17 +28,20 @@ class Doorbell:
         self._poll = select.epoll()
         self._keys: dict[int, Hashable] = {}
         self._watches: dict[int, Hashable] = {}
-        self._inotify = inotify_simple.INotify(nonblocking=True) if inotify else None
+        self._inotify = _inotify() if inotify else None
         if self._inotify is not None:
             self._poll.register(self._inotify.fileno(), select.EPOLLIN)
         self._signals: int | None = None
 
-    def watch(self, directory: str, key: Hashable) -> bool:
-        """Ring `key` when a name appears in `directory` or a file in it was written; False if that cannot be."""
+    def watch(self, directory: str, key: Hashable, *, growth: bool = False) -> bool:
+        """Ring `key` when a name appears in `directory` or a file in it was written; False if that cannot be.
+
+        With `growth` it rings at every write, too: for whoever shows a file as it grows.
+        """
         if self._inotify is None:
             return False
         try:
-            self._watches[self._inotify.add_watch(directory, _ARRIVALS)] = key
+            self._watches[self._inotify.add_watch(directory, _ARRIVALS | (flags.MODIFY if growth else 0))] = key
         except OSError:
             return False
         return True
@@ -104,6 +107,13 @@ class Doorbell:
             signal.set_wakeup_fd(-1)
             os.close(self._signals)
         self._poll.close()
+
+
+def _inotify() -> inotify_simple.INotify | None:
+    try:
+        return inotify_simple.INotify(nonblocking=True)
+    except OSError:
+        return None  # fs.inotify.max_user_instances (128) is soon used up by a user who waits for many jobs
 
 
 def _ring_only(_number: int, _frame: object) -> None:

@@ -53,6 +53,12 @@ class Full(CronqError):
     exit_code = 75
 
 
+class NotEnded(CronqError):
+    """The job goes on; whoever waited for it had set himself a bound."""
+
+    exit_code = 75
+
+
 class NotPermitted(CronqError):
     """This user may not do this."""
 

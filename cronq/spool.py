@@ -13,7 +13,13 @@ from __future__ import annotations
 import os
 
 from cronq import job as jobs
-from cronq.errors import CronqError, NotRunning, disk_error
+from cronq.errors import CronqError, Duplicate, NotRunning, disk_error
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Content = bytes | int | Callable[[int], None]  # bytes, a descriptor to copy, or what writes to a descriptor
 
 SYSTEM_SPOOL = "/var/spool/cronq"
 SYSTEM_CONFIG = "/etc/cronq"
@@ -104,12 +110,20 @@ def make(root: str, uid: int) -> None:
 
 
 def put(
-    root: str, name: str, data: bytes, *, ending: str = ".job", payload: int | None = None, sync: bool = True
+    root: str,
+    name: str,
+    data: Content,
+    *,
+    ending: str = ".job",
+    payload: Content | None = None,
+    sync: bool = True,
+    chosen: bool = False,
 ) -> None:
     """Queue one file for the calling user: whole or absent, and durable before this returns.
 
-    `payload` is a descriptor whose content becomes NAME.data, the job's stdin. With `sync=False` nothing is flushed:
-    fast, and lost if the machine loses power within the next seconds. Raises `Full`, `NotRunning`.
+    `payload` becomes NAME.data, the job's stdin. With `sync=False` nothing is flushed: fast, and lost if the machine
+    loses power within the next seconds. `chosen` says that the name is not one of `new_name`'s, so that another job
+    of that name may lie there and must not be replaced. Raises `Full`, `NotRunning`, `Duplicate`.
     """
     uid = os.getuid()
     folder = inbox(root, uid)
@@ -119,29 +133,38 @@ def put(
         make(root, uid)
     try:
         if payload is not None:
-            _write(folder, name + DATA_ENDING, payload, sync)
-        _write(folder, name + ending, data, sync)
+            _write(folder, name + DATA_ENDING, payload, sync, chosen)
+        try:
+            _write(folder, name + ending, data, sync, chosen)
+        except BaseException:
+            if payload is not None:
+                os.unlink(os.path.join(folder, name + DATA_ENDING))
+            raise
         if sync:
             _sync_directory(folder)
+    except FileExistsError:
+        raise Duplicate(f"a job named {name} is queued already; wait until it is taken, or name it otherwise") from None
     except OSError as error:
         raise disk_error(error, f"the job cannot be written to {folder}") from None
 
 
-def _write(folder: str, name: str, content: bytes | int, sync: bool) -> None:
-    draft = os.path.join(folder, f".{name}.tmp")
+def _write(folder: str, name: str, content: Content, sync: bool, chosen: bool) -> None:
+    draft = os.path.join(folder, f".{name}.{os.urandom(4).hex()}.tmp")
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o640)
     try:
         try:
             os.fchmod(descriptor, 0o640)
-            if isinstance(content, int):
-                _copy(content, descriptor)
+            if isinstance(content, bytes):
+                write_all(descriptor, content)
+            elif isinstance(content, int):
+                copy(content, descriptor)
             else:
-                _write_all(descriptor, content)
+                content(descriptor)
             if sync:
                 os.fsync(descriptor)
         finally:
             os.close(descriptor)
-        os.rename(draft, os.path.join(folder, name))
+        _place(draft, os.path.join(folder, name), chosen)
     except BaseException:
         try:
             os.unlink(draft)
@@ -150,13 +173,23 @@ def _write(folder: str, name: str, content: bytes | int, sync: bool) -> None:
         raise
 
 
-def _write_all(descriptor: int, data: bytes) -> None:
+def _place(draft: str, path: str, chosen: bool) -> None:
+    if not chosen:
+        os.rename(draft, path)
+        return
+    from cronq import linux  # ctypes: too heavy for every submit, and generated names are nobody else's
+
+    linux.rename_new(-100, draft, -100, path)  # AT_FDCWD
+
+
+def write_all(descriptor: int, data: bytes) -> None:
+    """Write all of `data`."""
     view = memoryview(data)
     while view:
         view = view[os.write(descriptor, view) :]
 
 
-def _copy(source: int, target: int) -> None:
+def copy(source: int, target: int) -> None:
     """All of `source`, by the kernel where it can (reflink or copy_file_range), else through a small buffer."""
     copied = 0
     try:
@@ -168,7 +201,7 @@ def _copy(source: int, target: int) -> None:
         if copied or error.errno in (28, 122, 5):  # ENOSPC, EDQUOT, EIO
             raise
     while part := os.read(source, 1 << 20):
-        _write_all(target, part)
+        write_all(target, part)
 
 
 def _sync_directory(folder: str) -> None:

@@ -1,0 +1,172 @@
+"""In the foreground: `submit --wait`, `exec --wait` and `map` show what their jobs print, and exit as they did.
+
+Does:    copies a job's output to this command's own, live; a batch's, job by job, as they end or in their order.
+Reads:   result directories, through `follow`.
+Fails:   never on account of a job. An interrupt leaves the jobs running and says their id.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from cronq import client, follow
+from cronq import job as jobs
+from cronq import spool as spools
+from cronq.errors import NotRunning
+
+INTERRUPTED = 128 + 2
+BROKEN_PIPE = 128 + 13
+_SAID = 20  # that many failures are named
+Write = Callable[[int, bytes], object]
+
+
+def job(root: str, job_id: str, since: float, *, as_json: bool) -> int:
+    """Wait for one job and show its output (with --json its result); returns what to exit with."""
+    _warn_if_nobody_runs_it(root, job_id)
+    try:
+        if as_json:
+            ((_, found),) = follow.wait(root, [job_id], since=since)
+            spools.write_all(1, jobs.encode({"id": job_id} | found))
+        else:
+            outputs = {"stdout": _to(1), "stderr": _to(2)}
+            found = follow.stream(root, job_id, outputs, since=since)
+    except KeyboardInterrupt:
+        say(f"interrupted; the job goes on: cronq wait {job_id}, cronq cancel {job_id}")
+        return INTERRUPTED
+    except BrokenPipeError:
+        return BROKEN_PIPE
+    if found.get("exit_code") is None:
+        say(sentence(job_id, found))
+    return follow.exit_code(found)
+
+
+def _to(descriptor: int) -> Callable[[bytes], object]:
+    return lambda part: spools.write_all(descriptor, part)
+
+
+def _warn_if_nobody_runs_it(root: str, job_id: str) -> None:
+    try:
+        client.connect(root, 1.0).close()
+    except NotRunning as error:
+        say(f"{job_id} is queued and waits: {error.sentence}")
+
+
+def say(text: str) -> None:
+    """One sentence on standard error."""
+    os.write(2, f"cronq: {text}\n".encode("utf-8", "backslashreplace"))
+
+
+def sentence(job_id: str, found: dict[str, Any]) -> str:
+    """What became of a job, in words."""
+    reason = found.get("reason")
+    if reason is None and found.get("exit_code") is not None:
+        reason = f"exit code {found['exit_code']}"
+    if reason is None and found.get("signal") is not None:
+        reason = f"killed by signal {found['signal']}"
+    state = str(found.get("state"))
+    return f"{job_id}: {state}" if reason in (None, state) else f"{job_id}: {state}: {reason}"
+
+
+def batch(
+    root: str,
+    batch_id: str,
+    tally: Tally,
+    *,
+    in_order: bool = False,
+    as_json: bool = False,
+    write: Write = spools.write_all,
+) -> int:
+    """Wait for a batch and show the output of each job when it has ended, or each in its turn (with JSON: its result).
+
+    Returns 0 if all of them are done, else 1, or the refusal's code.
+    """
+    _warn_if_nobody_runs_it(root, batch_id)
+    try:
+        return _gather(root, batch_id, tally, in_order=in_order, as_json=as_json, write=write)
+    except KeyboardInterrupt:
+        say(f"interrupted; the batch goes on: cronq wait {batch_id}, cronq cancel {batch_id}")
+        return INTERRUPTED
+    except BrokenPipeError:
+        return BROKEN_PIPE
+
+
+class Tally:
+    """How many jobs of a batch are over, and which of them failed."""
+
+    def __init__(self, count: int, changed: Callable[[], object] = lambda: None) -> None:
+        self.count = count
+        self.done = 0
+        self.failures: list[str] = []
+        self.changed = changed
+
+    def take(self, job_id: str, found: dict[str, Any] | None) -> None:
+        """Count one job."""
+        if found is not None and found.get("state") == "done":
+            self.done += 1
+        else:
+            self.failures.append(sentence(job_id, found or {"state": "never ran"}))
+        self.changed()
+
+    def report(self) -> None:
+        """The failures and the sums, on standard error."""
+        for failure in self.failures[:_SAID]:
+            say(failure)
+        if len(self.failures) > _SAID:
+            say(f"… and {len(self.failures) - _SAID} more: cronq list --state dead")
+        os.write(2, f"{self.done} done, {len(self.failures)} failed\n".encode())
+
+
+def _gather(root: str, batch_id: str, tally: Tally, *, in_order: bool, as_json: bool, write: Write) -> int:
+    """Outputs stay in their files until they are shown, so that any number of jobs takes little memory."""
+    found = _as_they_end(root, batch_id, tally)
+    if in_order:
+        found = _in_order(found, follow.member_ids(batch_id, tally.count))
+    for job_id, of_it in found:
+        if job_id == batch_id:
+            say(sentence(job_id, of_it or {}))
+            return follow.exit_code(of_it or {})
+        if as_json:
+            write(1, jobs.encode({"id": job_id} | (of_it or {"state": "never ran"})))
+        else:
+            _show(root, job_id, write)
+    tally.report()
+    return 1 if tally.failures else 0
+
+
+def _as_they_end(root: str, batch_id: str, tally: Tally) -> Iterator[tuple[str, dict[str, Any] | None]]:
+    """The jobs of the batch; the batch itself only where it was refused, and before any job."""
+    refused = None
+    for job_id, of_it in follow.members(root, batch_id, tally.count):
+        if job_id == batch_id:
+            refused = of_it if of_it and of_it.get("state") == "rejected" else None
+        else:
+            tally.take(job_id, of_it)
+            yield job_id, of_it
+    if refused is not None:
+        yield batch_id, refused
+
+
+def _in_order(
+    found: Iterator[tuple[str, dict[str, Any] | None]], ids: list[str]
+) -> Iterator[tuple[str, dict[str, Any] | None]]:
+    early: dict[str, dict[str, Any] | None] = {}
+    turn = iter(ids)
+    awaited = next(turn, None)
+    for job_id, of_it in found:
+        early[job_id] = of_it
+        while awaited in early:
+            yield awaited, early.pop(awaited)
+            awaited = next(turn, None)
+    yield from early.items()
+
+
+def _show(root: str, job_id: str, write: Write) -> None:
+    for name, descriptor in (("stdout", 1), ("stderr", 2)):
+        try:
+            with open(os.path.join(spools.results(root, job_id), name), "rb") as file:
+                while part := file.read(1 << 16):
+                    write(descriptor, part)
+        except FileNotFoundError:
+            continue

@@ -1,0 +1,301 @@
+"""The command line: every command of cronq but the quick way to `submit` and `exec`, which this gives help to.
+
+Does:    reads options, asks (client), looks (follow), prints (show). It decides nothing: who may do what is the
+         dispatcher's to say.
+Reads:   CRONQ_SPOOL, CRONQ_CONFIG; result directories.
+Fails:   `cronq: sentence` on standard error and the error's exit code; usage 2; never a traceback for a user's mistake.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from cronq import __version__, attend, client, follow, ids, producers, show, usage
+from cronq import job as jobs_file
+from cronq import spool as spools
+from cronq.errors import CronqError, NotEnded, NotRunning, UnknownJob, UsageError
+
+app = typer.Typer(
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+CLICK_USAGE_ERROR: Any = typer.BadParameter.__bases__[0]  # click is inside typer, or beside it: this is its UsageError
+
+
+def main(argv: list[str]) -> int:
+    """Run one command; returns the exit code."""
+    try:
+        code = typer.main.get_command(app).main(argv, prog_name="cronq", standalone_mode=False)
+        sys.stdout.flush()
+        return code if isinstance(code, int) else 0
+    except CronqError as error:
+        attend.say(error.sentence)
+        return error.exit_code
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # so that the flush at the end does not fail again
+        return attend.BROKEN_PIPE
+    except (KeyboardInterrupt, typer.Abort):
+        return attend.INTERRUPTED
+    except OSError as error:
+        attend.say(f"{error.filename or 'the system'}: {error.strerror or error}")
+        return 70
+    except CLICK_USAGE_ERROR as error:
+        return _usage(error)
+
+
+def _usage(error: Any) -> int:
+    message = error.format_message()
+    if error.ctx is not None and (not message or message.startswith("Usage:")):  # no command at all: the help
+        print(error.ctx.get_help(), file=sys.stderr)
+        return 2
+    where = error.ctx.command_path if error.ctx is not None else "cronq"
+    attend.say(f"{message.strip().rstrip('.')} ({where} --help)")
+    return 2
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"cronq {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def cronq(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """The job queue and cron of one Linux server, made of files."""
+
+
+Ids = Annotated[list[str], typer.Argument(metavar="ID…", help="Ids, or unambiguous tails.", autocompletion=ids.known)]
+Id = Annotated[str, typer.Argument(metavar="ID", help="An id, or its unambiguous tail.", autocompletion=ids.known)]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Raw = Annotated[bool, typer.Option("--raw", help="Do not escape control characters on a terminal.")]
+
+
+producers.add(app, "submit", "Queue a job of a named task.\n\nPrints its id.")
+producers.add(
+    app, "exec", "Queue a command.\n\nIt runs as yourself; a -- before it is never wrong. Prints the job's id."
+)
+producers.add(app, "map", "Queue a job per line of input, and wait.\n\nPrints what they print.")
+
+
+@app.command("list")
+def list_jobs(
+    state: Annotated[list[str] | None, typer.Option(help="Only jobs in this state; may be repeated.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="At most that many.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Show your jobs."""
+    from cronq import states
+
+    for name in state or ():
+        if name not in states.STATES:
+            raise UsageError(f"there is no state {name!r}; the states are {', '.join(states.STATES)}")
+    answer = client.ask(spools.find(), {"do": "list", "states": state or None, "limit": limit})
+    if not as_json:
+        show.table(answer)
+        return
+    for job in answer:
+        show.one_object(job)
+
+
+@app.command("show")
+def show_job(job: Id, as_json: Json = False) -> None:
+    """Show one job, all of it."""
+    root = spools.find()
+    job_id = ids.resolve(root, job)
+    try:
+        (found,) = client.ask(root, {"do": "show", "id": job_id})
+    except NotRunning:
+        ended = follow.ended(root, job_id)
+        if ended is None:
+            raise
+        found = {"id": job_id} | ended
+    show.one_object(found) if as_json else show.details(found)
+
+
+@app.command()
+def logs(
+    job: Id,
+    follow_it: Annotated[bool, typer.Option("-f", "--follow", help="Go on until the job has ended.")] = False,
+    stderr: Annotated[bool, typer.Option("--stderr", help="Its standard error instead.")] = False,
+    raw: Raw = False,
+) -> None:
+    """Print what a job printed.
+
+    Its standard output, of the latest attempt.
+    """
+    root = spools.find()
+    job_id = ids.resolve(root, job)
+    ids.must_be_known(root, job_id)
+    name, writer = "stderr" if stderr else "stdout", show.Printable(1, raw)
+    if follow_it:
+        follow.stream(root, job_id, {name: writer.write}, earlier=False)
+        return
+    tail = follow.Tail(spools.results(root, job_id), name, earlier=False)
+    for part in tail.read():
+        writer.write(part)
+    tail.close()
+
+
+@app.command()
+def wait(
+    jobs: Ids,
+    timeout: Annotated[str | None, typer.Option(metavar="DURATION", help="Wait no longer than this.")] = None,
+    as_json: Json = False,
+) -> int:
+    """Wait until jobs have ended.
+
+    Exits as the job did; of several, as the first one that failed.
+    """
+    root = spools.find()
+    job_ids = ids.resolve_all(root, jobs)
+    for job_id in job_ids:
+        try:
+            ids.must_be_known(root, job_id)
+        except NotRunning as error:
+            attend.say(error.sentence)
+    bound = None if timeout is None else usage.fields({"timeout": timeout}, 0.0)["timeout"]
+    codes: dict[str, int] = {}
+    try:
+        for job_id, found in follow.wait(root, job_ids, None if bound is None else jobs_file.seconds(bound)):
+            codes[job_id] = follow.exit_code(found)
+            if as_json:
+                show.one_object({"id": job_id} | found)
+            else:
+                print(show.escape(attend.sentence(job_id, found)), flush=True)
+    except NotEnded:
+        left = [job_id for job_id in job_ids if job_id not in codes]
+        more = f" and {len(left) - 1} more" if len(left) > 1 else ""
+        raise NotEnded(f"{left[0]}{more} not ended within {timeout}; the waiting is over, the job goes on") from None
+    return next((codes[job_id] for job_id in job_ids if codes[job_id]), 0)
+
+
+@app.command("result")
+def show_result(job: Id, as_json: Json = False) -> None:
+    """Print how a job has ended."""
+    root = spools.find()
+    job_id = ids.resolve(root, job)
+    found = follow.ended(root, job_id)
+    if found is None:
+        ids.must_be_known(root, job_id)
+        raise NotEnded(f"{job_id} has not ended yet; wait for it with `cronq wait {job_id}`")
+    found = {"id": job_id} | found
+    show.one_object(found) if as_json else show.details(found)
+
+
+def _each(request: dict[str, Any], jobs: list[str], as_json: bool) -> int:
+    """Ask something of each of these jobs; returns the first refusal's exit code."""
+    root = spools.find()
+    code = 0
+    for answer in client.ask(root, request | {"ids": ids.resolve_all(root, jobs)}):
+        if as_json:
+            show.one_object(answer)
+        elif "error" in answer:
+            attend.say(show.escape(answer["error"]))
+        else:
+            print(f"{show.escape(answer.get('id'))}\t{show.escape(answer.get('state'))}")
+        if "error" in answer:
+            code = code or int(answer.get("code") or UnknownJob.exit_code)
+    return code
+
+
+@app.command()
+def cancel(
+    jobs: Ids,
+    now: Annotated[bool, typer.Option("--now", help="Kill it at once, without the time to end tidily.")] = False,
+    as_json: Json = False,
+) -> int:
+    """Cancel jobs.
+
+    Those that wait never run, those that run are ended.
+    """
+    return _each({"do": "cancel", "now": now}, jobs, as_json)
+
+
+@app.command()
+def retry(jobs: Ids, as_json: Json = False) -> int:
+    """Run dead jobs again.
+
+    With all their attempts.
+    """
+    return _each({"do": "retry"}, jobs, as_json)
+
+
+@app.command("rm")
+def remove(jobs: Ids, as_json: Json = False) -> int:
+    """Remove jobs that have ended.
+
+    With their results and output.
+    """
+    return _each({"do": "rm"}, jobs, as_json)
+
+
+@app.command()
+def stats(as_json: Json = False) -> None:
+    """Count jobs, by state."""
+    (found,) = client.ask(spools.find(), {"do": "stats"})
+    show.one_object(found) if as_json else show.counts(found)
+
+
+@app.command()
+def dispatcher(
+    spool: Annotated[str | None, typer.Option(metavar="DIR", help="The spool.")] = None,
+    config: Annotated[str | None, typer.Option(metavar="DIR", help="The directory of cronq.toml.")] = None,
+    no_inotify: Annotated[bool, typer.Option("--no-inotify", help="Look once a second instead.")] = False,
+) -> None:
+    """Run the dispatcher, in the foreground.
+
+    As root for the system, otherwise for yourself.
+    """
+    root = os.path.abspath(spool) if spool else _spool_to_serve()
+    settings = os.path.abspath(config) if config else spools.find_config(root)
+    argv = [sys.executable, "-I", "-m", "cronq.launcher", "--spool", root, "--config", settings]
+    sys.stdout.flush()
+    os.execv(sys.executable, argv + ["--no-inotify"] * no_inotify)  # noqa: S606 - a small process, without typer
+
+
+def _spool_to_serve() -> str:
+    if os.environ.get("CRONQ_SPOOL"):
+        return spools.find()
+    return spools.SYSTEM_SPOOL if os.getuid() == 0 else spools.own()
+
+
+@app.command()
+def demo() -> int:
+    """Show cronq at work, on a throw-away spool."""
+    import importlib
+
+    return int(importlib.import_module("cronq.demo").main() or 0)
+
+
+@app.command()
+def schema(name: Annotated[str, typer.Argument(metavar="job|task|config")]) -> None:
+    """Print the JSON Schema of a file."""
+    import json
+
+    from cronq import intake
+
+    if name not in intake.SCHEMAS:
+        raise UsageError(f"there is no schema {name!r}; there are {', '.join(intake.SCHEMAS)}")
+    print(json.dumps(intake.schema(name), indent=2, ensure_ascii=False))
+
+
+@app.command()
+def doctor() -> int:
+    """Check everything, and say how to mend it.
+
+    Spool and modes, configuration, dispatcher, system. Exits with 1 if something is broken.
+    """
+    from cronq import doctor as checks
+
+    root = spools.find()
+    return checks.main(root, spools.find_config(root))

@@ -1,0 +1,269 @@
+"""Waiting for jobs, from files alone: their results, their refusals, and their output as it grows.
+
+Does:    `wait` for any number of jobs, `members` of a batch as they end, `stream` one job's output until it ends;
+         `exit_code`, what a result makes the waiting command exit with.
+Reads:   `out/<uid>/<id>/` (result.json, stdout, stderr) and `rejected/<uid>/NAME.*.reason`. The dispatcher is not
+         asked: one may wait while it restarts.
+Trusts:  those directories to be the dispatcher's; a result.json that is not whole yet is not there yet.
+Fails:   `NotEnded` when a bound passes. inotify is the doorbell, a look every 200 ms is the truth.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from cronq import spool as spools
+from cronq.doorbell import Doorbell
+from cronq.errors import NotEnded
+
+POLL = 0.2
+_WINDOW = 256  # how many jobs of a batch are looked at each time: they end about in the order of its lines
+_WATCHED = 64
+_CHUNK = 1 << 16
+TIMED_OUT = ("timeout", "ran longer than its timeout")
+
+
+def result(root: str, job_id: str) -> dict[str, Any] | None:
+    """The result of a job that has ended; None as long as it has not."""
+    try:
+        with open(os.path.join(spools.results(root, job_id), "result.json"), "rb") as file:
+            found = json.load(file)
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) and "state" in found else None
+
+
+def refusal(root: str, job_id: str, since: float = 0.0) -> dict[str, Any] | None:
+    """Why a job was refused, in the form of a result; None if it was not, or before the instant `since`."""
+    owner, _, name = job_id.partition("-")
+    if "+" in name or not owner.isdigit():
+        return None
+    found = spools.reason(root, int(owner), name)
+    if found is None or not _is_recent(root, int(owner), name, since):
+        return None
+    return {"id": job_id, "state": "rejected", "reason": found[0], "code": found[1], "exit_code": None, "signal": None}
+
+
+def _is_recent(root: str, owner: int, name: str, since: float) -> bool:
+    """Whether a reason is of this file of that name, not of an earlier one."""
+    stamps = []
+    for ending in spools.ENDINGS:
+        try:
+            stamps.append(os.stat(os.path.join(spools.refusals(root, owner), f"{name}{ending}.reason")).st_mtime)
+        except OSError:
+            continue
+    return max(stamps, default=0.0) >= since - 0.01  # file times come in ticks of up to 10 ms
+
+
+def ended(root: str, job_id: str, since: float = 0.0) -> dict[str, Any] | None:
+    """The result or the refusal of a job; None as long as it has neither."""
+    return result(root, job_id) or refusal(root, job_id, since)
+
+
+def exit_code(found: dict[str, Any]) -> int:
+    """What waiting for a job of this result exits with: as the job did, as far as it can be said.
+
+    0 done · the job's own exit code · 128 + signal · 124 ran too long · 125 never ran, or nobody knows how it ended ·
+    the refusal's code · a batch: 1 unless all of it is done.
+    """
+    state, code, signal = found.get("state"), found.get("exit_code"), found.get("signal")
+    if state == "done":
+        return 0
+    if state == "rejected":
+        return int(found.get("code") or 65)
+    if found.get("jobs") is not None:
+        return 1
+    if str(found.get("reason") or "").startswith(TIMED_OUT):
+        return 124
+    if isinstance(signal, int):
+        return 128 + signal
+    if state == "cancelled" and code == 0:
+        return 128 + 15  # it was told to end, and did so tidily: not a success all the same
+    return code if isinstance(code, int) and code else 125
+
+
+class Bell:
+    """What rings when something may have happened to these jobs; after `POLL` seconds at the latest."""
+
+    def __init__(self, root: str, job_ids: Sequence[str]) -> None:
+        self._root = root
+        self._door = Doorbell()
+        self._watched: set[str] = set()
+        owners = {job_id.partition("-")[0] for job_id in job_ids}
+        self._always = [os.path.join(root, place, owner) for owner in owners for place in ("out", "rejected")]
+
+    def arm(self, job_ids: Sequence[str], growth: bool = False) -> None:
+        """Ring for these jobs, from before the next look on. Directories that are not there yet are tried again."""
+        wanted = self._always + [spools.results(self._root, job_id) for job_id in job_ids[:_WATCHED]]
+        for folder in self._watched.difference(wanted):
+            self._door.unwatch(folder)
+        self._watched.intersection_update(wanted)
+        for folder in wanted:
+            if folder not in self._watched and self._door.watch(folder, folder, growth=growth):
+                self._watched.add(folder)
+
+    def wait(self, deadline: float | None) -> None:
+        """Return when it rings, or it is time to look. Raises `NotEnded` at the deadline (monotonic)."""
+        left = POLL if deadline is None else deadline - time.monotonic()
+        if left <= 0:
+            raise NotEnded("not ended in that time; it goes on")
+        self._watched.difference_update(
+            str(key) for key in self._door.wait(min(POLL, left)) if not os.path.isdir(str(key))
+        )
+
+    def close(self) -> None:
+        """Close what this opened."""
+        self._door.close()
+
+
+def wait(
+    root: str, job_ids: Sequence[str], timeout: float | None = None, since: float = 0.0
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Each job with its result, as they end; a batch's id counts as a job that ends when all of it has.
+
+    Raises `NotEnded` when `timeout` seconds have passed.
+    """
+    deadline = None if timeout is None else time.monotonic() + timeout
+    pending = list(dict.fromkeys(job_ids))
+    bell = Bell(root, pending)
+    try:
+        while pending:
+            bell.arm(pending)
+            found = [(job_id, ended(root, job_id, since)) for job_id in pending]
+            news = [(job_id, of_it) for job_id, of_it in found if of_it is not None]
+            yield from news
+            if news:
+                over = {job_id for job_id, _ in news}
+                pending = [job_id for job_id in pending if job_id not in over]
+            else:
+                bell.wait(deadline)
+    finally:
+        bell.close()
+
+
+def member_ids(batch_id: str, count: int) -> list[str]:
+    """The ids of a batch's jobs: `<id>+1` …, as wide as the last one."""
+    width = len(str(count))
+    return [f"{batch_id}+{line:0{width}d}" for line in range(1, count + 1)]
+
+
+def members(root: str, batch_id: str, count: int, since: float = 0.0) -> Iterator[tuple[str, dict[str, Any] | None]]:
+    """Each job of a batch with its result, as they end (None: it has none), and the batch with its own at last."""
+    pending = member_ids(batch_id, count)
+    bell = Bell(root, [batch_id])
+    try:
+        while True:
+            bell.arm([batch_id, *pending[: _WATCHED - 1]])
+            whole = ended(root, batch_id, since)
+            if whole and whole["state"] == "rejected":
+                pending = []  # all or nothing: none of them was taken
+            looked, behind = (pending, []) if whole else (pending[:_WINDOW], pending[_WINDOW:])
+            found = {job_id: result(root, job_id) for job_id in looked}
+            yield from ((job_id, of_it) for job_id, of_it in found.items() if of_it is not None or whole)
+            if whole:
+                yield batch_id, whole
+                return
+            pending = [job_id for job_id in looked if found[job_id] is None] + behind
+            if len(pending) == len(looked) + len(behind):
+                bell.wait(None)
+    finally:
+        bell.close()
+
+
+def stream(
+    root: str, job_id: str, outputs: dict[str, Callable[[bytes], object]], *, earlier: bool = True, since: float = 0.0
+) -> dict[str, Any]:
+    """Hand on what a job writes, as it writes it, until it ends; returns its result.
+
+    `outputs` takes the parts of `stdout` and `stderr`. With `earlier=False`, attempts that are over are left out.
+    """
+    folder = spools.results(root, job_id)
+    tails = [(Tail(folder, name, earlier), take) for name, take in outputs.items()]
+    bell = Bell(root, [job_id])
+    try:
+        while True:
+            bell.arm([job_id], growth=True)
+            over = ended(root, job_id, since)  # looked at first: what it wrote before its end is then all there
+            for tail, take in tails:
+                for part in tail.read():
+                    take(part)
+            if over is not None:
+                return over
+            bell.wait(None)
+    finally:
+        bell.close()
+        for tail, _ in tails:
+            tail.close()
+
+
+class Tail:
+    """One output of a job, attempt after attempt: `stdout.1`, `stdout.2` … and `stdout`, each from its beginning."""
+
+    def __init__(self, folder: str, name: str, earlier: bool = True) -> None:
+        self._folder = folder
+        self._name = name
+        self._seen: set[int] = set()  # inodes: the file of an attempt that is over gets another name, and stays itself
+        self._file: int | None = None
+        if not earlier:
+            for numbered in self._files():
+                if numbered != name:
+                    self._seen.add(os.stat(os.path.join(folder, numbered)).st_ino)
+
+    def read(self) -> Iterator[bytes]:
+        """The parts that are new, and no more for now."""
+        while self._file is not None or self._open_next():
+            assert self._file is not None  # noqa: S101 - just opened
+            over = not self._is_current(self._file)
+            while part := os.read(self._file, _CHUNK):
+                yield part
+            if not over:
+                return
+            self.close()
+
+    def _is_current(self, file: int) -> bool:
+        try:
+            return os.path.samestat(os.stat(os.path.join(self._folder, self._name)), os.fstat(file))
+        except OSError:
+            return False
+
+    def _open_next(self) -> bool:
+        while True:
+            names = self._files()
+            for name in names:
+                try:
+                    file = os.open(os.path.join(self._folder, name), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+                except FileNotFoundError:
+                    break  # renamed just now: look again
+                inode = os.fstat(file).st_ino
+                if inode in self._seen:
+                    os.close(file)
+                elif name == self._name and self._files() != names:
+                    os.close(file)
+                    break  # renamed between the two: an earlier attempt's comes first
+                else:
+                    self._seen.add(inode)
+                    self._file = file
+                    return True
+            else:
+                return False
+
+    def _files(self) -> list[str]:
+        try:
+            found = os.listdir(self._folder)
+        except OSError:
+            return []
+        own = len(self._name) + 1
+        numbers = sorted(
+            int(name[own:]) for name in found if name.startswith(f"{self._name}.") and name[own:].isdigit()
+        )
+        return [f"{self._name}.{number}" for number in numbers] + [self._name] * (self._name in found)
+
+    def close(self) -> None:
+        """Close the file that is open."""
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None

@@ -1,0 +1,86 @@
+"""What a person may type for a job's id -> the id.
+
+Does:    takes full ids, one's own without the `<uid>-`, and any tail that only one known job has.
+Reads:   `in/<uid>/`, `out/` and, for a tail, the dispatcher's list where it runs.
+Fails:   `UnknownJob` where no job, or more than one, is meant.
+"""
+
+from __future__ import annotations
+
+import os
+
+from cronq import client, follow
+from cronq import job as jobs
+from cronq import spool as spools
+from cronq.entry import is_id
+from cronq.errors import NotPermitted, NotRunning, UnknownJob
+
+
+def resolve(root: str, text: str) -> str:
+    """The id that `text` means. Raises `UnknownJob`."""
+    if is_id(text):
+        return text
+    base, plus, line = text.partition("+")
+    own = f"{os.getuid()}-{base}"
+    if jobs.name_time(base) is not None:
+        return own + plus + line
+    found = _candidates(root)
+    for exact in (f"{os.getuid()}-{text}", own):
+        if exact in found:
+            return exact if exact.endswith(text) else exact + plus + line
+    meant = sorted(known for known in found if text and known.endswith(text))
+    if not meant and plus:
+        meant = sorted(known + plus + line for known in found if base and known.endswith(base))
+    if len(meant) > 1:
+        raise UnknownJob(f"{jobs.show(text)} may be {', '.join(meant[:3])}{' …' * (len(meant) > 3)}; write more of it")
+    if not meant:
+        raise UnknownJob(f"no job of yours has the id {jobs.show(text)} (cronq list shows them)")
+    return meant[0]
+
+
+def resolve_all(root: str, texts: list[str]) -> list[str]:
+    """The ids that these texts mean. Raises `UnknownJob`."""
+    return [resolve(root, text) for text in texts]
+
+
+def _candidates(root: str) -> set[str]:
+    found = ended_ids(root)
+    uid = os.getuid()
+    for name in _names(spools.inbox(root, uid)):
+        stem, dot, _ = name.rpartition(".")
+        if dot and name.endswith(spools.ENDINGS) and not name.startswith("."):
+            found.add(f"{uid}-{stem}")
+    try:
+        found.update(str(job.get("id")) for job in client.ask(root, {"do": "list", "states": None, "limit": None}))
+    except (NotRunning, NotPermitted):
+        pass  # then what lies in the files must do
+    return found
+
+
+def ended_ids(root: str) -> set[str]:
+    """The ids that have a result directory which this user may see."""
+    uid = os.getuid()
+    owners = _names(os.path.join(root, "out")) if uid == 0 else [str(uid)]
+    return {name for owner in owners for name in _names(os.path.join(root, "out", owner)) if is_id(name)}
+
+
+def known(incomplete: str) -> list[str]:
+    """The ids that begin so, for the shell's completion."""
+    return sorted(job_id for job_id in ended_ids(spools.find()) if job_id.startswith(incomplete))
+
+
+def _names(folder: str) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except OSError:
+        return []
+
+
+def must_be_known(root: str, job_id: str) -> None:
+    """Refuse an id for which nobody could ever wait. Raises `UnknownJob`; `NotRunning` where it cannot be known."""
+    owner, _, name = job_id.partition("-")
+    waiting = (os.path.join(root, "in", owner, name + ending) for ending in spools.ENDINGS)
+    if os.path.isdir(spools.results(root, job_id)) or follow.refusal(root, job_id) or any(map(os.path.exists, waiting)):
+        return
+    for _answer in client.ask(root, {"do": "show", "id": job_id}):
+        pass

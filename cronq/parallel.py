@@ -1,0 +1,57 @@
+"""`cronq map`: a job for each input line, as one batch; waits, prints what they print, and sums up.
+
+Does:    queues the batch and gathers it (attend.py); a progress bar where standard error is a terminal, otherwise only
+         the sums at the end.
+Fails:   1 where a job failed, naming it; a refused batch with the refusal's code.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+from cronq import attend, show, submit
+from cronq import spool as spools
+from cronq.attend import Tally, Write
+
+
+def run(values: dict[str, Any], words: list[str], *, keep_order: bool, raw: bool) -> int:
+    """Run `cronq map`; returns the exit code. Raises `CronqError`."""
+    root = spools.find()
+    batch_id, count = submit.queue_lines("map", {"batch": "-"} | values, words, root)
+    tally = Tally(count)
+    writers = {descriptor: show.Printable(descriptor, raw) for descriptor in (1, 2)}
+
+    def plainly(descriptor: int, part: bytes) -> None:
+        writers[descriptor].write(part)
+
+    with _bar(tally, plainly) if sys.stderr.isatty() else nullcontext(plainly) as write:
+        return attend.batch(root, batch_id, tally, in_order=keep_order, as_json="json" in values, write=write)
+
+
+@contextmanager
+def _bar(tally: Tally, plainly: Write) -> Iterator[Write]:
+    """A progress bar on standard error; what goes to the same terminal is put above it."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    console = Console(stderr=True)
+    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[failed]} failed"), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        bar = progress.add_task("", total=tally.count, failed=0)
+
+        def step() -> None:
+            failed = len(tally.failures)
+            progress.update(bar, completed=tally.done + failed, failed=failed)
+
+        def above(descriptor: int, part: bytes) -> None:
+            if os.isatty(descriptor):
+                console.out(show.printable(part).removesuffix("\n"), highlight=False)
+            else:
+                plainly(descriptor, part)
+
+        tally.changed = step
+        yield above

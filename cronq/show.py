@@ -1,0 +1,143 @@
+"""Jobs as people read them: a table on a terminal, tabs and plain text in a pipe. Control characters are escaped.
+
+Reads:   job objects as the dispatcher's control socket gives them. rich is imported for a table only.
+Trusts:  no text of a job: names, notes and outputs are strangers', and a terminal obeys what it is sent.
+"""
+
+from __future__ import annotations
+
+import codecs
+import json
+import os
+import shlex
+import sys
+import time
+from collections.abc import Iterable
+from typing import Any
+
+from cronq import spool as spools
+from cronq import usage
+
+_CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))}
+_IN_OUTPUT = {code: text for code, text in _CONTROLS.items() if chr(code) not in "\n\t"}
+_TIMES = ("submitted", "due", "started", "ended", "expires")
+_HEADS = ("ID", "STATE", "JOB", "QUEUE", "PRIO", "TRY", "TIME", "WHY")
+
+
+def escape(text: object) -> str:
+    """A stranger's text on one line, control characters as `\\x1b`."""
+    return str(text).translate(_CONTROLS).encode("utf-8", "backslashreplace").decode()
+
+
+class Printable:
+    """A descriptor's writer: as it is into a file or pipe, control characters escaped onto a terminal."""
+
+    def __init__(self, descriptor: int, raw: bool) -> None:
+        self._descriptor = descriptor
+        self._decoder = (
+            None if raw or not os.isatty(descriptor) else codecs.getincrementaldecoder("utf-8")("backslashreplace")
+        )
+
+    def write(self, part: bytes) -> None:
+        """Write all of `part`; a character that is cut in two waits for its other half."""
+        if self._decoder is not None:
+            part = self._decoder.decode(part).translate(_IN_OUTPUT).encode("utf-8", "backslashreplace")
+        spools.write_all(self._descriptor, part)
+
+
+def printable(part: bytes) -> str:
+    """A job's output as a terminal may have it."""
+    return part.decode("utf-8", "backslashreplace").translate(_IN_OUTPUT)
+
+
+def one_object(value: object) -> None:
+    """One line of JSON."""
+    print(json.dumps(value, ensure_ascii=False))
+
+
+def table(jobs: Iterable[dict[str, Any]]) -> None:
+    """A job a line: a table on a terminal, otherwise tabs."""
+    if not sys.stdout.isatty():
+        for job in jobs:
+            print("\t".join(row(job)))
+        return
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    made = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    for head in _HEADS:
+        folds = head in ("JOB", "WHY")
+        made.add_column(head, no_wrap=not folds, overflow="ellipsis" if folds else "fold")
+    for job in jobs:
+        made.add_row(*map(Text, row(job)))
+    Console().print(made)
+
+
+def row(job: dict[str, Any]) -> list[str]:
+    """The columns of a job's line."""
+    attempts = f"{job.get('attempt') or 0}/{job.get('max_attempts') or 1}"
+    cells = (
+        job.get("id"),
+        job.get("state"),
+        what(job),
+        job.get("queue"),
+        job.get("priority"),
+        attempts,
+        instant(_moment(job)),
+        why(job),
+    )
+    return [escape("" if cell is None else cell) for cell in cells]
+
+
+def what(job: dict[str, Any]) -> str:
+    """The task, or the command as one would type it."""
+    command = job.get("command")
+    if isinstance(command, list):
+        return shlex.join(map(str, command))
+    return str(job.get("task") or command or "")
+
+
+def _moment(job: dict[str, Any]) -> Any:
+    """The time that matters in its state."""
+    key = {"delayed": "due", "waiting": "due", "running": "started", "ready": "submitted", "held": "submitted"}
+    return job.get(key.get(str(job.get("state")), "ended")) or job.get("submitted")
+
+
+def why(job: dict[str, Any]) -> str:
+    """Why it is as it is: the reason, else how it ended, else its note."""
+    if job.get("reason"):
+        return str(job["reason"])
+    if job.get("exit_code"):
+        return f"exit code {job['exit_code']}"
+    return str(job.get("note") or "")
+
+
+def instant(seconds: Any) -> str:
+    """A local time without its fraction; empty for none."""
+    if not isinstance(seconds, int | float):
+        return ""
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
+
+
+def details(job: dict[str, Any]) -> None:
+    """One job, a key a line."""
+    for key, value in job.items():
+        if value is None or value in ("", [], {}):
+            continue
+        print(f"{key}:{' ' * max(1, 14 - len(key))}{escape(_value(key, value))}")
+
+
+def _value(key: str, value: Any) -> str:
+    if key in _TIMES and isinstance(value, int | float):
+        return usage.rfc3339(value)
+    if key in ("command", "args") and isinstance(value, list):
+        return shlex.join(map(str, value))
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def counts(stats: dict[str, Any]) -> None:
+    """A count a line."""
+    for key, value in stats.items():
+        print(f"{escape(key)}\t{value}")
