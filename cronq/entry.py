@@ -92,8 +92,8 @@ class Entry:
 
     @property
     def order(self) -> tuple[int, int, str]:
-        """What sorts in the order of dispatch."""
-        return (-self.priority, self.due, self.id)
+        """What sorts in the order of dispatch, as names do: the members of a batch stand before the rest of it."""
+        return (-self.priority, self.due, self.id + ",")
 
     @property
     def name(self) -> str:
@@ -162,7 +162,7 @@ def _instant(text: str) -> bool:
 
 
 def _read_whole(value: str) -> int:
-    if not _whole(value) or len(value) > 6:
+    if not _whole(value) or len(value) > 6 or value[0] == "0":  # a count of 0 is left out
         raise ValueError(f"not a count: {value!r}")
     return int(value)
 

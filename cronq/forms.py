@@ -12,7 +12,7 @@ time and memory than the rest of the dispatcher together.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -143,14 +143,14 @@ class Form(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     @classmethod
-    def clashes(cls, keys: Collection[str]) -> list[str]:
-        """What is wrong with just these keys, whatever their values: a sentence each."""
-        del keys
+    def clashes(cls, fields: Mapping[str, Any]) -> list[str]:
+        """Which fields do not go together: a sentence each."""
+        del fields
         return []
 
     @model_validator(mode="after")
-    def _keys_fit(self) -> Self:
-        for sentence in self.clashes(self.model_fields_set):
+    def _fields_fit(self) -> Self:
+        for sentence in self.clashes({name: getattr(self, name) for name in self.model_fields_set}):
             raise ValueError(sentence)
         return self
 
@@ -197,8 +197,8 @@ class JobForm(Form):
     note: Line = key("A line for people; cronq does nothing with it.", "ticket 4711")
 
     @classmethod
-    def clashes(cls, keys: Collection[str]) -> list[str]:
-        return jobs.clashes(keys)
+    def clashes(cls, fields: Mapping[str, Any]) -> list[str]:
+        return jobs.clashes(fields)
 
 
 class TaskForm(Form):
@@ -206,7 +206,13 @@ class TaskForm(Form):
 
     model_config = ConfigDict(
         title="cronq task",
-        json_schema_extra={"oneOf": [{"required": ["command"]}, {"required": ["shell"]}]},
+        json_schema_extra={
+            "oneOf": [{"required": ["command"]}, {"required": ["shell"]}],
+            "not": {
+                "properties": {"delivery": {"const": "at-most-once"}, "on_crash": {"const": "retry"}},
+                "required": ["delivery", "on_crash"],
+            },
+        },
     )
 
     description: Text = key("What the task does, for people.", "Make a thumbnail of one photo")
@@ -230,8 +236,8 @@ class TaskForm(Form):
     leave_children: bool = key("Whether processes that the job leaves behind may live on. Default: false.", True)
 
     @classmethod
-    def clashes(cls, keys: Collection[str]) -> list[str]:
-        return tasks.clashes(keys)
+    def clashes(cls, fields: Mapping[str, Any]) -> list[str]:
+        return tasks.clashes(fields)
 
 
 class QueueForm(Form):

@@ -70,7 +70,9 @@ def complaints(form: str, fields: dict[str, Any], readers: dict[str, Callable[[s
             wrong[where[0]] = _wrong_value(where, each, fields, readers)
     places = {name: place for place, name in enumerate(fields)}
     ordered = sorted(wrong, key=lambda name: places.get(name, -1))
-    found = [*unknown, *(wrong[name] for name in ordered), *model.clashes(fields)]
+    found = [*unknown, *(wrong[name] for name in ordered)]
+    if not unknown:  # what a misspelt key was meant to be may be what is missing
+        found += model.clashes(fields)
     if len(found) > MOST_SENTENCES:
         found[MOST_SENTENCES:] = [f"and {len(found) - MOST_SENTENCES} more"]
     return found

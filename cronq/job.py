@@ -178,7 +178,7 @@ def from_fields(fields: dict[str, Any]) -> Job:
 
 
 def clashes(keys: Collection[str]) -> list[str]:
-    """What is wrong with a job of just these keys, whatever their values: a sentence each."""
+    """Which keys of a job do not go together: a sentence each."""
     found = []
     if ("task" in keys) == ("command" in keys):
         found.append("a job has either a task or a command; write one of the two keys")

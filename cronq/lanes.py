@@ -174,10 +174,10 @@ class Ready:
     def _tidy(self, lane: _Lane) -> None:
         """Drop the lane's discarded entries where they are in the way, and the lane where it is empty."""
         if 2 * lane.stale > len(lane.heap):
-            lane.heap = [item for item in lane.heap if self._live.get(item[2]) is item]
+            lane.heap = [item for item in lane.heap if self._live.get(item[-1].id) is item]
             heapq.heapify(lane.heap)
             lane.stale = 0
-        while lane.heap and self._live.get(lane.heap[0][2]) is not lane.heap[0]:
+        while lane.heap and self._live.get(lane.heap[0][-1].id) is not lane.heap[0]:
             heapq.heappop(lane.heap)
             lane.stale -= 1
         if lane.heap:

@@ -19,7 +19,7 @@ from cronq.job import Backoff, Job
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Mapping
     from typing import Any
 
 KEYS = (
@@ -192,11 +192,14 @@ def decode(name: str, table: object, where: str) -> Task:
     return Task(name, **fields)
 
 
-def clashes(keys: Collection[str]) -> list[str]:
-    """What is wrong with a task of just these keys, whatever their values: a sentence each."""
-    if ("command" in keys) == ("shell" in keys):
-        return ["a task has either a command or a shell line; write one of the two keys"]
-    return []
+def clashes(fields: Mapping[str, Any]) -> list[str]:
+    """Which fields of a task do not go together: a sentence each."""
+    found = []
+    if ("command" in fields) == ("shell" in fields):
+        found.append("a task has either a command or a shell line; write one of the two keys")
+    if fields.get("delivery") == "at-most-once" and fields.get("on_crash") == "retry":
+        found.append("an at-most-once job is never run again after a crash; leave out on_crash, or write dead or hold")
+    return found
 
 
 def _shell(key: str, value: object) -> str:
