@@ -15,7 +15,7 @@ from typing import Any
 
 from cronq.shelves import SyncFailed
 from cronq.spool import write_all
-from cronq.states import CANCELLED, DEAD, DONE, EXPIRED, REJECTED
+from cronq.states import CANCELLED, DONE, EXPIRED, REJECTED
 
 COUNTED = (DONE, CANCELLED, EXPIRED, REJECTED)
 TAIL = 8 << 20  # one turn writes far less; what is before the last turn's lines is on disk in its place as well
@@ -118,6 +118,3 @@ def _mend(path: str, descriptor: int) -> None:
         file.seek(max(0, size - 1))
         if size and file.read(1) != b"\n":
             write_all(descriptor, b"\n")
-
-
-ENDED = frozenset((*COUNTED, DEAD))

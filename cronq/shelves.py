@@ -247,8 +247,10 @@ class Shelves:
         self._folder(folder, 0o755)
         return folder
 
-    def publish(self, entry: Entry, name: str, result: bytes) -> None:
-        """Put the attempt's result into the result directory: its outcome file, rewritten, renamed to `name`.
+    def publish(self, entry: Entry, result: bytes, *, last: bool = True) -> None:
+        """Put an attempt's result into the result directory: its outcome file, rewritten and renamed to `result.json`.
+
+        An attempt that is not the job's last gets a numbered name: whoever waits looks for `result.json`.
 
         Rewritten in place, not as a new file: one name fewer to make and to remove. The first line is the result, so
         that a crash between writing and cutting leaves a file that says the same.
@@ -262,8 +264,7 @@ class Shelves:
             os.fchmod(descriptor, 0o644)
         finally:
             os.close(descriptor)
-        if name == "result.json" and os.path.exists(self._path(f"{folder}/{name}")):
-            self._number(folder, name)
+        name = "result.json" if last else f"result.json.{self._free_number(folder, 'result.json')}"
         os.rename(outcome, f"{folder}/{name}", src_dir_fd=self.fd, dst_dir_fd=self.fd)
         self.touch(folder, OUTCOME)
 
@@ -366,10 +367,14 @@ class Shelves:
         return os.open(path, flags, 0o644, dir_fd=self.fd)
 
     def _number(self, folder: str, name: str) -> None:
+        numbered = f"{folder}/{name}.{self._free_number(folder, name)}"
+        os.rename(f"{folder}/{name}", numbered, src_dir_fd=self.fd, dst_dir_fd=self.fd)
+
+    def _free_number(self, folder: str, name: str) -> int:
         number = 1
         while os.path.lexists(self._path(f"{folder}/{name}.{number}")):
             number += 1
-        os.rename(f"{folder}/{name}", f"{folder}/{name}.{number}", src_dir_fd=self.fd, dst_dir_fd=self.fd)
+        return number
 
     def _write(self, path: str, data: bytes, how: int) -> None:
         flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | how

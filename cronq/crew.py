@@ -1,0 +1,175 @@
+"""The crew: the workers that the launcher made for this dispatcher, and what is under way at each.
+
+Does:    asks the launcher for a worker per user, hands it jobs, hears from it, replaces it after a minute, and gives up
+         one that does not answer.
+Trusts:  the launcher. Of workers only that a message is a message: how a job ended is read from its outcome file.
+Fails:   a worker that is gone leaves its jobs in `lost`; who runs them and whether they still run is for `settle`.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from typing import Any
+
+from cronq import wire
+from cronq.doorbell import Doorbell
+
+LIFETIME = 60.0  # seconds after which group changes and account locks must take hold
+ANSWER_WITHIN = 10.0  # seconds in which a worker must have taken up a job it was sent
+MOST_UNANSWERED = 64
+RETRY_LAUNCH = 1.0
+
+
+class Worker:
+    """One worker process, of one user."""
+
+    def __init__(self, pid: int, uid: int, line: socket.socket, pidfd: int, now: float) -> None:
+        self.pid = pid
+        self.uid = uid
+        self.line = line
+        self.pidfd = pidfd
+        self.born = now
+        self.jobs: set[str] = set()
+        self.unanswered: dict[str, float] = {}
+        self.condemned = False
+
+
+class Crew:
+    """All workers of one dispatcher."""
+
+    def __init__(self, launcher: socket.socket, bell: Doorbell) -> None:
+        self.launcher = launcher
+        self.launcher_gone = False
+        self.bell = bell
+        self.current: dict[int, Worker] = {}  # the one that takes new jobs, by uid
+        self.workers: dict[int, Worker] = {}  # all, by pid
+        self.asked: dict[int, float] = {}
+        self.heard: list[dict[str, Any]] = []
+        self.lost: list[str] = []  # jobs whose worker is gone
+        self.complaints: list[str] = []
+        bell.listen(launcher.fileno(), "launcher")
+
+    def ready(self, uid: int, now: float) -> Worker | None:
+        """A worker that takes a job of `uid` now; None while there is none (then one is asked for)."""
+        worker = self.current.get(uid)
+        if worker is None or now - worker.born > LIFETIME:
+            self._ask(uid, now)
+        if worker is None or worker.condemned or len(worker.unanswered) >= MOST_UNANSWERED:
+            return None
+        return worker
+
+    def run(self, worker: Worker, message: dict[str, Any], descriptors: list[int], now: float) -> bool:
+        """Hand a job over; False, and nothing sent, if the worker cannot take it."""
+        try:
+            sent = wire.send(worker.line, message, descriptors)
+        except OSError:
+            return False  # it is dying: its end of the line will say so
+        if sent:
+            worker.jobs.add(message["id"])
+            worker.unanswered[message["id"]] = now
+        return sent
+
+    def tell(self, uid: int, message: dict[str, Any], now: float, worker: Worker | None = None) -> bool:
+        """Send a message that is no job; False if nobody can take it now."""
+        receiver = worker or self.ready(uid, now)
+        try:
+            return receiver is not None and wire.send(receiver.line, message)
+        except OSError:
+            return False
+
+    def of(self, job_id: str) -> Worker | None:
+        """The worker that runs this job."""
+        return next((worker for worker in self.workers.values() if job_id in worker.jobs), None)
+
+    def hear(self, rung: set[Any], now: float) -> None:
+        """Read what launcher and workers said since."""
+        if "launcher" in rung:
+            self._hear_launcher(now)
+        for key in rung:
+            if isinstance(key, tuple) and key[0] == "worker" and key[1] in self.workers:
+                self._hear_worker(self.workers[key[1]])
+        for worker in list(self.workers.values()):
+            if not worker.condemned and any(now - sent > ANSWER_WITHIN for sent in worker.unanswered.values()):
+                worker.condemned = True
+                self.complaints.append(f"worker {worker.pid} does not answer; it is ended")
+                self._verb({"verb": "END", "worker": worker.pid})
+            elif worker is not self.current.get(worker.uid) and not worker.jobs:
+                self._part(worker)
+
+    def _hear_launcher(self, now: float) -> None:
+        while True:
+            try:
+                received = wire.receive(self.launcher)
+            except BlockingIOError:
+                return
+            except (OSError, wire.WireError):
+                received = None
+            if received is None:
+                self.launcher_gone = True
+                return
+            message, descriptors = received
+            if "worker" in message and len(descriptors) == 2:
+                self._welcome(message, descriptors, now)
+            else:
+                if "failed" in message:
+                    self.complaints.append(str(message["failed"]))
+                for descriptor in descriptors:
+                    os.close(descriptor)
+
+    def _welcome(self, message: dict[str, Any], descriptors: list[int], now: float) -> None:
+        line = socket.socket(fileno=descriptors[0])
+        line.setblocking(False)
+        worker = Worker(message["worker"], message["uid"], line, descriptors[1], now)
+        self.workers[worker.pid] = worker
+        self.current[worker.uid] = worker
+        self.asked.pop(worker.uid, None)
+        self.bell.listen(line.fileno(), ("worker", worker.pid))
+
+    def _hear_worker(self, worker: Worker) -> None:
+        while True:
+            try:
+                received = wire.receive(worker.line)
+            except BlockingIOError:
+                return
+            except (OSError, wire.WireError):
+                received = None
+            if received is None:
+                self._lose(worker)
+                return
+            message, descriptors = received
+            for descriptor in descriptors:
+                os.close(descriptor)
+            job_id = message.get("id")
+            if not isinstance(job_id, str):
+                continue
+            worker.unanswered.pop(job_id, None)
+            if message.get("is") == "ended":
+                worker.jobs.discard(job_id)
+            if message.get("is") in ("ended", "reaped"):
+                self.heard.append(message)
+
+    def _lose(self, worker: Worker) -> None:
+        self.lost += sorted(worker.jobs)
+        worker.jobs.clear()
+        self._part(worker)
+
+    def _part(self, worker: Worker) -> None:
+        self.bell.ignore(worker.line.fileno())
+        worker.line.close()
+        os.close(worker.pidfd)
+        del self.workers[worker.pid]
+        if self.current.get(worker.uid) is worker:
+            del self.current[worker.uid]
+
+    def _ask(self, uid: int, now: float) -> None:
+        if now - self.asked.get(uid, -RETRY_LAUNCH) >= RETRY_LAUNCH:
+            self.asked[uid] = now
+            self._verb({"verb": "WORKER", "uid": uid})
+
+    def _verb(self, message: dict[str, Any]) -> None:
+        try:
+            if not wire.send(self.launcher, message):
+                self.complaints.append("the launcher does not take messages")
+        except OSError:
+            self.launcher_gone = True
