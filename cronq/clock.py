@@ -14,9 +14,10 @@ Fails:   not at all. What was passed over and not made up for is in `Clock.passe
 * A missed minute that is made up for is named by itself, not by the minute in which that happens.
 * A local minute that never was (skipped by the zone, or by a change of /etc/localtime) is named by the minute it would
   have been without the change, plus 30 seconds: that minute has a local name of its own, and perhaps a run.
-* When the clock itself is put back, the epoch's seconds come again. Then 1 … 29 seconds are added, another number at
-  each step back, until the clock is past where it was. (From the 30th step back into the same minutes on, runs are
-  taken as made.) Extended schedules stand still until then, as fixed-time lines do; after 3 hours back they begin anew.
+* When the clock itself is put back, minutes come again. To the name of such a one 1 … 29 seconds are added, another
+  number at each step back, until the clock is past where it was. (From the 30th step back into the same minutes on,
+  runs are taken as made.) Extended schedules stand still until then, as fixed-time lines do; after 3 hours back they
+  begin anew.
 
 A restart within six minutes is no gap: the virtual clocks go on from `state`. After a longer one nothing is due for the
 time between, except by an entry's `catchup`. Idle turns cost the same for one entry as for 10,000.
@@ -176,7 +177,6 @@ class Clock:
         self._minute, self._newest, self._partial = minute, max(newest, minute), -1
         if minute < before:
             self._repeats = self._repeats % _STEPS_BACK + 1
-        again = self._repeats if minute <= newest else 0
         ticks: list[Tick] = []
         for zone in dict.fromkeys(("", *self._tables)):
             tz = self._tz(zone, local)
@@ -186,7 +186,8 @@ class Clock:
             if table := self._tables.get(zone):
                 span = _Span(tz, before, minute, virtual, shown)
                 for one in due:
-                    instant = span.instant(one) + again
+                    instant = span.instant(one)
+                    instant += self._repeats if instant // 60 <= newest else 0
                     ticks += [Tick(entry, instant) for entry in table.due(one)]
         if 0 <= newest < minute - 1:
             ticks += self._catch_up(newest, minute, ticks, local)

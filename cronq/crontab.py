@@ -21,7 +21,7 @@ import zoneinfo
 
 from cronq import doubts
 from cronq.options import PLAIN, BadOption, Options, with_word
-from cronq.schedule import FIELDS, BadSchedule, Every, Schedule, every, from_words, parse, words
+from cronq.schedule import FIELDS, BadSchedule, Every, Schedule, every, from_words, no_byte_ff, parse, words
 
 MAX_BYTES = 4 << 20
 MAX_LINES = 100_000
@@ -274,6 +274,7 @@ class _Reading:
         for doubt in doubts.of_schedule(five, schedule):
             self.say(doubt.offset, doubt.code, doubt.text, doubt.mend)
         command = found[len(FIELDS)][0] if len(found) > len(FIELDS) else len(text)
+        no_byte_ff(text[command:], command, FIELDS[-1])
         return " ".join(word for _, word in five), schedule, command
 
     def read_nickname(self, start: int) -> tuple[str, Schedule | Every, int]:

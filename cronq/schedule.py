@@ -239,7 +239,10 @@ def words(text: str, most: int) -> list[tuple[int, str]]:
 
 def from_words(five: list[tuple[int, str]]) -> Schedule:
     """The schedule of five words, each with the offset at which it stands (for errors). Raises `BadSchedule`."""
-    sets = [parse_field(word, field, at) for (at, word), field in zip(five, FIELDS, strict=True)]
+    sets = []
+    for number, ((at, word), field) in enumerate(zip(five, FIELDS, strict=True)):
+        no_byte_ff(word, at, FIELDS[max(number - 1, 0)])
+        sets.append(parse_field(word, field, at))
     star = [word.startswith("*") for _, word in five]
     minute, hour, dom, month, dow = sets
     if dow & 0x81:  # Sunday is 0 and 7
@@ -261,9 +264,14 @@ def parse_field(text: str, field: Field, at: int = 0) -> int:
         if text[place : place + 1] != ",":
             break
         place += 1
-    if text[place : place + 1] == "\udcff":  # cron takes this byte, right after an item, for the end of the file
-        raise BadSchedule(field.name, at + place, "there is a byte 0xff", "remove it")
+    no_byte_ff(text[place:], at + place, field)
     return bits
+
+
+def no_byte_ff(text: str, at: int, field: Field) -> None:
+    """Cron takes the byte 0xff for the end of the file where an item or field has just ended. Raises `BadSchedule`."""
+    if text.startswith("\udcff"):
+        raise BadSchedule(field.name, at, "there is a byte 0xff behind it", "remove the byte")
 
 
 def item(text: str, place: int, field: Field, at: int) -> tuple[int, int]:
