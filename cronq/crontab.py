@@ -158,6 +158,7 @@ class _Reading:
         self.user, self.system = user, system
         self.entries: list[CronEntry] = []
         self.problems: list[Problem] = []
+        self.counted = {True: 0, False: 0}  # errors and what Debian minds; other doubts: neither crowds out the other
         self.unsaid = 0
         self.settings: Settings | None = None
         self.zone: str | None = ""  # None: unknown, the entries below do not run
@@ -170,7 +171,9 @@ class _Reading:
 
     def say(self, at: int, code: str, text: str, mend: str, *, error: bool = False, debian: str = "") -> None:
         """Note a problem of the current line, `at` characters into it."""
-        if len(self.problems) >= _MOST_PROBLEMS:
+        grave = error or bool(debian)
+        self.counted[grave] += 1
+        if self.counted[grave] > _MOST_PROBLEMS:
             self.unsaid += 1
             return
         self.problems.append(Problem(self.number, at + 1, code, error, text, mend, self.text, debian))
