@@ -13,9 +13,9 @@ def main() -> int:
         from cronq import submit
 
         code = submit.main(argv)
-        if "-h" not in argv and "--help" not in argv:
+        if code is not None:
             os._exit(code)  # it buffers nothing; tearing the interpreter down would be a tenth of its time
-        return code
+        argv = [argv[0], "--help"]
     from cronq import cli
 
     return cli.main(argv)

@@ -18,6 +18,7 @@ from cronq import __version__, attend, client, follow, ids, producers, show, usa
 from cronq import job as jobs_file
 from cronq import spool as spools
 from cronq.errors import CronqError, NotEnded, NotRunning, UnknownJob, UsageError
+from cronq.tail import Tail
 
 app = typer.Typer(
     rich_markup_mode=None,
@@ -30,6 +31,7 @@ CLICK_USAGE_ERROR: Any = typer.BadParameter.__bases__[0]  # click is inside type
 
 def main(argv: list[str]) -> int:
     """Run one command; returns the exit code."""
+    sys.stdout = sys.stdout or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - cronq … >&-
     try:
         code = typer.main.get_command(app).main(argv, prog_name="cronq", standalone_mode=False)
         sys.stdout.flush()
@@ -140,7 +142,7 @@ def logs(
     if follow_it:
         follow.stream(root, job_id, {name: writer.write}, earlier=False)
         return
-    tail = follow.Tail(spools.results(root, job_id), name, earlier=False)
+    tail = Tail(spools.results(root, job_id), name, earlier=False)
     for part in tail.read():
         writer.write(part)
     tail.close()
@@ -196,7 +198,7 @@ def _each(request: dict[str, Any], jobs: list[str], as_json: bool) -> int:
     """Ask something of each of these jobs; returns the first refusal's exit code."""
     root = spools.find()
     code = 0
-    for answer in client.ask(root, request | {"ids": ids.resolve_all(root, jobs)}):
+    for answer in client.ask(root, {**request, "ids": ids.resolve_all(root, jobs)}):
         if as_json:
             show.one_object(answer)
         elif "error" in answer:

@@ -119,7 +119,7 @@ class Clock:
         for entry in entries:
             if not isinstance(entry.schedule, Schedule):
                 self._unplaced.append(entry)
-            elif not entry.schedule.reboot:
+            else:
                 self._tables.setdefault(entry.zone, _Table(_zone(entry.zone))).add(entry)
             if entry.options.catchup != "none":
                 self._catching_up.append(entry)

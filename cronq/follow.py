@@ -19,19 +19,22 @@ from typing import Any
 from cronq import spool as spools
 from cronq.doorbell import Doorbell
 from cronq.errors import NotEnded
+from cronq.tail import Tail
 
 POLL = 0.2
 _WINDOW = 256  # how many jobs of a batch are looked at each time: they end about in the order of its lines
 _WATCHED = 64
-_CHUNK = 1 << 16
 TIMED_OUT = ("timeout", "ran longer than its timeout")
 
 
 def result(root: str, job_id: str) -> dict[str, Any] | None:
-    """The result of a job that has ended; None as long as it has not."""
+    """The result of a job that has ended; None as long as it has not.
+
+    It is the file's first line: what a crash may have left behind it is an older text, not yet cut off.
+    """
     try:
         with open(os.path.join(spools.results(root, job_id), "result.json"), "rb") as file:
-            found = json.load(file)
+            found = json.loads(file.readline())
     except (OSError, ValueError):
         return None
     return found if isinstance(found, dict) and "state" in found else None
@@ -61,7 +64,26 @@ def _is_recent(root: str, owner: int, name: str, since: float) -> bool:
 
 def ended(root: str, job_id: str, since: float = 0.0) -> dict[str, Any] | None:
     """The result or the refusal of a job; None as long as it has neither."""
-    return result(root, job_id) or refusal(root, job_id, since)
+    return result(root, actual(root, job_id, since)) or refusal(root, job_id, since)
+
+
+def actual(root: str, job_id: str, since: float = 0.0) -> str:
+    """The id that a job got: the dispatcher puts the time before a name that is not one of `job.new_name`.
+
+    Of several it is the first one from the instant `since` on, or without that the latest; `job_id` if there is none.
+    """
+    if spools.time_of(job_id) is not None:
+        return job_id
+    owner, _, name = job_id.partition("-")
+    if any(os.path.exists(os.path.join(root, "in", owner, name + ending)) for ending in spools.ENDINGS):
+        return job_id
+    try:
+        known = os.listdir(os.path.join(root, "out", owner))
+    except OSError:
+        return job_id
+    times = {other: spools.time_of(other) or 0.0 for other in known if other[len(owner) + 15 :] == name}
+    meant = sorted(other for other, when in times.items() if when >= since - 0.01)
+    return (meant[0] if since else meant[-1]) if meant else job_id
 
 
 def exit_code(found: dict[str, Any]) -> int:
@@ -153,9 +175,10 @@ def member_ids(batch_id: str, count: int) -> list[str]:
 
 def members(root: str, batch_id: str, count: int, since: float = 0.0) -> Iterator[tuple[str, dict[str, Any] | None]]:
     """Each job of a batch with its result, as they end (None: it has none), and the batch with its own at last."""
-    pending = member_ids(batch_id, count)
     bell = Bell(root, [batch_id])
     try:
+        batch_id = _begun(root, batch_id, bell, since)
+        pending = member_ids(batch_id, count)
         while True:
             bell.arm([batch_id, *pending[: _WATCHED - 1]])
             whole = ended(root, batch_id, since)
@@ -181,10 +204,12 @@ def stream(
 
     `outputs` takes the parts of `stdout` and `stderr`. With `earlier=False`, attempts that are over are left out.
     """
-    folder = spools.results(root, job_id)
-    tails = [(Tail(folder, name, earlier), take) for name, take in outputs.items()]
+    tails: list[tuple[Tail, Callable[[bytes], object]]] = []
     bell = Bell(root, [job_id])
     try:
+        job_id = _begun(root, job_id, bell, since)
+        folder = spools.results(root, job_id)
+        tails.extend((Tail(folder, name, earlier), take) for name, take in outputs.items())
         while True:
             bell.arm([job_id], growth=True)
             over = ended(root, job_id, since)  # looked at first: what it wrote before its end is then all there
@@ -200,70 +225,11 @@ def stream(
             tail.close()
 
 
-class Tail:
-    """One output of a job, attempt after attempt: `stdout.1`, `stdout.2` … and `stdout`, each from its beginning."""
-
-    def __init__(self, folder: str, name: str, earlier: bool = True) -> None:
-        self._folder = folder
-        self._name = name
-        self._seen: set[int] = set()  # inodes: the file of an attempt that is over gets another name, and stays itself
-        self._file: int | None = None
-        if not earlier:
-            for numbered in self._files():
-                if numbered != name:
-                    self._seen.add(os.stat(os.path.join(folder, numbered)).st_ino)
-
-    def read(self) -> Iterator[bytes]:
-        """The parts that are new, and no more for now."""
-        while self._file is not None or self._open_next():
-            assert self._file is not None  # noqa: S101 - just opened
-            over = not self._is_current(self._file)
-            while part := os.read(self._file, _CHUNK):
-                yield part
-            if not over:
-                return
-            self.close()
-
-    def _is_current(self, file: int) -> bool:
-        try:
-            return os.path.samestat(os.stat(os.path.join(self._folder, self._name)), os.fstat(file))
-        except OSError:
-            return False
-
-    def _open_next(self) -> bool:
-        while True:
-            names = self._files()
-            for name in names:
-                try:
-                    file = os.open(os.path.join(self._folder, name), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-                except FileNotFoundError:
-                    break  # renamed just now: look again
-                inode = os.fstat(file).st_ino
-                if inode in self._seen:
-                    os.close(file)
-                elif name == self._name and self._files() != names:
-                    os.close(file)
-                    break  # renamed between the two: an earlier attempt's comes first
-                else:
-                    self._seen.add(inode)
-                    self._file = file
-                    return True
-            else:
-                return False
-
-    def _files(self) -> list[str]:
-        try:
-            found = os.listdir(self._folder)
-        except OSError:
-            return []
-        own = len(self._name) + 1
-        numbers = sorted(
-            int(name[own:]) for name in found if name.startswith(f"{self._name}.") and name[own:].isdigit()
-        )
-        return [f"{self._name}.{number}" for number in numbers] + [self._name] * (self._name in found)
-
-    def close(self) -> None:
-        """Close the file that is open."""
-        if self._file is not None:
-            os.close(self._file)
-            self._file = None
+def _begun(root: str, job_id: str, bell: Bell, since: float) -> str:
+    """The id that the job got; of a name that somebody chose it is known only once there is a result directory."""
+    while (found := actual(root, job_id, since)) == job_id and spools.time_of(job_id) is None:
+        bell.arm([])
+        if os.path.isdir(spools.results(root, job_id)) or ended(root, job_id, since):
+            break
+        bell.wait(None)
+    return found

@@ -18,24 +18,32 @@ from cronq.errors import NotPermitted, NotRunning, UnknownJob
 
 def resolve(root: str, text: str) -> str:
     """The id that `text` means. Raises `UnknownJob`."""
-    if is_id(text):
+    if is_id(text) and spools.time_of(text) is not None:
         return text
     base, plus, line = text.partition("+")
-    own = f"{os.getuid()}-{base}"
     if jobs.name_time(base) is not None:
-        return own + plus + line
+        return f"{os.getuid()}-{text}"
     found = _candidates(root)
-    for exact in (f"{os.getuid()}-{text}", own):
-        if exact in found:
-            return exact if exact.endswith(text) else exact + plus + line
+    own = f"{os.getuid()}-"
+    name = text.removeprefix(own)
+    of_name = sorted(known for known in found if known.startswith(own) and name in (known[len(own) :], _chosen(known)))
+    if of_name:
+        return of_name[-1]  # the latest: names that somebody chose come again
     meant = sorted(known for known in found if text and known.endswith(text))
     if not meant and plus:
         meant = sorted(known + plus + line for known in found if base and known.endswith(base))
     if len(meant) > 1:
         raise UnknownJob(f"{jobs.show(text)} may be {', '.join(meant[:3])}{' …' * (len(meant) > 3)}; write more of it")
-    if not meant:
+    if not meant and not is_id(text):
         raise UnknownJob(f"no job of yours has the id {jobs.show(text)} (cronq list shows them)")
-    return meant[0]
+    return meant[0] if meant else text
+
+
+def _chosen(job_id: str) -> str:
+    """The name that somebody chose, without the time that the dispatcher put before it; empty for a generated one."""
+    name = job_id.partition("-")[2]
+    timed = spools.time_of(job_id) is not None and jobs.name_time(name.partition("+")[0]) is None
+    return name[14:] if timed else ""
 
 
 def resolve_all(root: str, texts: list[str]) -> list[str]:

@@ -13,6 +13,7 @@ import os
 
 from cronq import job as jobs
 from cronq import spool as spools
+from cronq import usage
 from cronq.errors import BadJob, UsageError
 
 TYPE_CHECKING = False
@@ -37,13 +38,11 @@ def of_file(path: str) -> Iterator[bytes]:
 
 def small_text(batch: str, stdin: str) -> str:
     """The text of --stdin beside --batch: each job carries it. Raises `UsageError`."""
-    from cronq import submit
-
     if stdin == batch == "-":
         raise UsageError("--stdin - and --batch - cannot both read the standard input")
     try:
         with open(0 if stdin == "-" else stdin, "rb", closefd=stdin != "-") as file:
-            text = submit.inline(file.read(submit.INLINE_STDIN + 1))
+            text = usage.inline(file.read(usage.INLINE_STDIN + 1))
     except OSError as error:
         raise UsageError(f"--stdin {stdin}: {error.strerror}") from None
     if text is None:

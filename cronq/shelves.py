@@ -300,6 +300,17 @@ class Shelves:
         except OSError:
             return b""
 
+    def remove_results(self, job_id: str) -> None:
+        """Remove an ended job's result directory for good: somebody said `rm`."""
+        folder = f"out/{job_id.partition('-')[0]}/{job_id}"
+        try:
+            for name in os.listdir(self._path(folder)):
+                os.unlink(f"{folder}/{name}", dir_fd=self.fd)
+            os.rmdir(folder, dir_fd=self.fd)
+        except FileNotFoundError:
+            return
+        self.touch(os.path.dirname(folder))
+
     # ---------------------------------------------------------------- durable
 
     def touch(self, target: str, source: str | None = None) -> None:

@@ -25,19 +25,16 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from typing import Any
 
-INLINE_STDIN = 32 * 1024
 _API_ONLY = frozenset(("backoff", "sync"))
 _CLI_ONLY = frozenset(("wait", "no_sync", "json", "batch"))
 
 
-def main(argv: list[str]) -> int:
-    """`cronq submit …` or `cronq exec …`; returns the exit code."""
+def main(argv: list[str]) -> int | None:
+    """`cronq submit …` or `cronq exec …`; returns the exit code, None where help is asked for (cli.py has it)."""
     try:
         values, words = usage.parse(argv[0], argv[1:])
         if "help" in values:
-            from cronq import cli
-
-            return cli.main([argv[0], "--help"])
+            return None
         return run(argv[0], values, words)
     except CronqError as error:
         os.write(2, f"cronq: {error.sentence}\n".encode("utf-8", "backslashreplace"))
@@ -224,11 +221,11 @@ def _stdin(given: Any) -> tuple[str | None, Any]:
         return None, None
     if isinstance(given, str | bytes):
         content = given.encode("utf-8", "surrogateescape") if isinstance(given, str) else given
-        text = inline(content)
+        text = usage.inline(content)
         return (text, None) if text is not None else (None, content)
     source = given if isinstance(given, int) else given.fileno()
     head = _head(source)
-    text = inline(head) if len(head) <= INLINE_STDIN else None
+    text = usage.inline(head) if len(head) <= usage.INLINE_STDIN else None
     if text is not None:
         return text, None
 
@@ -243,18 +240,8 @@ def _head(source: int) -> bytes:
     """The first bytes of `source`, one more than would go inline; a pipe's rest is not read into memory."""
     head = b""
     try:
-        while len(head) <= INLINE_STDIN and (part := os.read(source, INLINE_STDIN + 1 - len(head))):
+        while len(head) <= usage.INLINE_STDIN and (part := os.read(source, usage.INLINE_STDIN + 1 - len(head))):
             head += part
     except OSError as error:
         raise UsageError(f"the standard input cannot be read: {error.strerror}") from None
     return head
-
-
-def inline(content: bytes) -> str | None:
-    """The text that a job file can carry as `stdin`; None if it is large, not UTF-8, or has odd control characters."""
-    if len(content) > INLINE_STDIN:
-        return None
-    try:
-        return str(jobs.READERS["stdin"]("stdin", content.decode()))
-    except (UnicodeDecodeError, BadJob):
-        return None

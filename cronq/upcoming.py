@@ -92,8 +92,6 @@ def runs(schedule: AnySchedule, zone: datetime.tzinfo, after: int, until: int) -
         return (Run(at, at) for at in range(first, until + 1, schedule.seconds))
     if isinstance(schedule, Extended):
         return _extended(schedule, zone, after, until)
-    if schedule.never():
-        return iter(())
     return _minutes(schedule, zone, after // 60 + 1, until // 60)
 
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 PRODUCERS = ("submit", "exec", "map")
+INLINE_STDIN = 32 * 1024
 
 
 class Option:
@@ -217,3 +218,13 @@ def rfc3339(seconds: float) -> str:
     sign, offset = ("-" if there.tm_gmtoff < 0 else "+"), abs(there.tm_gmtoff) // 60
     fraction = f".{micros:06d}" if micros else ""
     return f"{time.strftime('%Y-%m-%dT%H:%M:%S', there)}{fraction}{sign}{offset // 60:02d}:{offset % 60:02d}"
+
+
+def inline(content: bytes) -> str | None:
+    """The text that a job file can carry as `stdin`; None if it is large, not UTF-8, or has odd control characters."""
+    if len(content) > INLINE_STDIN:
+        return None
+    try:
+        return str(jobs.READERS["stdin"]("stdin", content.decode()))
+    except (UnicodeDecodeError, BadJob):
+        return None

@@ -1,0 +1,128 @@
+"""The house: everything one dispatcher has in hand, and the few acts that all verbs of a turn share.
+
+Does:    holds spool, history, backlog, crew and configuration together; moves an entry in all of them at once; logs.
+Trusts:  nothing of its own: each part says in its own docstring what it trusts.
+Fails:   as its parts do.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from cronq import shelves, states
+from cronq.backlog import Backlog
+from cronq.config import Config
+from cronq.crew import Crew
+from cronq.entry import Entry
+from cronq.history import History
+from cronq.job import Job
+from cronq.policy import Verdict
+from cronq.task import Plan
+
+
+@dataclass(frozen=True, slots=True)
+class Now:
+    """One instant: seconds of the wall clock (what people say) and of the monotonic one (durations)."""
+
+    wall: float
+    mono: float
+
+    @property
+    def micros(self) -> int:
+        """The wall clock in microseconds, as names carry it."""
+        return int(self.wall * 1e6)
+
+
+@dataclass(slots=True)
+class Running:
+    """An attempt that is under way, or whose worker is gone."""
+
+    entry: Entry
+    job: Job | None = None
+    plan: Plan | None = None
+    orphan: bool = False  # its worker is not one of this dispatcher's crew: its outcome file tells
+    reaping: float | None = None  # since when a worker has been asked to make sure that it is dead
+    reap: dict[str, Any] | None = None
+
+
+@dataclass(slots=True)
+class Settled:
+    """An attempt whose end has been judged, and is published as soon as the history is on disk."""
+
+    running: Running
+    verdict: Verdict
+    outcome: dict[str, Any]
+
+
+@dataclass(slots=True)
+class House:
+    """One dispatcher's whole state."""
+
+    shelves: shelves.Shelves
+    history: History
+    crew: Crew
+    config: Config
+    config_dir: str
+    backlog: Backlog = field(default_factory=Backlog)
+    running: dict[str, Running] = field(default_factory=dict)
+    settled: list[Settled] = field(default_factory=list)
+    tallies: dict[str, dict[str, int]] = field(default_factory=dict)  # how the members of each batch ended
+    judging: dict[str, Any] = field(default_factory=dict)  # batches that are being read, by captured name
+    looks: dict[str, float] = field(default_factory=dict)  # captured files that are not whole yet: when to look again
+    seen: dict[int, int] = field(default_factory=dict)  # each inbox's mtime when it was last read to its end
+    fired: float = 0.0  # up to when the schedules have been fired
+    paused_until: float = 0.0  # no room on the disk, or a config that does not parse: nothing starts until then
+    broken: str = ""  # a flush failed: nothing is accepted or started any more
+    stopping: bool = False
+    urgent: bool = False  # something is left to do at once
+    chance: Callable[[], float] = random.random
+    step: Callable[[str], None] = lambda _name: None
+
+    def move(
+        self, now: Now, move: str, source: str, entry: Entry, changed: Entry, cause: str = "", **facts: Any
+    ) -> str:
+        """Move an entry on disk, in the backlog and in the history."""
+        state = self.shelves.move(move, source, entry, changed)
+        self.backlog.put(state, changed)
+        self.history.note(now.wall, entry.id, source, state, move=move, cause=cause or None, **facts)
+        return state
+
+    def end(self, now: Now, move: str, source: str, entry: Entry, result: dict[str, Any], **facts: Any) -> None:
+        """An entry ends with this result: its file goes to its results, waiters see `result.json`."""
+        state = states.target(move, source)
+        self.shelves.publish(entry, encode(result))
+        self.shelves.end(source, entry)
+        self.backlog.forget(entry.id)
+        if facts:
+            self.history.note(now.wall, entry.id, source, state, move=move, **facts)
+        self.tally(entry, state)
+
+    def tally(self, entry: Entry, state: str) -> None:
+        """Count how a batch's member ended."""
+        if entry.parent:
+            counts = self.tallies.setdefault(entry.parent, {})
+            counts[state] = counts.get(state, 0) + 1
+
+
+def encode(result: dict[str, Any]) -> bytes:
+    """A result as `result.json` holds it: one line."""
+    return json.dumps(result).encode() + b"\n"
+
+
+def log(event: str, **facts: Any) -> None:
+    """One line for people and journald on standard error: event=… key=value …"""
+    words = [f"event={event}"]
+    for key, value in facts.items():
+        text = str(value)
+        plain = text.isprintable() and " " not in text and '"' not in text and "=" not in text and text != ""
+        words.append(f"{key}={text if plain else json.dumps(text)}")
+    try:
+        sys.stderr.write(" ".join(words) + "\n")
+        sys.stderr.flush()
+    except OSError:
+        pass  # whoever read the log is gone; the jobs are not

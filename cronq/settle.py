@@ -1,0 +1,342 @@
+"""Settling: what the end of an attempt means for its job, and making it known.
+
+Does:    reads outcome files, lets `policy` judge, and publishes results once the history is on disk, so that a result
+         that can be read is durable. After a restart, finds out what became of what was running.
+Reads:   `queue/outcome/`, the lock on each file (held exactly as long as its worker lives), running jobs' files.
+Trusts:  the kernel about who lives. Not what a worker wrote: anything odd is a failed attempt.
+Fails:   never guesses: a dead worker is not a dead job, so a worker of the same user makes sure first.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any
+
+from cronq import arrivals, job, policy, spool, states, task
+from cronq.entry import Entry, digest
+from cronq.errors import BadJob, CronqError
+from cronq.house import House, Now, Running, Settled, encode, log
+from cronq.job import MAX_JOB_BYTES
+
+REAP_AGAIN = 5.0
+CONFIG_PAUSE = 1.0
+
+
+def settle(house: House, now: Now) -> None:
+    """Judge every attempt whose end has become known."""
+    heard, house.crew.heard = house.crew.heard, []
+    for message in heard:
+        running = house.running.get(message["id"])
+        if running is None or message.get("attempt") != running.entry.attempt:
+            continue
+        if message["is"] == "reaped":
+            _crashed(house, now, running, known=bool(message.get("known")))
+        else:
+            examine(house, now, running)
+    lost, house.crew.lost = house.crew.lost, []
+    for job_id in lost:
+        if job_id in house.running:
+            house.running[job_id].orphan = True
+    for running in [each for each in house.running.values() if each.orphan]:
+        examine(house, now, running)
+
+
+def examine(house: House, now: Now, running: Running) -> None:
+    """What the outcome file of an attempt says by now."""
+    if running.reaping is not None:
+        if now.mono - running.reaping > REAP_AGAIN:
+            _reap(house, now, running)
+        return
+    data = house.shelves.try_outcome(running.entry)
+    if data is None:
+        return  # its worker lives
+    steps = read_outcome(data)
+    last = steps[-1] if steps else {}
+    if "state" in last:
+        _publish_again(house, now, running, last)
+    elif last.get("step") == "ended":
+        _judged(house, now, running, last)
+    elif last.get("step") == "refused":
+        _refused(house, now, running, last)
+    elif steps:
+        started = next((step for step in steps if step.get("step") == "started"), {})
+        identity = {key: started.get(key) for key in ("pid", "start", "boot")}
+        running.reap = {"do": "reap", "id": running.entry.id, "attempt": running.entry.attempt, **identity}
+        log("worker-died", id=running.entry.id, attempt=running.entry.attempt)
+        _reap(house, now, running)
+    else:
+        give_back(house, now, running, "never started")
+
+
+def read_outcome(data: bytes) -> list[dict[str, Any]]:
+    """The steps that an outcome file tells, or its one result. A line that a crash cut is passed over."""
+    steps = []
+    for line in data.splitlines():
+        try:
+            step = json.loads(line)
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(step, dict):
+            steps.append(step)
+            if "state" in step and len(steps) == 1:
+                break
+    return steps
+
+
+def _reap(house: House, now: Now, running: Running) -> None:
+    assert running.reap is not None  # noqa: S101 - set before
+    if house.crew.tell(running.entry.uid, running.reap, now.mono):
+        running.reaping = now.mono
+
+
+def _details(house: House, running: Running) -> tuple[job.Job, task.Plan]:
+    """The job and the plan of an attempt; after a restart they are read again."""
+    if running.job is None or running.plan is None:
+        try:
+            running.job = job.decode(house.shelves.read(states.RUNNING, running.entry, MAX_JOB_BYTES))
+            running.plan = task.plan(running.job, house.config.tasks)
+        except (CronqError, OSError):  # the task has gone since: a free command's rules
+            running.job = job.Job(task=running.entry.task or None)
+            running.plan = task.plan(job.Job(command=["?"]), {})
+    return running.job, running.plan
+
+
+def _judged(house: House, now: Now, running: Running, outcome: dict[str, Any]) -> None:
+    _, plan = _details(house, running)
+    _decide(house, now, running, policy.judge(outcome, running.entry, plan, now.wall, house.chance()), outcome)
+
+
+def _crashed(house: House, now: Now, running: Running, known: bool) -> None:
+    _, plan = _details(house, running)
+    counted = running.entry.but(crashes=running.entry.crashes + 1)
+    verdict = policy.crash(counted, plan, known, now.wall, house.chance())
+    outcome = {"reason": getattr(verdict, "reason", "its worker died"), "crashed": True, "t": now.wall}
+    _decide(house, now, running, verdict, outcome)
+
+
+def _decide(
+    house: House, now: Now, running: Running, verdict: policy.Verdict, outcome: dict[str, Any], noted: bool = False
+) -> None:
+    entry = running.entry
+    del house.running[entry.id]
+    house.settled.append(Settled(running, verdict, outcome))
+    if not noted:
+        to = _STATES[type(verdict)]
+        facts = {"attempt": entry.attempt, "outcome": outcome, "verdict": type(verdict).__name__}
+        house.history.note(
+            now.wall, entry.id, states.RUNNING, to, task=entry.task or None, cause=_reason(verdict), **facts
+        )
+
+
+_STATES: dict[type, str] = {
+    policy.Done: states.DONE,
+    policy.Again: states.DELAYED,
+    policy.Dead: states.DEAD,
+    policy.Cancelled: states.CANCELLED,
+    policy.Held: states.HELD,
+}
+
+
+def _reason(verdict: policy.Verdict) -> str | None:
+    return None if isinstance(verdict, policy.Done) else verdict.reason
+
+
+def publish(house: House, now: Now) -> None:
+    """Make known what `settle` judged; the history, with the outcomes, is on disk by now."""
+    settled, house.settled = house.settled, []
+    for each in settled:
+        entry, verdict = each.running.entry, each.verdict
+        house.step("settled")
+        found = result(house, each)
+        if isinstance(verdict, policy.Done):
+            house.end(now, "finish", states.RUNNING, entry, found)
+        elif isinstance(verdict, policy.Cancelled):
+            house.end(now, "stop", states.RUNNING, entry, found)
+        else:
+            _keep(house, entry, verdict, each, found)
+        log("ended", id=entry.id, attempt=entry.attempt, state=_STATES[type(verdict)], reason=_reason(verdict) or "-")
+    finish_batches(house, now)
+
+
+def _keep(house: House, entry: Entry, verdict: policy.Verdict, each: Settled, found: dict[str, Any]) -> None:
+    crashed = bool(each.outcome.get("crashed"))
+    changed = entry.but(crashes=entry.crashes + 1) if crashed else entry
+    if isinstance(verdict, policy.Again):
+        changed = changed.but(due=int(verdict.at * 1e6))
+        if crashed:  # not its fault: a crash uses no attempt, it has a limit of its own
+            changed = changed.but(attempt=max(0, entry.attempt - 1))
+        move = "retry"
+    else:
+        move = "bury" if isinstance(verdict, policy.Dead) else "suspend"
+    house.shelves.publish(entry, encode(found), last=move == "bury")
+    state = house.shelves.move(move, states.RUNNING, entry, changed)
+    house.backlog.put(state, changed)
+    if move == "bury":
+        house.tally(entry, state)
+
+
+def result(house: House, each: Settled) -> dict[str, Any]:
+    """What `result.json` says of an attempt."""
+    entry, outcome = each.running.entry, each.outcome
+    wanted, plan = _details(house, each.running)
+    return {
+        **describe(entry, wanted),
+        "state": _STATES[type(each.verdict)],
+        "attempt": entry.attempt,
+        "max_attempts": 1 + plan.retries,
+        "started": outcome.get("started"),
+        "ended": outcome.get("t"),
+        "exit_code": outcome.get("exit_code"),
+        "signal": outcome.get("signal"),
+        "reason": _reason(each.verdict),
+        "timeout": outcome.get("reason") == "timeout",
+        **{key: outcome.get(key) for key in ("wall", "cpu", "max_rss", "stdout", "stderr")},
+    }
+
+
+def describe(entry: Entry, wanted: job.Job) -> dict[str, Any]:
+    """What is the same about a job in every state."""
+    named = {"task": wanted.task, "args": wanted.args} if wanted.task else {"command": wanted.command}
+    return {
+        "id": entry.id,
+        "uid": entry.uid,
+        **named,
+        "queue": entry.queue,
+        "priority": entry.priority,
+        "submitted": arrivals.spool_time(entry),
+        "due": entry.due / 1e6,
+        "expires": entry.expires / 1e6 or None,
+        "note": wanted.note,
+    }
+
+
+def end_unstarted(house: House, now: Now, move: str, state: str, entry: Entry, reason: str) -> None:
+    """A job ends without having run (cancelled, expired)."""
+    try:
+        wanted = job.decode(house.shelves.read(state, entry, MAX_JOB_BYTES))
+    except (CronqError, OSError):
+        wanted = job.Job(task=entry.task or None)
+    ended = states.target(move, state)
+    facts = {**describe(entry, wanted), "state": ended, "attempt": entry.attempt, "started": None, "ended": now.wall}
+    found = {**facts, "exit_code": None, "signal": None, "reason": reason}
+    house.end(now, move, state, entry, found, cause=reason)
+    log("ended", id=entry.id, state=ended, reason=reason)
+
+
+def give_back(house: House, now: Now, running: Running, cause: str) -> None:
+    """An attempt that never started is no attempt: the job is ready again."""
+    entry = running.entry
+    del house.running[entry.id]
+    house.shelves.drop_outcome(entry)
+    house.move(now, "return", states.RUNNING, entry, entry.but(attempt=max(0, entry.attempt - 1)), cause=cause)
+
+
+def _refused(house: House, now: Now, running: Running, outcome: dict[str, Any]) -> None:
+    reason = str(outcome.get("reason"))
+    if outcome.get("again"):
+        log("config-bad", reason=reason)
+        house.paused_until = now.mono + CONFIG_PAUSE
+        give_back(house, now, running, reason)
+    else:
+        refuse(house, now, running.entry, states.RUNNING, reason)
+
+
+def refuse(house: House, now: Now, entry: Entry, state: str, reason: str) -> None:
+    """A job that must not run (its bytes changed after they were judged) is set aside with the reason."""
+    house.running.pop(entry.id, None)
+    place = f"{house.shelves.place(state, entry)}/{entry.name}"
+    name = entry.id.partition("-")[2]
+    house.shelves.set_aside(place, entry.uid, f"{name}.job", spool.reason_text(BadJob(reason)))
+    house.shelves.drop_outcome(entry)
+    house.backlog.forget(entry.id)
+    house.tally(entry, states.REJECTED)
+    house.history.note(now.wall, entry.id, state, states.REJECTED, cause=reason)
+    log("refused", id=entry.id, reason=reason)
+
+
+def _publish_again(house: House, now: Now, running: Running, found: dict[str, Any]) -> None:
+    """The result was written, but a crash kept it from its place; the history may or may not have the line."""
+    outcome = {**found, "t": found.get("ended")}
+    if found.get("timeout"):
+        outcome["reason"] = "timeout"
+    elif found["state"] != states.CANCELLED:
+        outcome["reason"] = None if found.get("exit_code") is not None or found.get("signal") else found.get("reason")
+    else:
+        outcome["reason"] = "cancelled"
+    _judged(house, now, running, outcome)
+
+
+def finish_batches(house: House, now: Now) -> None:
+    """A batch has ended when all its members are entries no more: computed, never counted down."""
+    for entry in house.backlog.of(states.RUNNING) if house.backlog.counts[states.RUNNING] else []:
+        if entry.batch is None or house.backlog.members[entry.id]:
+            continue
+        tally = _tally(house, entry)
+        good = tally.get(states.DONE, 0) == entry.batch[2]
+        found = {
+            "id": entry.id,
+            "uid": entry.uid,
+            "jobs": entry.batch[2],
+            "counts": tally,
+            "state": states.DONE,
+            "submitted": arrivals.spool_time(entry),
+            "ended": now.wall,
+            "exit_code": 0 if good else 1,
+            "signal": None,
+            "reason": None if good else f"{entry.batch[2] - tally.get(states.DONE, 0)} jobs of the batch are not done",
+        }
+        house.end(now, "finish", states.RUNNING, entry, found, jobs=entry.batch[2])
+        house.tallies.pop(entry.id, None)
+        log("ended", id=entry.id, state=states.DONE, jobs=entry.batch[2])
+
+
+def _tally(house: House, entry: Entry) -> dict[str, int]:
+    assert entry.batch is not None  # noqa: S101 - the caller looked
+    total = entry.batch[2]
+    tally = house.tallies.get(entry.id, {})
+    if sum(tally.values()) == total:
+        return tally
+    tally = {}
+    for number in range(1, total + 1):  # a restart in between: what the members' results say
+        found = house.shelves.result(f"{entry.id}+{number:0{len(str(total))}d}")
+        try:
+            state = json.loads(found)["state"] if found else states.REJECTED
+        except (ValueError, KeyError, TypeError):
+            state = states.REJECTED
+        tally[state] = tally.get(state, 0) + 1
+    return tally
+
+
+def recover(house: House, now: Now) -> None:
+    """Take up what was running under a dispatcher before this one."""
+    entries = [entry for entry in house.backlog.of(states.RUNNING) if entry.batch is None]
+    last = house.history.last() if entries else {}
+    for entry in entries:
+        running = house.running[entry.id] = Running(entry, orphan=True)
+        record = last.get((entry.id, entry.attempt))
+        steps = read_outcome(house.shelves.try_outcome(entry) or b"")
+        if record is not None and not (steps and steps[-1].get("step") in ("starting", "started")):
+            verdict = _restore(record, now)
+            _decide(house, now, running, verdict, record["outcome"], noted=True)
+        else:
+            examine(house, now, running)
+
+
+def _restore(record: dict[str, Any], now: Now) -> policy.Verdict:
+    reason = str(record.get("cause"))
+    verdicts: dict[str, policy.Verdict] = {
+        "Done": policy.Done(),
+        "Again": policy.Again(now.wall, reason),
+        "Cancelled": policy.Cancelled(reason),
+        "Held": policy.Held(reason),
+    }
+    return verdicts.get(str(record.get("verdict")), policy.Dead(reason))
+
+
+def check_bytes(descriptor: int, entry: Entry) -> bytes:
+    """The job's bytes, which must be those that were judged. Raises `BadJob`."""
+    data = os.pread(descriptor, MAX_JOB_BYTES + 1, 0)
+    if digest(data) != entry.hash:
+        raise BadJob("it was changed after it was accepted; write a job whole, and do not touch it again")
+    return data

@@ -1,0 +1,183 @@
+"""One turn of the dispatcher: settle, admit, fire, ripen, launch; then everything that happened is made durable.
+
+Does:    `turn(house, now, rung)` does all there is to do at one instant and says when to be woken at the latest.
+Trusts:  as its verbs do. Time is an argument; forever is `dispatcher`.
+Fails:   a full disk (`OSError`) ends the turn and nothing is lost: the next one begins where this one stood. A failed
+         flush stops the house for good: nothing is accepted or started any more, and `house.broken` says why.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from typing import Any
+
+from cronq import arrivals, job, settle, states, task
+from cronq.entry import AT_MOST_ONCE, DEFAULT_QUEUE, HAS_DATA, Entry, digest
+from cronq.errors import BadJob
+from cronq.house import House, Now, Running, log
+from cronq.lanes import Gates, choose
+from cronq.shelves import DATA, SyncFailed
+
+POLL = 1.0
+DISK_PAUSE = 1.0
+Waiting = list[tuple[dict[str, Any], list[int], Running]]
+
+
+def turn(house: House, now: Now, rung: set[Any]) -> float:
+    """Do what there is to do; how long to wait at most, in seconds."""
+    house.urgent = False
+    if house.broken:
+        return POLL
+    try:
+        settle.settle(house, now)
+        if not house.stopping:
+            arrivals.admit(house, now, rung)
+            fire(house, now)
+            ripen(house, now)
+        waiting = launch(house, now)
+        house.history.flush(now.wall)
+        house.shelves.sync()
+        settle.publish(house, now)
+        send(house, now, waiting)
+        house.history.flush(now.wall)
+    except SyncFailed as error:
+        house.broken = f"a flush failed ({error}); nothing is accepted or started until the disk is mended"
+        log("broken", reason=house.broken)
+    except OSError as error:
+        log("disk", reason=str(error))
+        house.paused_until = now.mono + DISK_PAUSE
+        return DISK_PAUSE
+    return _patience(house, now)
+
+
+def _patience(house: House, now: Now) -> float:
+    if house.urgent or house.settled:
+        return 0.0
+    due = house.backlog.next_due()
+    seconds = POLL if due is None else min(POLL, max(0.0, (due - now.micros) / 1e6))
+    for schedule in house.config.schedules.values():
+        if schedule.enabled:
+            seconds = min(seconds, max(0.001, _next(schedule.every, house.fired) - now.wall))
+    for look in house.looks.values():
+        seconds = min(seconds, max(0.001, look - now.mono))
+    return seconds
+
+
+def fire(house: House, now: Now) -> None:
+    """Make a job of every tick that became due since the last turn; a tick's id is its name and instant."""
+    since, house.fired = house.fired, max(house.fired, now.wall)
+    for schedule in house.config.schedules.values():
+        due = math.floor(now.wall / schedule.every) * schedule.every
+        if not schedule.enabled or due <= since:
+            continue
+        job_id = f"{house.shelves.uid}-cron-{schedule.name}-{int(due * 1e6):013x}"
+        if job_id in house.backlog or house.shelves.result(job_id):
+            continue
+        data = job.encode(schedule.fields())
+        try:
+            entry = arrivals.entry_of(house, job_id, job.decode(data), digest(data), due)
+        except BadJob as error:
+            log("tick-refused", schedule=schedule.name, reason=error.sentence)
+            continue
+        if house.shelves.create(states.READY, entry, data):
+            house.backlog.put(states.READY, entry)
+            house.history.note(now.wall, job_id, states.QUEUED, states.READY, move="admit", cause="schedule")
+
+
+def _next(every: float, after: float) -> float:
+    return (math.floor(after / every) + 1) * every
+
+
+def ripen(house: House, now: Now) -> None:
+    """What expired ends; what became due is ready, all of it before anything is chosen."""
+    for state, entry in house.backlog.expired(now.micros):
+        if state in (states.READY, states.DELAYED, states.WAITING, states.HELD):
+            settle.end_unstarted(house, now, "expire", state, entry, "it had not started when it expired")
+    for entry in house.backlog.ripe(now.micros):
+        house.move(now, "ripen", states.DELAYED, entry, entry)
+
+
+def launch(house: House, now: Now) -> Waiting:
+    """Start what may run; the at-most-once jobs, whose move must be durable first, are returned to be sent then."""
+    waiting: Waiting = []
+    if house.stopping or now.mono < house.paused_until:
+        return waiting
+    entries = [running.entry for running in house.running.values()]
+    gates = Gates(house.config.max_jobs, house.config.slots, house.config.limits, entries)
+    while len(house.backlog.ready) and house.crew.ready(house.shelves.uid, now.mono) is not None:
+        entry = choose(house.backlog.ready, gates)
+        if entry is None:
+            break
+        house.backlog.put(states.READY, entry)  # chosen is not moved yet
+        if entry.batch is not None:
+            gates.running.pop()
+            gates.by_queue[DEFAULT_QUEUE] -= 1
+            gates.by_task[""] -= 1
+            if house.backlog.members[entry.id] >= arrivals.WINDOW:
+                break
+            arrivals.expand(house, now, entry)
+            continue
+        started = start(house, now, entry)
+        if started is not None:
+            if AT_MOST_ONCE in started[2].entry.flags:
+                waiting.append(started)
+            else:
+                send(house, now, [started])
+    return waiting
+
+
+def start(house: House, now: Now, entry: Entry) -> tuple[dict[str, Any], list[int], Running] | None:
+    """Make an attempt of a ready job: the message and the descriptors for its worker."""
+    descriptors: list[int] = []
+    try:
+        descriptor, _ = house.shelves.open_file(f"{house.shelves.place(states.READY, entry)}/{entry.name}", entry.uid)
+        descriptors.append(descriptor)
+        wanted = job.decode(settle.check_bytes(descriptor, entry))
+        plan = task.plan(wanted, house.config.tasks)
+    except (BadJob, FileNotFoundError) as error:
+        _close(descriptors)
+        settle.refuse(house, now, entry, states.READY, str(error))
+        return None
+    redelivered = entry.attempt > 0 or entry.crashes > 0
+    changed = entry.but(attempt=entry.attempt + 1)
+    house.move(now, "start", states.READY, entry, changed, attempt=changed.attempt)
+    running = house.running[entry.id] = Running(changed, wanted, plan)
+    try:
+        stdout, stderr = house.shelves.outputs(changed)
+        descriptors += [house.shelves.lock_outcome(changed), stdout, stderr]
+        descriptors[1:] = [descriptors[1], stdout, stderr]
+        if HAS_DATA in entry.flags:
+            descriptors.append(house.shelves.open_file(f"{DATA}/{entry.id}", entry.uid)[0])
+    except (OSError, BadJob) as error:
+        _close(descriptors)
+        settle.give_back(house, now, running, str(error))
+        house.paused_until = now.mono + DISK_PAUSE
+        return None
+    house.step("locked")
+    message = {
+        "do": "run",
+        "id": entry.id,
+        "attempt": changed.attempt,
+        "redelivered": redelivered,
+        "scheduled": entry.due / 1e6,
+        "hash": entry.hash,
+        "data": HAS_DATA in entry.flags,
+    }
+    return message, descriptors, running
+
+
+def send(house: House, now: Now, started: Waiting) -> None:
+    """Hand attempts to their worker; our copies of the descriptors are closed at once, so the lock is the worker's."""
+    for message, descriptors, running in started:
+        worker = house.crew.ready(running.entry.uid, now.mono)
+        sent = worker is not None and house.crew.run(worker, message, descriptors, now.mono)
+        _close(descriptors)
+        house.step("sent")
+        if not sent:
+            settle.give_back(house, now, running, "its worker could not take it")
+
+
+def _close(descriptors: list[int]) -> None:
+    for descriptor in descriptors:
+        os.close(descriptor)
