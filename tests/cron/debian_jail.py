@@ -28,7 +28,7 @@ def missing() -> str:
     """Why Debian's cron cannot be asked here; "" if it can."""
     if os.geteuid() != 0:
         return "asking Debian's cron needs root"
-    if not Path("/usr/sbin/cron").exists() or not shutil.which("crontab"):
+    if not Path("/usr/sbin/cron").exists() or not shutil.which("crontab") or not shutil.which("dpkg-query"):
         return "Debian's cron is not here (apt-get install cron)"
     version = subprocess.run(["dpkg-query", "-Wf", "${Version}", "cron"], capture_output=True, text=True, check=False)
     if not version.stdout.startswith("3.0pl1"):

@@ -236,6 +236,19 @@ def test_no_two_runs_have_one_name_whatever_the_clock_does(zone: str, start: int
         watch.to(watch.now + 60 * minutes)  # it asserts that all names are new
 
 
+def test_asleep_through_the_repeated_hour_a_wildcard_run_is_named_by_the_minute_of_waking() -> None:
+    watch = Watch(at(2026, 11, 1, 0, 50, zone=NEW_YORK), "*/30 * * * * wild", "30 1 * * * fixed", zone=NEW_YORK)
+    wild, fixed = watch.ticks(at(2026, 11, 1, 1, 30, zone=NEW_YORK, fold=1))
+    assert wild.instant == at(2026, 11, 1, 1, 30, zone=NEW_YORK, fold=1)
+    assert fixed.instant == at(2026, 11, 1, 1, 30, zone=NEW_YORK)
+
+
+@pytest.mark.parametrize("text", ["30 1 * * *", "0 30 1 * * *"])
+def test_asked_in_the_repeated_hour_a_fixed_time_comes_next_day(text: str) -> None:
+    (run,) = next_runs(parse_extended(text, "x"), NEW_YORK, at(2026, 11, 1, 1, 10, zone=NEW_YORK, fold=1), 1)
+    assert run.at == at(2026, 11, 2, 1, 30, zone=NEW_YORK)
+
+
 # ---- restart
 
 @pytest.mark.parametrize("gap", [0, 1, 5])
@@ -373,7 +386,10 @@ def test_seconds_are_kept(text: str) -> None:
 
 def test_a_late_turn_makes_an_extended_schedule_run_once_for_the_newest_time() -> None:
     begin = at(2026, 6, 1, 12)
-    assert seconds(extended(begin, Plain("@every 10s")), begin, [10, 3605, 3606, 3610]) == [10, 3600, 3610]
+    clock = extended(begin, Plain("@every 10s"))
+    assert seconds(clock, begin, [10, 3605]) == [10, 3600]
+    assert clock.passed_over == []  # nobody asked for the others
+    assert seconds(clock, begin, [3606, 3610]) == [3610]
 
 
 def test_after_a_very_long_sleep_an_extended_schedule_begins_with_what_is_to_come() -> None:
@@ -393,6 +409,14 @@ def test_an_extended_schedule_stands_still_while_the_clock_is_behind() -> None:
     clock = extended(begin, Plain("@every 10s"))
     assert seconds(clock, begin, [10, -600, -590, 10, 20]) == [10, 20]
     assert seconds(clock, begin, [-20_000, -19_995, -19_990]) == [-19990]
+
+
+def test_a_reload_while_the_clock_is_behind_repeats_no_extended_schedule() -> None:
+    begin = at(2026, 6, 1, 12)
+    clock = extended(begin, Plain("@every 10s"))
+    assert seconds(clock, begin, [10, -600]) == [10]
+    clock.load([Plain("@every 10s")])
+    assert seconds(clock, begin, [-590, -580, 10, 20]) == [20]
 
 
 def test_an_extended_schedule_is_not_lost_in_a_restart() -> None:

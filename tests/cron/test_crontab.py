@@ -86,6 +86,7 @@ JUNK_IGNORED = [
     ("5#3", DOW, [5]),
     ("mon#1", DOW, [1]),
     ("4294967301", MINUTE, [5]),
+    ("0" * 998 + "5", MINUTE, [5]),
 ]
 EMPTY = [
     *[(text, MINUTE) for text in ("22-4", "55-5", "10-5/2")],
@@ -96,7 +97,8 @@ REFUSED = [
     *[(text, MINUTE) for text in ("5/15", "0/15", "1/1", "*/0", "*/", "60", "L", "5L", "?", "H", "R", "~", ",1", "1,")],
     *[(text, MINUTE) for text in ("1,,2", "1--3", "-1", "+1", "0x10", "", "mon", "5-64/30", "*/2147483648", "\ufeff5")],
     *[("24h", HOUR), ("24", HOUR), ("0", DOM), ("32", DOM), ("15W", DOM), ("0", MONTH), ("13", MONTH)],
-    *[("january", MONTH), ("8", DOW), ("monday", DOW), ("5L", DOW), ("1" * 1000, MINUTE), ("9" * 30, MINUTE)],
+    *[("january", MONTH), ("8", DOW), ("monday", DOW), ("5L", DOW), ("0" * 1000, MINUTE), ("9" * 30, MINUTE)],
+    ("5-3/2147483648", MINUTE),
 ]
 
 
