@@ -226,7 +226,7 @@ class _Batch:
         self.start = 0
         self.lines = read_lines(descriptor, 0)
 
-    def step(self, house: House, now: Now) -> bool:
+    def step(self, house: House) -> bool:
         """Read on for a slice; whether all has been read. Raises `BadJob`, `NotWhole`."""
         deadline = time.monotonic() + SLICE_SECONDS
         for number, (offset, line) in enumerate(self.lines, self.count):
@@ -287,7 +287,7 @@ def read_lines(descriptor: int, offset: int) -> Iterator[tuple[int, bytes]]:
 def _read_on(house: House, now: Now, captured: str) -> None:
     batch: _Batch = house.judging[captured]
     try:
-        if not batch.step(house, now):
+        if not batch.step(house):
             house.urgent = True
             return
         batch.check(now)

@@ -1,0 +1,253 @@
+"""One attempt of a job, in its worker: started, copied, ended, written down.
+
+Does:    spawns the job in a session of its own, copies its output under a cap, ends its process group, and writes the
+         steps `starting`, `started`, `ended` (or `refused`) into the outcome file.
+Trusts:  the plan, which the worker made by itself.
+Fails:   what cannot start has ended, with exit code 126 or 127 and a reason.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import pwd
+import resource
+import signal
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from cronq import process
+from cronq.job import Job
+from cronq.task import DEFAULT_PATH, Plan
+
+if TYPE_CHECKING:
+    from cronq.worker import Worker
+
+SLICE = 1 << 16
+DRAIN_WITHIN = 1.0
+_DEFAULTED = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD)
+_RUSAGE = resource.RUSAGE_CHILDREN  # so that the module os.wait4 needs is there before the worker drops privileges
+_BOOT = process.boot_id()
+
+
+class Refused(Exception):
+    """A job that the worker does not run; `again`: not the job's fault, it goes back to ready."""
+
+    def __init__(self, sentence: str, again: bool = False) -> None:
+        super().__init__(sentence)
+        self.sentence = sentence
+        self.again = again
+
+
+class Stream:
+    """A job's stdout or stderr: from a pipe into the result file, under the cap."""
+
+    def __init__(self, target: int) -> None:
+        self.target = target
+        self.source = -1
+        self.bytes = 0
+        self.cut = False
+
+    def copy(self, most: int) -> bool:
+        """Copy one slice; False when there is nothing more to come."""
+        try:
+            part = os.read(self.source, SLICE)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        if not part:
+            return False
+        room = most - self.bytes
+        self._write(part[: max(0, room)])
+        if len(part) > room and not self.cut:
+            self.cut = True
+            self._write(f"\n[cronq: output cut at {most} bytes]\n".encode())
+        return True
+
+    def _write(self, part: bytes) -> None:
+        while part:
+            try:
+                written = os.write(self.target, part)
+            except OSError:
+                self.cut = True
+                return
+            self.bytes += written
+            part = part[written:]
+
+
+class Attempt:
+    """One attempt that is under way. `over` is called once, when its outcome is on disk and its lock is gone."""
+
+    def __init__(
+        self,
+        message: dict[str, Any],
+        plan: Plan,
+        outcome: Outcome,
+        loop: Loop,
+        over: Callable[[Attempt], None],
+        step: Callable[[str], None],
+    ) -> None:
+        self.id: str = message["id"]
+        self.number: int = message["attempt"]
+        self.message = message
+        self.plan = plan
+        self.outcome = outcome
+        self.loop = loop
+        self.over = over
+        self.step = step
+        self.streams: list[Stream] = []
+        self.pid = 0
+        self.alive = False
+        self.reason: str | None = None
+        self._pidfd = -1
+        self._started = self._began = 0.0  # by the wall clock, by the monotonic one
+        self._asked = False  # SIGTERM was sent
+        self._timer: Timer | None = None
+        self._ended: dict[str, Any] = {}
+        self._draining = False
+
+    # ---------------------------------------------------------------- start
+
+    def start(self, starter: Starter, task: str | None, results: tuple[int, int], data: int | None) -> None:
+        """Start the job; `results`, its output files, become this attempt's own, `data` is closed."""
+        unowned = [*results] if data is None else [*results, data]
+        try:
+            if not self.outcome.write("starting"):
+                self._never()  # without evidence it must not run
+                return
+            self.step("starting")
+            for result in results:
+                reading, writing = os.pipe2(os.O_CLOEXEC)
+                unowned[unowned.index(result)] = writing
+                os.set_blocking(reading, False)
+                self.streams.append(Stream(reading, result, self.plan.output_max))
+            env = starter.environment(self.plan, self.message, task)
+            self._started = time.time()
+            self.pid = starter.start(self.plan, env, (unowned[0], unowned[1]), data)
+        except CannotStart as error:
+            self._stillborn(error)
+        except OSError as error:  # no descriptors, no memory: not the job's fault
+            self.outcome.write("refused", reason=f"the worker has no room: {error.strerror}", code=75, again=True)
+            self._never()
+        finally:
+            for descriptor in unowned:
+                os.close(descriptor)
+        if self.pid:
+            self._watch()
+
+    def _never(self) -> None:
+        for stream in self.streams:
+            stream.close()
+        self.outcome.close()
+        self.over(self)
+
+    def _stillborn(self, error: CannotStart) -> None:
+        nothing = {"signal": None, "wall": 0.0, "cpu": 0.0, "max_rss": 0}
+        self._ended = {"exit_code": error.exit_code, "reason": error.sentence, **nothing}
+        for stream in self.streams:
+            stream.close()
+        self._conclude()
+
+    def _watch(self) -> None:
+        self.step("spawned")
+        self._began = time.monotonic()
+        self.alive = True
+        start = process.start_time(self.pid)  # it is there until it is waited for, dead or alive
+        self.outcome.write("started", pid=self.pid, start=start, boot=process.boot_id())
+        self.step("started")
+        self._pidfd = os.pidfd_open(self.pid)
+        self.loop.listen(self._pidfd, self._dead)
+        for stream in self.streams:
+            self.loop.listen(stream.source, partial(self._printed, stream))
+        if self.plan.timeout is not None:
+            self._timer = self.loop.after(self.plan.timeout, partial(self.stop, "timeout"))
+
+    # ---------------------------------------------------------------- while it runs
+
+    def _printed(self, stream: Stream) -> None:
+        if stream.pump() == 0:
+            self._close(stream)
+            if self._draining and not self._open():
+                self._conclude()
+
+    def _open(self) -> list[Stream]:
+        return [stream for stream in self.streams if not stream.closed]
+
+    def _close(self, stream: Stream) -> None:
+        self.loop.closing(stream.source)
+        stream.close()
+
+    def stop(self, reason: str, now: bool = False) -> None:
+        """End the job: SIGTERM to its group, SIGKILL after its grace, or at once. The first reason is the one told."""
+        if not self.alive:
+            return
+        self.reason = self.reason or reason
+        if now or self.plan.grace <= 0:
+            self._signal(signal.SIGKILL)
+        elif not self._asked:
+            self._asked = True
+            self._signal(signal.SIGTERM)
+            self._signal(signal.SIGCONT)  # a stopped job could not hear it
+            self.loop.cancel(self._timer)
+            self._timer = self.loop.after(self.plan.grace, partial(self._signal, signal.SIGKILL))
+
+    def _signal(self, number: int) -> None:
+        try:
+            os.killpg(self.pid, number)  # the leader is not waited for yet, so this pid is no other group's
+        except OSError:
+            pass  # all of it belongs to others (sudo), and is not ours to signal
+
+    # ---------------------------------------------------------------- end
+
+    def _dead(self) -> None:
+        self.loop.closing(self._pidfd)
+        os.close(self._pidfd)
+        # What was stopped leaves nothing behind, a task neither unless it says so; a free command may.
+        if not self._leaves():
+            self._signal(signal.SIGKILL)
+        self._wait()
+
+    def _leaves(self) -> bool:
+        return self.plan.leave_children and self.reason is None
+
+    def _wait(self) -> None:
+        pid, status, used = os.wait4(self.pid, os.WNOHANG)
+        if pid == 0:  # who traces it must let go of it first
+            self.loop.after(TRACED, self._wait)
+            return
+        self.alive = False
+        self.loop.cancel(self._timer)
+        code = os.waitstatus_to_exitcode(status)
+        self._ended = {
+            "exit_code": code if code >= 0 else None,
+            "signal": -code if code < 0 else None,
+            "reason": self.reason,
+            "wall": round(time.monotonic() - self._began, 6),
+            "cpu": round(used.ru_utime + used.ru_stime, 6),
+            "max_rss": used.ru_maxrss * 1024,  # never less than the worker's: the kernel counts what vfork shared
+        }
+        for stream in self._open():
+            if stream.drain(DRAIN_SLICES):
+                self._close(stream)
+        if self._leaves() or not self._open():
+            self._conclude()
+        else:
+            self._draining = True
+            self._timer = self.loop.after(DRAIN, self._conclude)
+
+    def _conclude(self) -> None:
+        self._draining = False
+        self.loop.cancel(self._timer)
+        if not self._leaves():
+            for stream in self._open():
+                self._close(stream)
+        told = {name: stream.told() for name, stream in zip(("stdout", "stderr"), self.streams, strict=True)}
+        if not self.outcome.write("ended", **self._ended, **told, started=round(self._started, 6)):
+            self.loop.after(AGAIN, self._conclude)
+            return
+        self.step("ended")
+        self.outcome.close()
+        self.over(self)

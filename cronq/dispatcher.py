@@ -1,0 +1,176 @@
+"""The dispatcher: one process per spool that decides what runs when, turn after turn.
+
+Does:    waits for the spool's lock (a second dispatcher is a hot standby), takes up what was there, then turns until it
+         is told to stop. Started by `launcher`, never by hand.
+Reads:   its arguments, the config directory, the spool.
+Writes:  the spool; log lines on standard error.
+Trusts:  the launcher. When the launcher is gone it exits; workers and their jobs go on.
+Fails:   `BadConfig` at the start: exit 78. At a reload the old configuration stays, and the log says why.
+
+SIGTERM: start nothing more, leave running jobs to their workers, exit. SIGHUP: read the configuration anew.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+import time
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from cronq import arrivals, config, control, settle, shelves, spool, states
+from cronq.crew import Crew
+from cronq.doorbell import Doorbell
+from cronq.errors import BadConfig, CronqError
+from cronq.history import History
+from cronq.house import House, Now, Running, log
+from cronq.turn import turn
+
+STANDBY_POLL = 0.25
+
+
+def main(argv: list[str]) -> int:
+    """Run the dispatcher of one spool until it is told to stop; its exit code."""
+    options = dict(zip(argv[::2], argv[1::2], strict=False))
+    root, config_dir = options["--spool"], options["--config"]
+    line = socket.socket(fileno=int(options["--launcher-fd"]))
+    line.setblocking(False)
+    os.set_inheritable(line.fileno(), False)
+    bell = Doorbell(inotify=options.get("--inotify", "yes") != "no")
+    bell.catch(signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    try:
+        spool.make(root, os.getuid())
+        settings = config.load(config_dir)
+    except CronqError as error:
+        log("cannot-start", reason=error.sentence)
+        return error.exit_code
+    lock = FileLock(os.path.join(root, "queue", "dispatcher.lock"), fallback_to_soft=False)
+    if not _wait_for_lock(lock, bell, line):
+        return 0
+    try:
+        return run(root, config_dir, settings, Crew(line, bell), bell)
+    finally:
+        lock.release()
+
+
+def _wait_for_lock(lock: FileLock, bell: Doorbell, line: socket.socket) -> bool:
+    """Wait until no other dispatcher serves the spool; False if told to stop meanwhile."""
+    bell.listen(line.fileno(), "launcher")
+    said = False
+    while True:
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            if not said:
+                log("standby", reason="another dispatcher serves this spool; this one takes over when it ends")
+                said = True
+            rung = bell.wait(STANDBY_POLL)
+            if rung & {signal.SIGTERM, signal.SIGINT, "launcher"}:
+                return False
+        else:
+            bell.ignore(line.fileno())
+            return True
+
+
+def run(root: str, config_dir: str, settings: config.Config, crew: Crew, bell: Doorbell, **seams: Any) -> int:
+    """Serve the spool; `seams` are the house's fields that a test hands in."""
+    now = clock()
+    house = House(
+        shelves.Shelves(root, os.getuid()), History(root), crew, settings, config_dir, fired=now.wall, **seams
+    )
+    take_up(house, now)
+    desk = control.Control(house, bell)
+    _watch(house, bell)
+    log("ready", spool=root, jobs=sum(house.backlog.counts.values()), running=len(house.running))
+    patience = 0.0
+    while True:
+        rung = bell.wait(patience)
+        now = clock()
+        if rung & {signal.SIGTERM, signal.SIGINT}:
+            house.stopping = True
+        if signal.SIGHUP in rung:
+            reload(house)
+        crew.hear(rung, now.mono)
+        if crew.launcher_gone or house.stopping:
+            return _leave(house, now)
+        asked = [(peer, desk.handle(peer, now)) for peer in desk.hear(rung, now)]
+        patience = turn(house, now, rung)
+        for peer, lines in asked:
+            desk.answer(peer, lines)
+        _complain(house)
+        if "in" in rung:
+            _watch(house, bell)
+        _listen_for_orphans(house, bell)
+
+
+def clock() -> Now:
+    """This instant."""
+    return Now(time.time(), time.monotonic())
+
+
+def take_up(house: House, now: Now) -> None:
+    """Find what a dispatcher before this one left: where it lies is what it is."""
+    house.history.count()
+    for state in states.KEPT:
+        for place, entry in house.shelves.scan(state):
+            if entry is None:
+                log("junk", file=ascii(place))
+            elif (earlier := house.backlog.find(entry.id)) is not None:
+                log("twice", id=entry.id, state=state, earlier=earlier[0])  # the later state counts: KEPT's order
+                house.backlog.put(state, entry)
+            else:
+                house.backlog.put(state, entry)
+    settle.recover(house, now)
+    arrivals.recover(house, now)
+
+
+def reload(house: House) -> None:
+    """Read the configuration anew, all or nothing."""
+    try:
+        house.config = config.load(house.config_dir)
+    except BadConfig as error:
+        log("reload-failed", reason=error.sentence, kept="the configuration as it was")
+    else:
+        log("reloaded", tasks=len(house.config.tasks), schedules=len(house.config.schedules))
+
+
+def _watch(house: House, bell: Doorbell) -> None:
+    bell.watch(f"{house.shelves.root}/in", "in")
+    for uid in house.shelves.inboxes():
+        bell.watch(f"{house.shelves.root}/in/{uid}", ("inbox", uid))
+
+
+def _listen_for_orphans(house: House, bell: Doorbell) -> None:
+    """Jobs of a worker that is not of this crew: their outcome files are all that tells of them."""
+    orphans = any(_is_orphan(running) for running in house.running.values())
+    if orphans:
+        bell.watch(f"{house.shelves.root}/{shelves.OUTCOME}", "outcome")
+    else:
+        bell.unwatch("outcome")
+
+
+def _is_orphan(running: Running) -> bool:
+    return running.orphan
+
+
+def _complain(house: House) -> None:
+    for sentence in house.crew.complaints:
+        log("crew", reason=sentence)
+    house.crew.complaints.clear()
+
+
+def _leave(house: House, now: Now) -> int:
+    """Settle what is known, leave running jobs to their workers, and go."""
+    house.stopping = True
+    turn(house, now, set())
+    turn(house, now, set())
+    house.history.close()
+    log("stopped", running=len(house.running), launcher="gone" if house.crew.launcher_gone else "there")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,224 @@
+"""The worker: runs jobs as one user. Forked by the launcher, never exec'd; everything it needs is imported before.
+
+Does:    takes jobs from the dispatcher, makes sure by itself that each may run, runs them side by side (`attempt`), ends
+         the jobs of workers that died (`process`).
+Reads:   the job's bytes, once, from the descriptor that came with it; tasks from the config directory, by itself.
+Writes:  outcome and result files that the dispatcher opened.
+Trusts:  the kernel: device, owner and links of the job's descriptor. Of the dispatcher only ids, the hash of the bytes
+         that were admitted, and descriptors (docs/house.md).
+Fails:   a job that may not run is `refused`, with a sentence. A dispatcher that is gone changes nothing: the jobs are
+         finished, their outcomes written, then the worker leaves. It never waits for the dispatcher to read.
+"""
+
+from __future__ import annotations
+
+import base64  # noqa: F401 - imported before the fork: `entry.digest`
+import hashlib  # noqa: F401 - the same
+import os
+import select
+import signal
+import tomllib  # noqa: F401 - the same: `task.load`
+from collections import deque
+
+from cronq import safeopen, wire
+from cronq import job as jobs
+from cronq import task as tasks
+from cronq.attempt import Attempt, Outcome
+from cronq.entry import digest, is_id
+from cronq.errors import BadConfig, BadJob
+from cronq.log import line as log
+from cronq.loop import Loop
+from cronq.process import Hunts
+from cronq.start import IGNORED, Starter
+from cronq.taskbook import TaskBook
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable
+    from typing import Any
+
+MESSAGES_A_TURN = 8
+_KEYS: dict[str, dict[str, tuple[type, ...]]] = {
+    "run": {
+        "id": (str,),
+        "attempt": (int,),
+        "redelivered": (bool, int),
+        "scheduled": (int, float),
+        "hash": (str,),
+        "data": (bool,),
+    },
+    "stop": {"id": (str,), "now": (bool,)},
+    "reap": {
+        "id": (str,),
+        "attempt": (int,),
+        "pid": (int, type(None)),
+        "start": (int, type(None)),
+        "boot": (str, type(None)),
+    },
+}
+
+
+class Refused(Exception):
+    """A job that may not run; with `again`, not now."""
+
+    def __init__(self, sentence: str, code: int, again: bool = False) -> None:
+        super().__init__(sentence)
+        self.sentence = sentence
+        self.code = code
+        self.again = again
+
+
+def main(
+    line: socket.socket, spool: str, config: str, uid: int, step: Callable[[str], None] = lambda _name: None
+) -> int:
+    """Work for the dispatcher at the other end of `line` until it is gone and every job has ended.
+
+    `step` is told where each attempt stands: received, starting, spawned, started, ended, told.
+    """
+    for number in IGNORED:  # a TERM for everybody (shutdown) is for the jobs: the worker tells how they ended
+        signal.signal(number, signal.SIG_IGN)
+    os.umask(0o022)
+    Worker(line, spool, config, uid, step).run()
+    return 0
+
+
+class Worker:
+    """One user's worker."""
+
+    def __init__(
+        self, line: socket.socket, spool: str, config: str, uid: int, step: Callable[[str], None]
+    ) -> None:
+        self.line = line
+        self.step = step
+        self.loop = Loop()
+        self.proof = safeopen.Proof(uid, os.stat(spool).st_dev)
+        self.book = TaskBook(config)
+        self.starter = Starter(spool, uid)
+        self.attempts: dict[str, Attempt] = {}
+        self.unsent: deque[dict[str, Any]] = deque()
+        self.hunts = Hunts(self.loop, spool, self._reaped)
+        self.gone = False
+
+    def run(self) -> None:
+        """Serve until there is nothing left to wait for."""
+        self.line.setblocking(False)
+        self.loop.listen(self.line.fileno(), self._hear)
+        while self.loop.busy:
+            self.loop.turn()
+
+    # ---------------------------------------------------------------- the dispatcher
+
+    def _hear(self) -> None:
+        self._send()
+        for _ in range(MESSAGES_A_TURN):
+            if self.gone:
+                return
+            try:
+                received = wire.receive(self.line)
+            except BlockingIOError:
+                return
+            except (OSError, wire.WireError) as error:
+                log("line-broken", error=error)
+                received = None
+            if received is None:
+                self._part()
+            else:
+                self._obey(*received)
+
+    def _part(self) -> None:
+        self.gone = True
+        self.unsent.clear()
+        self.loop.closing(self.line.fileno())
+        self.line.close()
+
+    def _say(self, message: dict[str, Any]) -> None:
+        if self.gone:
+            return
+        if not self.unsent:
+            self.loop.expect(self.line.fileno(), select.EPOLLIN | select.EPOLLOUT)
+        self.unsent.append(message)
+        self._send()
+
+    def _send(self) -> None:
+        try:
+            while self.unsent and wire.send(self.line, self.unsent[0]):
+                self.unsent.popleft()
+        except OSError:
+            self._part()
+            return
+
+    def _obey(self, message: dict[str, Any], descriptors: list[int]) -> None:
+        verb = message.get("do")
+        if not _well_formed(message):
+            log("message-unknown", message=str(message)[:200])
+        elif verb == "run" and len(descriptors) == (5 if message["data"] else 4):
+            self._run(message, descriptors)
+            return
+        elif verb == "stop" and message["id"] in self.attempts:
+            self.attempts[message["id"]].stop("cancelled", message["now"])
+        elif verb == "reap":
+            self.hunts.add(message)
+        for descriptor in descriptors:
+            os.close(descriptor)
+
+    # ---------------------------------------------------------------- a job
+
+    def _run(self, message: dict[str, Any], descriptors: list[int]) -> None:
+        job_file, outcome_file, stdout, stderr, *data = descriptors
+        self.step("received")
+        self._say({"is": "starting", "id": message["id"], "attempt": message["attempt"]})
+        outcome = Outcome(outcome_file)
+        try:
+            job, plan = self._judge(message, job_file, data)
+        except Refused as error:
+            outcome.write("refused", reason=error.sentence, code=error.code, again=error.again)
+            log("refused", id=message["id"], reason=error.sentence)
+            outcome.close()
+            for descriptor in (stdout, stderr, *data):
+                os.close(descriptor)
+            self._over(message["id"], message["attempt"])
+            return
+        finally:
+            os.close(job_file)
+        attempt = Attempt(message, plan, outcome, self.loop, self._finished, self.step)
+        self.attempts[attempt.id] = attempt
+        attempt.start(self.starter, job.task, (stdout, stderr), data[0] if data else None)
+
+    def _judge(self, message: dict[str, Any], job_file: int, data: list[int]) -> tuple[jobs.Job, tasks.Plan]:
+        if message["id"] in self.attempts:
+            raise Refused("it runs already", 65)
+        try:
+            self.proof.check(job_file)
+            found = safeopen.read(job_file, jobs.MAX_JOB_BYTES)
+            if digest(found) != message["hash"]:
+                raise BadJob("it was changed after acceptance; write a job whole, and do not touch it again")
+            for payload in data:
+                self.proof.check(payload)
+            job = jobs.decode(found)
+            return job, tasks.plan(job, {} if job.task is None else self.book.tasks())
+        except BadJob as error:
+            # A config that is being written may miss the task for a moment.
+            unsure = self.book.young and error.sentence.startswith("unknown task")
+            raise Refused(error.sentence, error.exit_code, unsure) from None
+        except BadConfig as error:
+            raise Refused(error.sentence, error.exit_code, again=True) from None
+
+    def _finished(self, attempt: Attempt) -> None:
+        del self.attempts[attempt.id]
+        self._over(attempt.id, attempt.number)
+
+    def _over(self, job_id: str, attempt: int) -> None:
+        self._say({"is": "ended", "id": job_id, "attempt": attempt})
+        self.step("told")
+
+    def _reaped(self, job_id: str, attempt: int, known: bool) -> None:
+        log("reaped", id=job_id, attempt=attempt, known=known)
+        self._say({"is": "reaped", "id": job_id, "attempt": attempt, "known": known})
+
+
+def _well_formed(message: dict[str, Any]) -> bool:
+    kinds = _KEYS.get(message.get("do"))  # type: ignore[arg-type]
+    if kinds is None or set(message) != {"do", *kinds}:
+        return False
+    return all(isinstance(message[key], kind) for key, kind in kinds.items()) and is_id(message["id"])
