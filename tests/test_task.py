@@ -1,0 +1,280 @@
+"""Tasks: the decoder of their tables, what a job of one comes to, and the files they stand in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cronq import job as jobs
+from cronq import task as tasks
+from cronq.errors import BadConfig, BadJob
+from cronq.job import Backoff, Job
+from cronq.task import Task, decode, plan
+
+
+def refusal(table: object, name: str = "resize") -> str:
+    with pytest.raises(BadConfig) as caught:
+        decode(name, table, "tasks.toml")
+    assert caught.value.exit_code == 78
+    return caught.value.sentence
+
+
+def refused(**fields: object) -> str:
+    return refusal({"command": ["true"]} | fields)
+
+
+def test_a_task_says_what_its_keys_say() -> None:
+    task = decode(
+        "resize",
+        {
+            "description": "thumbnails\nof photos",
+            "command": ["convert", "-quiet"],
+            "queue": "media",
+            "priority": "low",
+            "timeout": "10m",
+            "grace": 0,
+            "retries": 2,
+            "backoff": {"base": "1s"},
+            "delivery": "at-most-once",
+            "on_crash": "hold",
+            "max_crashes": 1,
+            "limit": 2,
+            "env": {"A": "b"},
+            "cwd": "/srv",
+            "output_max": "64K",
+            "leave_children": True,
+        },
+        "x",
+    )
+    assert (task.name, task.description, task.command, task.shell) == (
+        "resize",
+        "thumbnails\nof photos",
+        ["convert", "-quiet"],
+        None,
+    )
+    assert (task.queue, task.priority, task.timeout, task.grace, task.retries) == ("media", -10, 600.0, 0.0, 2)
+    assert (task.delivery, task.on_crash, task.max_crashes, task.limit) == ("at-most-once", "hold", 1, 2)
+    assert (task.env, task.cwd, task.output_max, task.leave_children) == ({"A": "b"}, "/srv", 65536, True)
+    assert (task.backoff.base, task.backoff.factor) == (1.0, 2.0)
+
+
+def test_a_task_that_says_only_its_command_has_the_defaults() -> None:
+    task = decode("t", {"command": ["true"]}, "x")
+    assert (task.queue, task.priority, task.timeout, task.grace, task.retries) == ("default", 0, None, 10.0, 0)
+    assert (task.delivery, task.on_crash, task.max_crashes, task.limit) == ("at-least-once", None, 3, None)
+    assert (task.env, task.cwd, task.output_max, task.leave_children) == ({}, None, 10 * 1024**2, False)
+    assert (task.backoff.base, task.backoff.max) == (15.0, 3600.0)
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"shell": "echo"}, "either a command or a shell line"),
+        ({"command": []}, "command is empty"),
+        ({"comand": ["a"]}, "unknown key 'comand'; known are description, command"),
+        ({"description": 1}, "description must be text"),
+        ({"priority": "urgent"}, "priority must be low"),
+        ({"timeout": 0}, "timeout must be longer than nothing"),
+        ({"grace": "-1s"}, "grace must be a duration"),
+        ({"retries": -1}, "retries must be a whole number"),
+        ({"backoff": {"bse": 1}}, "backoff has the unknown key 'bse'"),
+        ({"delivery": "once"}, "delivery must be at-least-once or at-most-once"),
+        ({"on_crash": "restart"}, "on_crash must be one of retry, dead, hold"),
+        ({"on_crash": ["retry"]}, "on_crash must be one of"),
+        ({"delivery": "at-most-once", "on_crash": "retry"}, "never run again after a crash"),
+        ({"max_crashes": 0}, "from 1 to 100000"),
+        ({"limit": True}, "from 1 to 100000"),
+        ({"limit": 100001}, "from 1 to 100000"),
+        ({"env": {"A": 1}}, "env.A must be text"),
+        ({"cwd": "~"}, "cwd must be an absolute path"),
+        ({"output_max": "64 M"}, "output_max must be a size"),
+        ({"leave_children": "yes"}, "leave_children must be true or false"),
+        ({"leave_children": 1}, "leave_children must be true or false"),
+    ],
+)
+def test_a_wrong_table_is_refused_with_file_table_and_key(fields: dict[str, object], words: str) -> None:
+    sentence = refused(**fields)
+    assert sentence.startswith("tasks.toml: [tasks.resize] ")
+    assert words in sentence
+
+
+def test_a_shell_line_of_nothing_but_blanks_is_refused() -> None:
+    assert "shell is empty" in refusal({"shell": " \n"})
+
+
+def test_a_task_without_a_verb_is_refused() -> None:
+    assert "either a command or a shell line" in refusal({})
+
+
+@pytest.mark.parametrize("table", [[], "true", 1, None])
+def test_a_task_that_is_no_table_is_refused(table: object) -> None:
+    assert "a task is a table" in refusal(table)
+
+
+@pytest.mark.parametrize("name", ["", ".x", "a b", "a" * 49, "ä", "\x1b[31m"])
+def test_a_bad_name_of_a_task_is_refused_and_shown_harmless(name: str) -> None:
+    sentence = refusal({"command": ["true"]}, name)
+    assert "a task's name has letters" in sentence
+    assert sentence.isprintable()
+
+
+@pytest.mark.parametrize(
+    ("value", "size"), [(0, 0), (500, 500), ("500", 500), ("1K", 1024), ("64M", 64 * 1024**2), ("2G", 2 * 1024**3)]
+)
+def test_a_size_is_a_number_of_bytes(value: object, size: int) -> None:
+    assert tasks.size("output_max", value) == size
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "",
+        "K",
+        "1.5M",
+        "64m",
+        "64MB",
+        "-1",
+        "1 K",
+        "١K",
+        "9" * 17,
+        "9" * 20 + "K",
+        -1,
+        1.0,
+        True,
+        None,
+        [1],
+        2**61,
+    ],
+)
+def test_what_is_no_size_is_refused(value: object) -> None:
+    with pytest.raises(BadJob, match=r"output_max must be a size"):
+        tasks.size("output_max", value)
+
+
+def test_a_size_too_long_for_python_to_write_is_refused_in_words() -> None:
+    with pytest.raises(BadJob, match=r"output_max must be a size .* too long to show"):
+        tasks.size("output_max", 16**5000)
+
+
+def of(task: Task, **fields: object) -> tasks.Plan:
+    return plan(Job(task=task.name, **fields), {task.name: task})
+
+
+def test_a_jobs_arguments_are_appended_to_the_tasks_command() -> None:
+    assert of(Task("t", command=["convert", "-quiet"]), args=["a b", "$1"]).argv == ["convert", "-quiet", "a b", "$1"]
+
+
+def test_a_jobs_arguments_are_parameters_of_a_shell_line_and_never_part_of_it() -> None:
+    argv = of(decode("t", {"shell": 'echo "$1"'}, "x"), args=["; rm -rf /"]).argv
+    assert argv == ["/bin/sh", "-c", 'echo "$1"', "t", "; rm -rf /"]
+
+
+def test_what_a_job_asks_goes_before_what_its_task_says() -> None:
+    task = Task("t", command=["true"], queue="q", priority=3, timeout=9.0, retries=2, backoff=Backoff(base=1))
+    said, asked = of(task), of(task, queue="r", priority=0, timeout=1.0, retries=0, backoff=Backoff(base=2))
+    assert (said.queue, said.priority, said.timeout, said.retries, said.backoff.base) == ("q", 3, 9.0, 2, 1)
+    assert (asked.queue, asked.priority, asked.timeout, asked.retries, asked.backoff.base) == ("r", 0, 1.0, 0, 2)
+
+
+def test_a_jobs_variables_come_on_top_of_its_tasks_and_change_neither() -> None:
+    task = Task("t", command=["true"], env={"A": "task", "B": "task"})
+    assert of(task, env={"A": "job"}).env == {"A": "job", "B": "task"}
+    assert task.env == {"A": "task", "B": "task"}
+
+
+def test_a_tasks_directory_goes_before_the_one_a_job_recorded() -> None:
+    assert of(Task("t", command=["true"], cwd="/task"), cwd="/job").cwd == "/task"
+    assert of(Task("t", command=["true"]), cwd="/job").cwd == "/job"
+
+
+def test_a_free_command_is_its_own_argv_under_the_defaults() -> None:
+    made = plan(Job(command=["a", "b"], delivery="at-most-once"), {})
+    assert (made.argv, made.queue, made.retries, made.limit) == (["a", "b"], "default", 0, None)
+    assert (made.delivery, made.on_crash, made.leave_children) == ("at-most-once", "dead", True)
+
+
+@pytest.mark.parametrize(
+    ("fields", "on_crash"),
+    [({}, "retry"), ({"delivery": "at-most-once"}, "dead"), ({"delivery": "at-most-once", "on_crash": "hold"}, "hold")],
+)
+def test_a_crash_is_retried_unless_the_task_runs_at_most_once(fields: dict[str, object], on_crash: str) -> None:
+    assert of(Task("t", command=["true"], **fields)).on_crash == on_crash
+
+
+def test_a_job_of_an_unknown_task_is_refused_with_the_tasks_there_are() -> None:
+    with pytest.raises(BadJob, match="unknown task 'resise'; known are: hello, resize"):
+        plan(Job(task="resise"), {"resize": Task("resize"), "hello": Task("hello")})
+
+
+def test_every_key_of_a_task_has_a_reader_and_a_slot() -> None:
+    assert set(tasks.READERS) == set(tasks.KEYS) == set(Task.__slots__) - {"name"}
+    assert set(jobs.READERS) == set(jobs.KEYS) == set(Job.__slots__)
+
+
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.dates() | st.datetimes(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@given(st.dictionaries(st.sampled_from(tasks.KEYS), values, max_size=4))
+def test_whatever_the_table_the_decoder_answers_with_a_task_or_a_sentence(table: dict[str, object]) -> None:
+    try:
+        decode("t", table, "x")
+    except BadConfig as error:
+        assert error.sentence.startswith("x: [tasks.t] ")
+
+
+def test_tasks_are_read_from_all_files_of_the_config_directory(tmp_path: Path) -> None:
+    (tmp_path / "tasks.d").mkdir()
+    (tmp_path / "cronq.toml").write_text('[tasks.a]\ncommand = ["a"]\n')
+    (tmp_path / "tasks.d" / "b.toml").write_text('[tasks.b]\ncommand = ["b"]\n')
+    (tmp_path / "tasks.d" / "b.toml.bak").write_text("[")
+    (tmp_path / "tasks.d" / ".b.toml").write_text("[")
+    assert {name: task.command for name, task in tasks.load(str(tmp_path)).items()} == {"a": ["a"], "b": ["b"]}
+
+
+def test_a_directory_that_is_not_there_has_no_tasks(tmp_path: Path) -> None:
+    assert tasks.load(str(tmp_path / "none")) == {}
+
+
+def test_a_task_in_two_files_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "tasks.d").mkdir()
+    for name in ("x.toml", "y.toml"):
+        (tmp_path / "tasks.d" / name).write_text('[tasks.a]\ncommand = ["a"]\n')
+    with pytest.raises(BadConfig, match=r"y.toml: \[tasks.a\] stands in two files"):
+        tasks.load(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"[tasks.a\n", "not TOML: .* line 1"),
+        (b"a = " + b"9" * 5000, "not TOML: "),
+        (b"a = " + b"[" * 5000, "not TOML: "),
+        (b"a = '\xff'", "not UTF-8 .byte 6"),
+        (b"tasks = 3", "tasks must be tables"),
+        (b"[tasks.a]\ncommand = ['a']\ntimeout = 0x" + b"f" * 5000, "timeout must be"),
+    ],
+)
+def test_a_file_that_cannot_be_used_is_told_with_its_path(tmp_path: Path, content: bytes, words: str) -> None:
+    (tmp_path / "cronq.toml").write_bytes(content)
+    with pytest.raises(BadConfig, match=words) as caught:
+        tasks.load(str(tmp_path))
+    assert caught.value.sentence.startswith(str(tmp_path / "cronq.toml"))
+
+
+def test_a_link_that_leads_nowhere_is_a_mistake_and_not_an_empty_config(tmp_path: Path) -> None:
+    (tmp_path / "cronq.toml").symlink_to("nowhere")
+    with pytest.raises(BadConfig, match=r"cronq.toml: cannot be read: No such file"):
+        tasks.load(str(tmp_path))
+
+
+def test_a_folder_of_tasks_that_is_no_folder_is_told(tmp_path: Path) -> None:
+    (tmp_path / "tasks.d").write_text("")
+    with pytest.raises(BadConfig, match=r"tasks.d: cannot be read: Not a directory"):
+        tasks.load(str(tmp_path))
