@@ -1,0 +1,27 @@
+# Everything installs into an environment of its own; nothing here needs root.
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+
+.PHONY: demo test lint quick clean
+
+demo: $(VENV)/installed
+	$(BIN)/cronq demo
+
+test: lint
+	$(BIN)/pytest -q
+
+lint: $(VENV)/installed
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+quick: $(VENV)/installed
+	$(BIN)/pytest -q -x tests/test_stories.py
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,106 @@
+"""A real dispatcher on a spool of its own, for stories with real processes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+CRONQ = [sys.executable, "-m", "cronq"]
+
+
+def eventually(probe, within=20.0):
+    """What `probe` gives as soon as it is true; an assertion fails if it never is."""
+    end = time.monotonic() + within
+    while True:
+        found = probe()
+        if found:
+            return found
+        assert time.monotonic() < end, f"not within {within} s: {probe}"
+        time.sleep(0.005)  # between looks at a condition, never instead of one
+
+
+class World:
+    """One spool, its configuration, and the daemons that serve it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.spool = path / "spool"
+        self.config = path / "config"
+        self.config.mkdir()
+        self.env = {**os.environ, "CRONQ_SPOOL": str(self.spool), "CRONQ_CONFIG": str(self.config)}
+        self.daemons: list[subprocess.Popen[str]] = []
+        self.uid = os.getuid()
+
+    @property
+    def inbox(self) -> Path:
+        return self.spool / "in" / str(self.uid)
+
+    def tasks(self, text: str) -> None:
+        (self.config / "cronq.toml").write_text(text)
+
+    def start(self, *options: str, wait: str = "event=ready") -> subprocess.Popen[str]:
+        log = self.path / f"log{len(self.daemons)}"
+        with log.open("w") as file:
+            daemon = subprocess.Popen([*CRONQ, "dispatcher", *options], env=self.env, stderr=file, text=True)
+        daemon.log = log
+        self.daemons.append(daemon)
+        eventually(lambda: wait in log.read_text() or daemon.poll() is not None)
+        assert wait in log.read_text(), log.read_text()
+        return daemon
+
+    def dispatcher(self, daemon: subprocess.Popen[str]) -> int:
+        """The pid of a launcher's dispatcher."""
+        for name in Path(f"/proc/{daemon.pid}/task/{daemon.pid}/children").read_text().split():
+            command = Path(f"/proc/{name}/cmdline").read_bytes()
+            if b"cronq.dispatcher" in command:
+                return int(name)
+        raise AssertionError("no dispatcher")
+
+    def run(self, *argv: str, code: int | None = 0, **options) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run([*CRONQ, *argv], env=self.env, capture_output=True, text=True, timeout=60, **options)
+        if code is not None:
+            assert done.returncode == code, (argv, done.returncode, done.stdout, done.stderr)
+        return done
+
+    def submit(self, *argv: str) -> str:
+        return self.run(*argv).stdout.strip()
+
+    def results(self, job_id: str) -> Path:
+        return self.spool / "out" / str(self.uid) / job_id
+
+    def result(self, job_id: str, within: float = 20.0) -> dict:
+        file = self.results(job_id) / "result.json"
+        eventually(lambda: file.exists() and file.stat().st_size, within)
+        return json.loads(file.read_text())
+
+    def drop(self, name: str, job: object) -> None:
+        """Put a job file into the inbox as a shell script would."""
+        draft = self.inbox / f".{name}.tmp"
+        draft.write_text(job if isinstance(job, str) else json.dumps(job))
+        draft.rename(self.inbox / f"{name}.job")
+
+    def rejected(self, name: str, ending: str = "job") -> str:
+        file = self.spool / "rejected" / str(self.uid) / f"{name}.{ending}.reason"
+        return eventually(lambda: file.exists() and file.read_text())
+
+    def stop(self) -> None:
+        for daemon in self.daemons:
+            if daemon.poll() is None:
+                daemon.send_signal(signal.SIGTERM)
+                try:
+                    daemon.wait(10)
+                except subprocess.TimeoutExpired:
+                    daemon.kill()
+                    daemon.wait()
+
+
+@pytest.fixture
+def world(tmp_path):
+    found = World(tmp_path)
+    yield found
+    found.stop()
