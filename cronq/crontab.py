@@ -20,8 +20,10 @@ import re
 import zoneinfo
 
 from cronq import doubts
+from cronq.crontext import SPACE, variable
+from cronq.fields import FIELDS, BadSchedule, no_byte_ff
 from cronq.options import PLAIN, BadOption, Options, with_word
-from cronq.schedule import FIELDS, BadSchedule, Every, Schedule, every, from_words, no_byte_ff, parse, words
+from cronq.schedule import Every, Schedule, every, from_words, parse, words
 
 MAX_BYTES = 4 << 20
 MAX_LINES = 100_000
@@ -29,7 +31,6 @@ DEBIAN_LINES = 10_000
 DEBIAN_COMMAND = 998  # bytes; a longer command makes Debian's cron ignore the table
 DEBIAN_VARIABLE = 998  # bytes; a longer line is cut there by Debian's cron
 _MOST_PROBLEMS = 1000
-_SPACE = " \t\n\v\f\r"
 _OPTIONS = re.compile(r"#[ \t]*cronq:")
 _EMPTY_VALUE = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)[ \t]*=\s*")
 _NO_SUCH_USER = re.compile(r"[/:|;<>$*?,`\"'=]")
@@ -212,7 +213,7 @@ class _Reading:
     def read_options(self, at: int) -> None:
         """`# cronq: name=backup …`: for the next entry below."""
         self.options_line = self.number
-        for offset, word in words(self.text[at:].rstrip(_SPACE), MAX_LINES):
+        for offset, word in words(self.text[at:].rstrip(SPACE), MAX_LINES):
             try:
                 self.options = with_word(self.options, word)
             except BadOption as error:
@@ -381,63 +382,3 @@ def _variable(line: bytes, body: str) -> tuple[str, str, bool] | None:
         return variable(body)
     cut = variable(line[:DEBIAN_VARIABLE].decode("utf-8", "surrogateescape"))
     return cut and (variable(body) or cut)
-
-
-def variable(line: str) -> tuple[str, str, bool] | None:
-    """A line NAME=value as cron reads it: name, value, whether the value was quoted. None: it is no such line.
-
-    Name and value may stand in quotes; the name ends at a blank or `=`; blanks around `=` and behind the value do not
-    count, not even inside quotes at the end. Nothing is expanded, and `#` means nothing.
-    """
-    if line[:1] in ("'", '"'):
-        end = line.find(line[0], 1)
-        if end < 0 or "=" in line[1:end]:
-            return None
-        name, rest = line[1:end], line[end + 1 :]
-    else:
-        end = next((at for at, char in enumerate(line) if char in _SPACE or char == "="), len(line))
-        name, rest = line[:end], line[end:]
-    rest = rest.lstrip(_SPACE)
-    if not rest.startswith("="):
-        return None
-    value = rest[1:].lstrip(_SPACE)
-    quote = value[:1]
-    if not quote:
-        return None
-    if quote not in ("'", '"'):
-        return name, value.rstrip(_SPACE), False
-    end = value.find(quote, 1)
-    if end < 0 or value[end + 1 :].strip(_SPACE):
-        return None
-    inner = value[1:end].rstrip(_SPACE)
-    if len(inner) >= 2 and inner[0] in ("'", '"') and inner[-1] == inner[0]:
-        inner = inner[1:-1]
-    return name, inner, True
-
-
-def split_percent(command: str) -> tuple[str, str]:
-    r"""A command as the shell gets it (and as log and mail show it), and the text for its standard input.
-
-    The first `%` that is not escaped ends the command. In the command `\%` and `\\` stand for `%` and `\`; in the input
-    `\%` stands for `%`, another `%` for a newline, and a newline is added at its end if missing. No `%`: no input.
-    """
-    shown, at = [], 0
-    while at < len(command) and command[at] != "%":
-        if command[at] == "\\" and command[at + 1 : at + 2] in ("%", "\\"):
-            at += 1
-        shown.append(command[at])
-        at += 1
-    return "".join(shown), _input(command[at + 1 :])
-
-
-def _input(text: str) -> str:
-    out, escaped, open_line = [], False, False
-    for char in text:
-        if escaped and char != "%":
-            out.append("\\")
-        written = "\n" if char == "%" and not escaped else char
-        escaped = char == "\\"
-        if not escaped:
-            out.append(written)
-            open_line = written != "\n"
-    return "".join(out) + "\\" * escaped + "\n" * open_line

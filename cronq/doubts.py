@@ -12,7 +12,8 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from cronq.schedule import DOM, DOW, FIELDS, HOUR, MINUTE, Field, Schedule, item, number, parse_field
+from cronq.fields import DOM, DOW, FIELDS, HOUR, MINUTE, Field, item, number, parse_field
+from cronq.schedule import Schedule
 
 _PERCENT = re.compile(r"(?<!\\)%")
 _SIXTH_FIELD = re.compile(r"[\d*?/,-]+(?=\s|$)")

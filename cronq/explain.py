@@ -9,7 +9,8 @@ Fails:   `BadSchedule`, as cron would refuse the expression.
 
 from __future__ import annotations
 
-from cronq.schedule import DOM, DOW, HOUR, MINUTE, MONTH, Every, Extended, Schedule, parse_extended
+from cronq.fields import DOM, DOW, HOUR, MINUTE, MONTH
+from cronq.schedule import Every, Extended, Schedule, parse_extended
 
 _MONTHS = (
     *("January", "February", "March", "April", "May", "June"),

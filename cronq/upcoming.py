@@ -2,7 +2,7 @@
 
 Does:    (schedule, time zone, span) -> `Run`s in order, by the same rules as `clock` follows tick by tick: in the hour
          that a zone skips, fixed-time lines run at its end and wildcard lines not at all; in the hour it repeats,
-         wildcard lines run twice and fixed-time lines once (cron.md §1).
+         wildcard lines run twice and fixed-time lines once.
 Reads:   nothing but its arguments; a time zone answers for its own offsets (zoneinfo).
 Trusts:  that schedules come from `schedule`.
 Fails:   not at all: a schedule that never runs has no runs.

@@ -16,7 +16,8 @@ import pytest
 from debian_jail import Cron, missing, verdicts
 
 from cronq.clock import Clock
-from cronq.crontab import parse_crontab, split_percent
+from cronq.crontab import parse_crontab
+from cronq.crontext import split_percent
 
 LONG = os.environ.get("CRONQ_LONG") == "1"
 pytestmark = [

@@ -9,22 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cronq.crontab import CronEntry, Crontab, Problem, parse_crontab, split_percent, variable
-from cronq.schedule import (
-    DOM,
-    DOW,
-    HOUR,
-    MINUTE,
-    MONTH,
-    BadSchedule,
-    Every,
-    Extended,
-    Field,
-    Schedule,
-    parse,
-    parse_extended,
-    parse_field,
-)
+from cronq.crontab import CronEntry, Crontab, Problem, parse_crontab
+from cronq.crontext import split_percent, variable
+from cronq.fields import DOM, DOW, HOUR, MINUTE, MONTH, BadSchedule, Field, parse_field
+from cronq.schedule import Every, Extended, Schedule, parse, parse_extended
 
 
 def values(text: str, field: Field) -> list[int]:

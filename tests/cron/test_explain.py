@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from cronq.explain import explain
-from cronq.schedule import BadSchedule, Schedule, parse
+from cronq.fields import BadSchedule
+from cronq.schedule import Schedule, parse
 
 SENTENCES = {
     "*/5 9-17 * * mon-fri": "every 5 minutes from 09:00 to 17:55, Monday to Friday",
