@@ -1,81 +1,65 @@
-"""One attempt of a job, in its worker: started, copied, ended, written down.
+"""One attempt of a job, from its start to its outcome on disk.
 
-Does:    spawns the job in a session of its own, copies its output under a cap, ends its process group, and writes the
-         steps `starting`, `started`, `ended` (or `refused`) into the outcome file.
-Trusts:  the plan, which the worker made by itself.
-Fails:   what cannot start has ended, with exit code 126 or 127 and a reason.
+Does:    writes `starting`, spawns, writes `started`, copies what the job prints, ends it at its timeout or when told
+         to, ends what is left of its process group, writes `ended`. docs/spool.md rule 8 says what each crash leaves.
+Writes:  the outcome file and the result files that the dispatcher opened. The outcome file is locked by its open file
+         description: it is kept open here exactly as long as the attempt lives.
+Trusts:  the plan. Not the job: it may ignore signals, leave children, hold its pipes, print without end.
+Fails:   with `ended` and a reason, where the job cannot start; where the disk takes no outcome, it tries again each
+         second and keeps the lock, so that nobody believes the job unfinished.
 """
 
 from __future__ import annotations
 
-import errno
 import json
 import os
-import pwd
-import resource
 import signal
 import time
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from functools import partial
 
 from cronq import process
-from cronq.job import Job
-from cronq.task import DEFAULT_PATH, Plan
+from cronq.log import line as log
+from cronq.output import Stream
+from cronq.start import CannotStart, Starter
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from cronq.worker import Worker
+    from collections.abc import Callable
+    from typing import Any
 
-SLICE = 1 << 16
-DRAIN_WITHIN = 1.0
-_DEFAULTED = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD)
-_RUSAGE = resource.RUSAGE_CHILDREN  # so that the module os.wait4 needs is there before the worker drops privileges
-_BOOT = process.boot_id()
+    from cronq.loop import Loop, Timer
+    from cronq.task import Plan
 
-
-class Refused(Exception):
-    """A job that the worker does not run; `again`: not the job's fault, it goes back to ready."""
-
-    def __init__(self, sentence: str, again: bool = False) -> None:
-        super().__init__(sentence)
-        self.sentence = sentence
-        self.again = again
+DRAIN = 1.0  # seconds for what escaped the group and still holds a pipe
+DRAIN_SLICES = 64
+AGAIN = 1.0
+TRACED = 0.02
 
 
-class Stream:
-    """A job's stdout or stderr: from a pipe into the result file, under the cap."""
+class Outcome:
+    """An attempt's outcome file: one line of JSON for each step."""
 
-    def __init__(self, target: int) -> None:
-        self.target = target
-        self.source = -1
-        self.bytes = 0
-        self.cut = False
+    __slots__ = ("descriptor", "size")
 
-    def copy(self, most: int) -> bool:
-        """Copy one slice; False when there is nothing more to come."""
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+        self.size = 0
+
+    def write(self, step: str, **facts: Any) -> bool:
+        """Append a line by one write, whole or not at all; False if the disk does not take it."""
+        data = json.dumps({"step": step, "t": round(time.time(), 6), **facts}, separators=(",", ":")).encode() + b"\n"
         try:
-            part = os.read(self.source, SLICE)
-        except BlockingIOError:
-            return True
-        except OSError:
-            return False
-        if not part:
-            return False
-        room = most - self.bytes
-        self._write(part[: max(0, room)])
-        if len(part) > room and not self.cut:
-            self.cut = True
-            self._write(f"\n[cronq: output cut at {most} bytes]\n".encode())
-        return True
+            if os.write(self.descriptor, data) == len(data):
+                self.size += len(data)
+                return True
+            os.ftruncate(self.descriptor, self.size)
+        except OSError as error:
+            log("outcome-unwritten", step=step, error=error)
+        return False
 
-    def _write(self, part: bytes) -> None:
-        while part:
-            try:
-                written = os.write(self.target, part)
-            except OSError:
-                self.cut = True
-                return
-            self.bytes += written
-            part = part[written:]
+    def close(self) -> None:
+        """The attempt is over: its lock goes."""
+        os.close(self.descriptor)
 
 
 class Attempt:

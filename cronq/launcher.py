@@ -1,229 +1,301 @@
 """The launcher: starts the dispatcher and the workers, and serves a closed list of verbs. Nothing else.
 
-Does:    makes a socket pair, starts the dispatcher, starts it again when it dies, passes TERM and HUP on to it, forks
-         workers when it asks. Rootless it becomes nobody else; in system mode `become` is where it will.
-Reads:   its arguments, and messages of the dispatcher. It parses no user's bytes and reads no path from a message.
-Trusts:  nobody: a message that is not a known verb for a uid it may serve is answered with a sentence.
-Fails:   exits with the dispatcher's code where starting it again cannot help. Standard library only (`python -I`).
+Does:    forks and execs the dispatcher, and starts it again when it dies; forks a worker for WORKER, makes an inbox for
+         INBOX, kills a worker of its own for END; passes TERM (also for INT) and HUP on; reaps what it forked.
+Reads:   messages of the dispatcher: a verb and a number. No byte of a user's, no path that came over the socket.
+Writes:  `in/<uid>/`. Logs to standard error.
+Trusts:  the dispatcher to be alive, no more: every other message is answered with a sentence. Rootless it becomes
+         nobody: `become` only makes sure that it is that user already.
+Fails:   with the dispatcher's exit code, where a restart would not help. It never waits for a stopped dispatcher.
+
+    python -I -m cronq.launcher --spool DIR --config DIR [--no-inotify]
+
+Standard library only. Workers are forked from here and never exec'd, so `worker` is imported up here.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
-import select
 import signal
 import socket
 import sys
 import time
-from typing import Any
 
 from cronq import linux, spool, wire, worker
+from cronq.errors import CronqError
+from cronq.log import line as log
+from cronq.loop import Loop
 
-FINAL = (0, 2, 69, 73, 75, 78)  # exit codes of the dispatcher after which it is not started again
-YOUNG = 5.0
-SLOWEST = 5.0
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, NoReturn
+
+    Work = Callable[[socket.socket, str, str, int], int]
+
+FINAL = (0, 2, 69, 73, 75, 78)  # exit codes of the dispatcher that a restart would only repeat
+YOUNG = 10.0  # seconds; who dies younger is started again later and later
+LONGEST_DELAY = 5.0
+MOST_DESCRIPTORS = 1 << 20
+PASSED_ON = {signal.SIGTERM: signal.SIGTERM, signal.SIGINT: signal.SIGTERM, signal.SIGHUP: signal.SIGHUP}
+USAGE = "usage: python -I -m cronq.launcher --spool DIR --config DIR [--no-inotify]\n"
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Serve until the dispatcher is done; its exit code."""
+    options = _options(sys.argv[1:] if argv is None else argv)
+    if options is None:
+        sys.stderr.write(USAGE)
+        return 2
+    command = [sys.executable, "-I", "-m", "cronq.dispatcher"]
+    for name, value in options.items():
+        command += [name, value]
+    return Launcher(options["--spool"], options["--config"], command).serve()
+
+
+def _options(argv: list[str]) -> dict[str, str] | None:
+    words = [word for word in argv if word != "--no-inotify"]
+    found = dict(zip(words[::2], words[1::2], strict=False))
+    if len(words) != 4 or set(found) != {"--spool", "--config"}:
+        return None
+    return found if words == argv else {**found, "--inotify": "no"}
+
+
+def become(uid: int) -> None:
+    """Be `uid`, in a fresh fork, or raise. Rootless there is nothing to drop, only to make sure."""
+    if {uid} != set(os.getresuid()):
+        raise PermissionError(f"not uid {uid}, and a rootless launcher becomes nobody")
 
 
 class Launcher:
-    """One launcher: a dispatcher, and the workers it asked for."""
+    """One dispatcher, and the workers that it asked for."""
 
-    def __init__(self, root: str, config: str, dispatcher: list[str]) -> None:
+    def __init__(self, root: str, config: str, command: list[str], work: Work = worker.main) -> None:
         self.root = root
         self.config = config
-        self.dispatcher = dispatcher
+        self.command = command
+        self.work = work
+        self.uid = os.getuid()
+        self.loop = Loop()
+        self.workers: dict[int, int] = {}  # pid -> pidfd
         self.line: socket.socket | None = None
-        self.child = 0
+        self.dispatcher = 0
         self.born = 0.0
-        self.deaths = 0
-        self.workers: dict[int, int] = {}  # pidfd by pid
+        self.deaths = 0  # in a row, each young
         self.stopping = False
-        self.bell, ringer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        signal.set_wakeup_fd(ringer, warn_on_full_buffer=False)
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD):
-            signal.signal(number, lambda _number, _frame: None)
+        self.exit_code: int | None = None
 
-    def run(self) -> int:
-        """Serve until the dispatcher has ended for good; its exit code."""
-        again: float | None = 0.0
-        while True:
-            if again is not None and time.monotonic() >= again:
-                self.start()
-                again = None
-            for number in self.wait(None if again is None else max(0.0, again - time.monotonic())):
-                self.passed_on(number)
-            code = self.reap()
-            if code is None:
-                continue
-            if self.stopping or code in FINAL:
-                return code
-            young = time.monotonic() - self.born < YOUNG
-            self.deaths = self.deaths + 1 if young else 1
-            again = time.monotonic() + (0.0 if self.deaths == 1 else min(SLOWEST, 0.1 * 2**self.deaths))
-            say("dispatcher-died", code=code, deaths=self.deaths)
+    def serve(self) -> int:
+        """The main loop."""
+        reading, writing = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+        for number in (*PASSED_ON, signal.SIGCHLD):
+            signal.signal(number, lambda _number, _frame: None)  # it only rings: `_rung` decides
+        self.loop.listen(reading, lambda: self._rung(set(os.read(reading, 4096))))
+        self._start_dispatcher()
+        while self.exit_code is None:
+            self.loop.turn()
+        return self.exit_code
 
-    def start(self) -> None:
-        """Start the dispatcher on a fresh line."""
-        self.line, theirs = wire.pair()
-        self.line.setblocking(False)
-        os.set_inheritable(theirs.fileno(), True)
-        argv = [*self.dispatcher, "--launcher-fd", str(theirs.fileno())]
-        self.child = os.posix_spawn(argv[0], argv, os.environ)
-        theirs.close()
-        self.born = time.monotonic()
+    # ---------------------------------------------------------------- signals
 
-    def wait(self, seconds: float | None) -> set[int]:
-        """Wait for a message or a signal, and answer messages; the signals."""
-        poll = select.poll()
-        poll.register(self.bell, select.POLLIN)
-        if self.line is not None:
-            poll.register(self.line.fileno(), select.POLLIN)
-        rung: set[int] = set()
-        for descriptor, _ in poll.poll(None if seconds is None else seconds * 1000):
-            if descriptor == self.bell:
-                rung |= set(os.read(self.bell, 4096))
-            else:
-                self.answer()
-        return rung
+    def _rung(self, numbers: set[int]) -> None:
+        for number, passed in PASSED_ON.items():
+            if number in numbers:
+                self._pass_on(passed)
+        if signal.SIGCHLD in numbers:
+            self._reap()
 
-    def passed_on(self, number: int) -> None:
-        """Pass a signal on to the dispatcher."""
-        if number in (signal.SIGTERM, signal.SIGINT):
-            self.stopping = True
-            number = signal.SIGTERM
-        if number in (signal.SIGTERM, signal.SIGHUP) and self.child:
-            os.kill(self.child, number)
+    def _pass_on(self, number: int) -> None:
+        self.stopping = self.stopping or number == signal.SIGTERM
+        if self.dispatcher:
+            os.kill(self.dispatcher, number)  # not waited for yet, so the pid is its own
+        elif self.stopping:
+            self.exit_code = 0
 
-    def reap(self) -> int | None:
-        """Take in dead children; the dispatcher's exit code if it is one of them (128 + signal)."""
-        code = None
+    def _reap(self) -> None:
         while True:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
             except ChildProcessError:
-                break
+                return
             if pid == 0:
-                break
-            if pid == self.child:
-                code = os.waitstatus_to_exitcode(status)
-                code = code if code >= 0 else 128 - code
-                self.child = 0
-                self.drop_line()
+                return
+            code = os.waitstatus_to_exitcode(status)
+            if pid == self.dispatcher:
+                self._dispatcher_died(code)
             elif pid in self.workers:
                 os.close(self.workers.pop(pid))
-        if self.stopping and not self.child and code is None:
-            return 0
-        return code
+                log("worker-ended", pid=pid, code=code)
 
-    def drop_line(self) -> None:
-        """The dispatcher is gone, or does not speak our language."""
+    # ---------------------------------------------------------------- the dispatcher
+
+    def _start_dispatcher(self) -> None:
+        ours, theirs = wire.pair()
+        ours.setblocking(False)
+        pid = _fork()
+        if pid == 0:
+            _run_in_child(self._exec_dispatcher, theirs)
+        theirs.close()
+        self.line, self.dispatcher, self.born = ours, pid, time.monotonic()
+        self.loop.listen(ours.fileno(), self._hear)
+        log("dispatcher-started", pid=pid)
+
+    def _exec_dispatcher(self, line: socket.socket) -> NoReturn:
+        _close_but(0, 1, 2, line.fileno())
+        _reset_signals()
+        line.set_inheritable(True)
+        # The launcher may have been started by a job; what it starts belongs to none.
+        env = {key: value for key, value in os.environ.items() if not key.startswith("CRONQ_JOB_")}
+        argv = [*self.command, "--launcher-fd", str(line.fileno())]
+        os.execve(argv[0], argv, env)  # noqa: S606 - no shell is wanted
+
+    def _dispatcher_died(self, code: int) -> None:
+        log("dispatcher-ended", pid=self.dispatcher, code=code)
+        self.dispatcher = 0
+        self._hang_up()
+        if self.stopping or code in FINAL:
+            self.exit_code = code if code >= 0 else 128 - code
+            return
+        self.deaths = self.deaths + 1 if time.monotonic() - self.born < YOUNG else 1
+        delay = 0.0 if self.deaths == 1 else min(LONGEST_DELAY, 0.1 * 2.0 ** min(self.deaths, 10))
+        self.loop.after(delay, self._start_dispatcher)
+
+    def _hang_up(self) -> None:
         if self.line is not None:
+            self.loop.closing(self.line.fileno())
             self.line.close()
             self.line = None
 
-    def answer(self) -> None:
-        """Read one message and do what it asks."""
-        assert self.line is not None  # noqa: S101 - it was polled
+    # ---------------------------------------------------------------- the verbs
+
+    def _hear(self) -> None:
+        assert self.line is not None  # noqa: S101 - it is listened to
         try:
             received = wire.receive(self.line)
-        except BlockingIOError:
+        except wire.WireError as error:
+            self._fail(f"not a message: {error}", None)
             return
-        except (OSError, wire.WireError):
+        except OSError:
             received = None
         if received is None:
-            self.drop_line()
+            self._hang_up()  # it is dying: SIGCHLD will say so
             return
         message, descriptors = received
-        for descriptor in descriptors:
+        for descriptor in descriptors:  # no verb has any
             os.close(descriptor)
-        verb, uid = message.get("verb"), message.get("uid")
-        if verb == "END":
-            self.end(message.get("worker"))
-        elif uid != os.getuid() or isinstance(uid, bool):
-            self.reply({"failed": "a rootless launcher serves its own user only", "uid": os.getuid()})
-        elif verb == "WORKER":
-            self.fork_worker(os.getuid())
-        elif verb == "INBOX":
-            spool.make(self.root, os.getuid())
-            self.reply({"inbox": os.getuid()})
-        else:
-            self.reply({"failed": "unknown verb", "uid": os.getuid()})
-
-    def reply(self, message: dict[str, Any], descriptors: tuple[int, ...] = ()) -> None:
-        """Answer the dispatcher; one that does not read is not waited for (it asks again)."""
         try:
-            if self.line is not None:
-                wire.send(self.line, message, descriptors)
-        except OSError:
-            self.drop_line()
+            self._obey(message)
+        except CronqError as error:
+            self._fail(error.sentence, message.get("uid"))
+        except OSError as error:
+            self._fail(f"the launcher cannot do that now: {error.strerror or error}", message.get("uid"))
 
-    def end(self, pid: object) -> None:
-        """Kill a worker of ours."""
-        if isinstance(pid, int) and pid in self.workers:
-            signal.pidfd_send_signal(self.workers[pid], signal.SIGKILL)
+    def _obey(self, message: dict[str, Any]) -> None:
+        number = message.get("worker" if message.get("verb") == "END" else "uid")
+        kind = (message.get("verb"), type(number), len(message))
+        if kind not in {("WORKER", int, 2), ("INBOX", int, 2), ("END", int, 2)}:
+            self._fail("not a verb of the launcher's", message.get("uid"))
+        elif message["verb"] == "END":
+            self._end(message["worker"])
+        elif message["uid"] != self.uid:
+            self._fail(f"a rootless launcher serves uid {self.uid} only", message["uid"])
+        elif message["verb"] == "INBOX":
+            spool.make(self.root, self.uid)
+            self._reply({"inbox": self.uid})
+        else:
+            self._worker(message["uid"])
 
-    def fork_worker(self, uid: int) -> None:
-        """Fork a worker for `uid`; the dispatcher gets its line and its pidfd."""
+    def _worker(self, uid: int) -> None:
         ours, theirs = wire.pair()
-        pid = os.fork()
-        if pid == 0:
-            code = 126
+        with ours:
+            with theirs:
+                pid = _fork()
+                if pid == 0:
+                    _run_in_child(self._work, theirs, uid)
             try:
-                lines = bare(theirs.fileno())
-                become(uid)
-                code = worker.main(socket.socket(fileno=lines), self.root, self.config, uid)
-            finally:
-                os._exit(code)
-        theirs.close()
-        self.workers[pid] = os.pidfd_open(pid)
-        self.reply({"worker": pid, "uid": uid}, (ours.fileno(), self.workers[pid]))
-        ours.close()
+                self.workers[pid] = os.pidfd_open(pid)
+            except OSError:
+                os.kill(pid, signal.SIGKILL)  # not waited for yet
+                raise
+            log("worker-started", pid=pid, uid=uid)
+            if not self._reply({"worker": pid, "uid": uid}, ours.fileno(), self.workers[pid]):
+                self._end(pid)
+
+    def _end(self, pid: int) -> None:
+        if pid not in self.workers:
+            self._fail(f"{pid} is no worker of this launcher's", None)
+            return
+        signal.pidfd_send_signal(self.workers[pid], signal.SIGKILL)
+
+    def _fail(self, sentence: str, uid: object) -> None:
+        log("refused", reason=sentence)
+        self._reply({"failed": sentence, "uid": uid if type(uid) is int else None})
+
+    def _reply(self, message: dict[str, Any], *descriptors: int) -> bool:
+        try:
+            sent = self.line is not None and wire.send(self.line, message, descriptors)
+        except OSError:
+            sent = False
+        if not sent:
+            log("unanswered", message=message)  # the dispatcher does not read: it will ask again
+        return sent
+
+    # ---------------------------------------------------------------- in a worker's process
+
+    def _work(self, line: socket.socket, uid: int) -> int:
+        os.setsid()
+        _close_but(0, 1, 2, line.fileno())
+        null = os.open("/dev/null", os.O_RDWR)
+        os.dup2(null, 0)
+        os.dup2(null, 1)
+        os.close(null)
+        _reset_signals()
+        become(uid)
+        linux.set_undumpable()
+        os.chdir("/")
+        return self.work(line, self.root, self.config, uid)
 
 
-def bare(line: int) -> int:
-    """In the child: nothing of the launcher's but standard error and the line, which becomes descriptor 3.
+def _fork() -> int:
+    """Fork with every signal blocked: none may reach a child that still has its parent's handlers."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    pid = -1
+    try:
+        pid = os.fork()
+    finally:
+        if pid != 0:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    return pid
 
-    Close-on-exec does not help a process that never execs. The line is kept clear of 0 to 2, which jobs are given.
-    """
+
+def _run_in_child(call: Callable[..., int], *arguments: Any) -> NoReturn:
+    """Run it, and end this process whatever happens: a child must never run on as a second launcher."""
+    code = 70
+    try:
+        code = call(*arguments)
+    except BaseException as error:  # noqa: BLE001 - nothing may leave this frame
+        log("child-failed", pid=os.getpid(), error=repr(error))
+    finally:
+        os._exit(code)
+
+
+def _close_but(*kept: int) -> None:
+    """Close every other descriptor: close-on-exec does not help a process that never execs."""
+    edges = [-1, *sorted(kept), MOST_DESCRIPTORS]
+    for low, high in itertools.pairwise(edges):
+        if low + 1 < high:  # an empty range closes everything where it begins at 0 (CPython 3.11: its end is -1)
+            os.closerange(low + 1, high)
+
+
+def _reset_signals() -> None:
+    """Default dispositions (but those that Python needs ignored), an empty mask."""
     signal.set_wakeup_fd(-1)
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD):
+    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP, signal.SIGPIPE, signal.SIGXFSZ}:
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
-    os.setsid()
-    null = os.open(os.devnull, os.O_RDWR)
-    os.dup2(null, 0, inheritable=False)
-    os.dup2(null, 1, inheritable=False)
-    os.dup2(line, 3, inheritable=False)
-    os.set_inheritable(2, False)
-    os.closerange(4, os.sysconf("SC_OPEN_MAX"))
-    os.umask(0o022)
-    linux.set_undumpable()
-    return 3
-
-
-def become(uid: int) -> None:
-    """Be that user, verified, or do not go on. Rootless, the launcher already is."""
-    if os.getresuid() != (uid, uid, uid):
-        raise PermissionError(f"this process is not uid {uid}")
-
-
-def say(event: str, **facts: object) -> None:
-    """A log line: event=… key=value …"""
-    line = " ".join([f"event={event}", *(f"{key}={value}" for key, value in facts.items())])
-    try:
-        os.write(2, f"{line}\n".encode())
-    except OSError:
-        pass
-
-
-def main(argv: list[str]) -> int:
-    """`--spool S --config C [--no-inotify]`."""
-    options = dict(zip(argv[:4:2], argv[1:4:2], strict=True))
-    root, config = options["--spool"], options["--config"]
-    dispatcher = [sys.executable, "-I", "-m", "cronq.dispatcher", "--spool", root, "--config", config]
-    if "--no-inotify" in argv:
-        dispatcher += ["--inotify", "no"]
-    return Launcher(root, config, dispatcher).run()
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

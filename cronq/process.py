@@ -1,74 +1,173 @@
-"""Who a process is, and ending what a job left: by pid, start time and boot, never by pid alone.
+"""Which process is which, and ending the jobs whose worker died.
 
-Reads:   /proc. Trusts: the kernel. Fails: a process that is gone, or not ours to see, is not there.
+Does:    knows a process by pid, start time and boot id, so that a recycled pid is never taken for it. `Hunts` ends
+         whatever is left of a job: its process group and session, and whatever carries its id in the environment.
+Reads:   /proc.
+Trusts:  the kernel. A pid that names a group or session is not given to a new process while a member lives.
+Fails:   says so: a job is known dead only when nothing of it was found twice in a row.
 """
 
 from __future__ import annotations
 
 import os
 import signal
+import time
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from cronq.loop import Loop
+
+PATIENCE = 3.0  # seconds in which what was killed must be gone
+ROUND = 0.02
+_GONE = (b"Z", b"X", b"x")
+_boot: list[str] = []
 
 
 def boot_id() -> str:
-    """This boot's name."""
-    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
-        return file.read().strip()
+    """What distinguishes this run of the kernel from every other."""
+    if not _boot:
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+            _boot.append(file.read().strip())
+    return _boot[0]
+
+
+class Seen:
+    """A process as /proc showed it."""
+
+    __slots__ = ("carries", "group", "parent", "pid", "session", "start", "state")
+
+    def __init__(self, pid: int, stat: bytes) -> None:
+        fields = stat.rpartition(b")")[2].split()
+        self.pid = pid
+        self.state = fields[0]
+        self.parent = int(fields[1])
+        self.group = int(fields[2])
+        self.session = int(fields[3])
+        self.start = int(fields[19])  # field 22: clock ticks since boot
+        self.carries: bytes | None = None  # the job id in its environment
+
+
+def look(pid: int) -> Seen | None:
+    """The process that has this pid now; None if there is none."""
+    try:
+        descriptor = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return Seen(pid, os.read(descriptor, 4096))
+        finally:
+            os.close(descriptor)
+    except (FileNotFoundError, ProcessLookupError):
+        return None
 
 
 def start_time(pid: int) -> int | None:
-    """When the process started, in clock ticks since boot (proc(5), stat, field 22); None if it is gone."""
-    fields = _stat(pid)
-    return int(fields[19]) if fields else None
+    """When the process began, in clock ticks since boot; None if there is none."""
+    found = look(pid)
+    return None if found is None else found.start
 
 
-def _stat(pid: int) -> list[str] | None:
-    """The fields of /proc/PID/stat from the third (state) on; a zombie counts as gone."""
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            text = file.read().decode("ascii", "replace")
-    except OSError:
-        return None
-    return text.rpartition(")")[2].split()
+class Hunt:
+    """One job to end, and what is known of it."""
+
+    def __init__(self, message: dict[str, Any], now: float) -> None:
+        self.id: str = message["id"]
+        self.attempt: int = message["attempt"]
+        pid: int | None = message.get("pid")
+        self.pid = pid if pid is not None and pid > 1 else None
+        self.start: int = message.get("start") or 0
+        self.until = now + PATIENCE
+        self.found = False
+        self.quiet = 0  # rounds in a row in which nothing of it was found
+
+    def left(self, seen: dict[int, Seen]) -> list[Seen]:
+        """What lives of the job."""
+        own = self.id.encode()
+        leader = seen.get(self.pid) if self.pid is not None else None
+        ours = self.pid is not None and (leader is None or leader.start == self.start)  # else its pid is recycled
+        found = []
+        for process in seen.values():
+            member = ours and self.pid in (process.group, process.session)
+            member = member and process.start >= self.start and process.carries in (None, own)
+            if (member or process.carries == own) and process.state not in _GONE:
+                found.append(process)
+        return found
 
 
-def of_job(job_id: str, pid: object, start: object, boot: object) -> list[int]:
-    """The processes of a job whose worker died: its group and session, and whatever carries its id.
+class Hunts:
+    """Every job that is being ended. One look at /proc serves them all, however many a dead worker left."""
 
-    The group counts only if the same boot is on, and its leader, where it still lives, started when the job did.
-    """
-    mark = f"CRONQ_JOB_ID={job_id}".encode()
-    group = pid if isinstance(pid, int) and boot == boot_id() else None
-    if group is not None and isinstance(start, int):
-        there = start_time(group)
-        if there is not None and there != start:
-            group = None
-    found = []
+    def __init__(self, loop: Loop, spool: str, tell: Callable[[str, int, bool], None]) -> None:
+        self._loop = loop
+        self._spool = b"CRONQ_SPOOL=" + os.fsencode(spool)
+        self._tell = tell
+        self._hunts: dict[str, Hunt] = {}
+        self._due = False
+
+    def add(self, message: dict[str, Any]) -> None:
+        """End what is left of a job, and tell."""
+        hunt = Hunt(message, time.monotonic())
+        boot = message.get("boot")
+        if boot is not None and boot != boot_id():
+            self._tell(hunt.id, hunt.attempt, True)  # nothing outlives the kernel it ran on
+            return
+        self._hunts[hunt.id] = hunt
+        if not self._due:
+            self._due = True
+            self._loop.after(0.0, self._round)
+
+    def _round(self) -> None:
+        seen = snapshot(self._spool)
+        now = time.monotonic()
+        for hunt in list(self._hunts.values()):
+            left = hunt.left(seen)
+            hunt.found = hunt.found or bool(left)
+            hunt.quiet = 0 if left else hunt.quiet + 1
+            for process in left:
+                kill(process)
+            if hunt.quiet == 2 or now > hunt.until:
+                del self._hunts[hunt.id]
+                # With neither a pid nor a trace, the job may have ended, or never begun: nobody can know.
+                self._tell(hunt.id, hunt.attempt, not left and (hunt.pid is not None or hunt.found))
+        self._due = bool(self._hunts)
+        if self._due:
+            self._loop.after(ROUND, self._round)
+
+
+def snapshot(spool: bytes) -> dict[int, Seen]:
+    """Every process there is, but for this one, its parent and what else its parent made (launcher and workers)."""
+    own, parent = os.getpid(), os.getppid()
+    found: dict[int, Seen] = {}
     for name in os.listdir("/proc"):
-        if not name.isdigit() or int(name) == os.getpid():
-            continue
-        fields = _stat(int(name))
-        if fields is None or fields[0] in "ZX":
-            continue
-        member = group is not None and group in (int(fields[2]), int(fields[3]))
-        if member and isinstance(start, int) and int(fields[19]) < start:
-            member = False
-        if member or _carries(name, mark):
-            found.append(int(name))
+        if name.isdigit() and int(name) not in (own, parent, 1):
+            process = look(int(name))
+            if process is not None and (process.parent != parent or parent == 1):
+                process.carries = _job_of(process.pid, spool)
+                found[process.pid] = process
     return found
 
 
-def _carries(name: str, mark: bytes) -> bool:
+def _job_of(pid: int, spool: bytes) -> bytes | None:
     try:
-        with open(f"/proc/{name}/environ", "rb") as file:
-            return mark in file.read().split(b"\0")
+        with open(f"/proc/{pid}/environ", "rb") as file:
+            variables = file.read().split(b"\0")
     except OSError:
-        return False
+        return None  # another user's, or gone
+    ids = [variable[13:] for variable in variables if variable.startswith(b"CRONQ_JOB_ID=")]
+    return ids[0] if ids and spool in variables else None
 
 
-def kill(pids: list[int]) -> None:
-    """End these processes at once."""
-    for pid in pids:
-        try:
-            os.kill(pid, signal.SIGKILL)
-        except (ProcessLookupError, PermissionError):
-            continue
+def kill(process: Seen) -> None:
+    """SIGKILL for the process that was seen, and for no other that has its pid by now."""
+    try:
+        descriptor = os.pidfd_open(process.pid)
+    except OSError:
+        return
+    try:
+        if start_time(process.pid) == process.start:
+            signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+    except OSError:
+        pass  # gone, or not ours to kill: the next round shows which
+    finally:
+        os.close(descriptor)

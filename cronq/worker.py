@@ -1,7 +1,7 @@
 """The worker: runs jobs as one user. Forked by the launcher, never exec'd; everything it needs is imported before.
 
-Does:    takes jobs from the dispatcher, makes sure by itself that each may run, runs them side by side (`attempt`), ends
-         the jobs of workers that died (`process`).
+Does:    takes jobs from the dispatcher, makes sure by itself that each may run, runs them side by side (`attempt`),
+         ends the jobs of workers that died (`process`).
 Reads:   the job's bytes, once, from the descriptor that came with it; tasks from the config directory, by itself.
 Writes:  outcome and result files that the dispatcher opened.
 Trusts:  the kernel: device, owner and links of the job's descriptor. Of the dispatcher only ids, the hash of the bytes
@@ -20,8 +20,8 @@ import signal
 import tomllib  # noqa: F401 - the same: `task.load`
 from collections import deque
 
-from cronq import safeopen, wire
 from cronq import job as jobs
+from cronq import safeopen, wire
 from cronq import task as tasks
 from cronq.attempt import Attempt, Outcome
 from cronq.entry import digest, is_id
@@ -86,9 +86,7 @@ def main(
 class Worker:
     """One user's worker."""
 
-    def __init__(
-        self, line: socket.socket, spool: str, config: str, uid: int, step: Callable[[str], None]
-    ) -> None:
+    def __init__(self, line: socket.socket, spool: str, config: str, uid: int, step: Callable[[str], None]) -> None:
         self.line = line
         self.step = step
         self.loop = Loop()
@@ -99,6 +97,7 @@ class Worker:
         self.unsent: deque[dict[str, Any]] = deque()
         self.hunts = Hunts(self.loop, spool, self._reaped)
         self.gone = False
+        self.full = False  # the dispatcher does not read
 
     def run(self) -> None:
         """Serve until there is nothing left to wait for."""
@@ -110,7 +109,8 @@ class Worker:
     # ---------------------------------------------------------------- the dispatcher
 
     def _hear(self) -> None:
-        self._send()
+        if self.full:
+            self._send()
         for _ in range(MESSAGES_A_TURN):
             if self.gone:
                 return
@@ -133,12 +133,10 @@ class Worker:
         self.line.close()
 
     def _say(self, message: dict[str, Any]) -> None:
-        if self.gone:
-            return
-        if not self.unsent:
-            self.loop.expect(self.line.fileno(), select.EPOLLIN | select.EPOLLOUT)
-        self.unsent.append(message)
-        self._send()
+        if not self.gone:
+            self.unsent.append(message)
+            if len(self.unsent) == 1:
+                self._send()
 
     def _send(self) -> None:
         try:
@@ -147,6 +145,9 @@ class Worker:
         except OSError:
             self._part()
             return
+        if self.full != bool(self.unsent):
+            self.full = bool(self.unsent)
+            self.loop.expect(self.line.fileno(), select.EPOLLIN | (select.EPOLLOUT if self.full else 0))
 
     def _obey(self, message: dict[str, Any], descriptors: list[int]) -> None:
         verb = message.get("do")
@@ -218,7 +219,8 @@ class Worker:
 
 
 def _well_formed(message: dict[str, Any]) -> bool:
-    kinds = _KEYS.get(message.get("do"))  # type: ignore[arg-type]
-    if kinds is None or set(message) != {"do", *kinds}:
+    verb = message.get("do")
+    kinds = _KEYS.get(verb) if isinstance(verb, str) else None
+    if kinds is None:
         return False
-    return all(isinstance(message[key], kind) for key, kind in kinds.items()) and is_id(message["id"])
+    return all(isinstance(message.get(key), kind) for key, kind in kinds.items()) and is_id(message["id"])
