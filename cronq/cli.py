@@ -274,9 +274,9 @@ def _spool_to_serve() -> str:
 @app.command()
 def demo() -> int:
     """Show cronq at work, on a throw-away spool."""
-    import importlib
+    from cronq import demo as shown
 
-    return int(importlib.import_module("cronq.demo").main() or 0)
+    return shown.main()
 
 
 @app.command()

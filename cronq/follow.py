@@ -24,7 +24,6 @@ from cronq.tail import Tail
 POLL = 0.2
 _WINDOW = 256  # how many jobs of a batch are looked at each time: they end about in the order of its lines
 _WATCHED = 64
-TIMED_OUT = ("timeout", "ran longer than its timeout")
 
 
 def result(root: str, job_id: str) -> dict[str, Any] | None:
@@ -43,7 +42,7 @@ def result(root: str, job_id: str) -> dict[str, Any] | None:
 def refusal(root: str, job_id: str, since: float = 0.0) -> dict[str, Any] | None:
     """Why a job was refused, in the form of a result; None if it was not, or before the instant `since`."""
     owner, _, name = job_id.partition("-")
-    if "+" in name or not owner.isdigit():
+    if not owner.isdigit():
         return None
     found = spools.reason(root, int(owner), name)
     if found is None or not _is_recent(root, int(owner), name, since):
@@ -64,7 +63,9 @@ def _is_recent(root: str, owner: int, name: str, since: float) -> bool:
 
 def ended(root: str, job_id: str, since: float = 0.0) -> dict[str, Any] | None:
     """The result or the refusal of a job; None as long as it has neither."""
-    return result(root, actual(root, job_id, since)) or refusal(root, job_id, since)
+    known = actual(root, job_id, since)
+    found = result(root, known) or refusal(root, known, since)
+    return found if found or known == job_id else refusal(root, job_id, since)
 
 
 def actual(root: str, job_id: str, since: float = 0.0) -> str:
@@ -77,29 +78,32 @@ def actual(root: str, job_id: str, since: float = 0.0) -> str:
     owner, _, name = job_id.partition("-")
     if any(os.path.exists(os.path.join(root, "in", owner, name + ending)) for ending in spools.ENDINGS):
         return job_id
-    try:
-        known = os.listdir(os.path.join(root, "out", owner))
-    except OSError:
-        return job_id
+    known = [f"{owner}-{other.rpartition('.job')[0]}" for other in _names(spools.refusals(root, int(owner)))]
+    known += _names(os.path.join(root, "out", owner))
     times = {other: spools.time_of(other) or 0.0 for other in known if other[len(owner) + 15 :] == name}
     meant = sorted(other for other, when in times.items() if when >= since - 0.01)
     return (meant[0] if since else meant[-1]) if meant else job_id
+
+
+def _names(folder: str) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except OSError:
+        return []
 
 
 def exit_code(found: dict[str, Any]) -> int:
     """What waiting for a job of this result exits with: as the job did, as far as it can be said.
 
     0 done · the job's own exit code · 128 + signal · 124 ran too long · 125 never ran, or nobody knows how it ended ·
-    the refusal's code · a batch: 1 unless all of it is done.
+    the refusal's code · a batch that has ended: 1 unless all of it is done.
     """
     state, code, signal = found.get("state"), found.get("exit_code"), found.get("signal")
     if state == "done":
-        return 0
+        return int(code or 0)
     if state == "rejected":
         return int(found.get("code") or 65)
-    if found.get("jobs") is not None:
-        return 1
-    if str(found.get("reason") or "").startswith(TIMED_OUT):
+    if found.get("timeout"):
         return 124
     if isinstance(signal, int):
         return 128 + signal
@@ -185,7 +189,7 @@ def members(root: str, batch_id: str, count: int, since: float = 0.0) -> Iterato
             if whole and whole["state"] == "rejected":
                 pending = []  # all or nothing: none of them was taken
             looked, behind = (pending, []) if whole else (pending[:_WINDOW], pending[_WINDOW:])
-            found = {job_id: result(root, job_id) for job_id in looked}
+            found = {job_id: ended(root, job_id) if whole else result(root, job_id) for job_id in looked}
             yield from ((job_id, of_it) for job_id, of_it in found.items() if of_it is not None or whole)
             if whole:
                 yield batch_id, whole

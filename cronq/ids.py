@@ -90,5 +90,10 @@ def must_be_known(root: str, job_id: str) -> None:
     waiting = (os.path.join(root, "in", owner, name + ending) for ending in spools.ENDINGS)
     if os.path.isdir(spools.results(root, job_id)) or follow.refusal(root, job_id) or any(map(os.path.exists, waiting)):
         return
-    for _answer in client.ask(root, {"do": "show", "id": job_id}):
-        pass
+    try:
+        list(client.ask(root, {"do": "show", "id": job_id}))
+    except UnknownJob:
+        base, plus, _ = job_id.partition("+")
+        if not plus:
+            raise
+        must_be_known(root, base)  # a batch's later jobs are known by their batch alone

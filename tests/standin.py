@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
@@ -95,6 +96,7 @@ class Control:
     def __init__(self, root: Path, answers: dict[str, list[Any]]) -> None:
         self.asked: list[dict[str, Any]] = []
         self.answers = answers
+        self._root = root
         self._line = socket.socket(socket.AF_UNIX)
         here = os.open(root, os.O_PATH)
         self._line.bind(f"/proc/self/fd/{here}/control")
@@ -106,7 +108,7 @@ class Control:
     def _serve(self) -> None:
         while True:
             peer, _ = self._line.accept()
-            with peer, peer.makefile("rwb") as file:
+            with peer, contextlib.suppress(BrokenPipeError, ConnectionResetError), peer.makefile("rwb") as file:
                 text = file.readline()
                 if text == b"stop\n":
                     return
@@ -117,8 +119,12 @@ class Control:
                         file.write(answer if isinstance(answer, bytes) else json.dumps(answer).encode() + b"\n")
 
     def close(self) -> None:
-        with socket.socket(socket.AF_UNIX) as peer:
-            peer.connect(self._line.getsockname())
-            peer.sendall(b"stop\n")
+        """Stop serving; the socket's file stays, as after a dispatcher that was killed."""
+        if self._thread.is_alive():
+            here = os.open(self._root, os.O_PATH)
+            with socket.socket(socket.AF_UNIX) as peer:
+                peer.connect(f"/proc/self/fd/{here}/control")
+                peer.sendall(b"stop\n")
+            os.close(here)
         self._thread.join()
         self._line.close()

@@ -272,8 +272,8 @@ def cases() -> Iterator[tuple[dict[str, Any], int]]:
     yield {"state": "dead", "exit_code": 3}, 3
     yield {"state": "dead", "exit_code": 75, "reason": "exit code 75 (try again later)"}, 75
     yield {"state": "dead", "signal": 9, "reason": "killed by signal 9 (SIGKILL)"}, 137
-    yield {"state": "dead", "signal": 15, "reason": "timeout"}, 124
-    yield {"state": "dead", "exit_code": 0, "reason": "ran longer than its timeout (attempt 3 of 3)"}, 124
+    yield {"state": "dead", "signal": 15, "reason": "ran longer than its timeout", "timeout": True}, 124
+    yield {"state": "dead", "exit_code": 0, "reason": "ran longer than its timeout", "timeout": True}, 124
     yield {"state": "dead", "exit_code": None, "reason": "unknown: its worker died in mid-job"}, 125
     yield {"state": "dead", "exit_code": 0, "reason": "its output could not be kept"}, 125
     yield {"state": "cancelled", "exit_code": None, "signal": None, "reason": "cancelled"}, 125
@@ -284,8 +284,8 @@ def cases() -> Iterator[tuple[dict[str, Any], int]]:
     yield {"state": "skipped", "reason": "0-x is dead"}, 125
     yield {"state": "rejected", "code": 77}, 77
     yield {"state": "rejected"}, 65
-    yield {"state": "done", "jobs": 3}, 0
-    yield {"state": "dead", "jobs": 3}, 1
+    yield {"state": "done", "jobs": 3, "exit_code": 0}, 0
+    yield {"state": "done", "jobs": 3, "exit_code": 1, "reason": "1 jobs of the batch are not done"}, 1
 
 
 @pytest.mark.parametrize(("found", "code"), list(cases()))
