@@ -33,6 +33,11 @@ from cronq.errors import BadJob
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
 _NO_CONTROLS = r"[^\x00-\x1f\x7f-\x9f]"
 _NO_CONTROLS_BUT_LINES = r"[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]"
+_SHELL = rf"^{_NO_CONTROLS_BUT_LINES}*[^\s\x00-\x1f\x7f-\x9f]{_NO_CONTROLS_BUT_LINES}*$"
+_SIZES = [
+    {"type": "integer", "minimum": 0, "maximum": tasks.MAX_SIZE},
+    {"type": "string", "pattern": "^[0-9]{1,16}[KMGT]?$"},
+]
 _DURATION = r"^(?:(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:ms|s|m|h|d|w))+$"
 _INSTANT = (
     r"^[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])"
@@ -73,13 +78,7 @@ Text = Annotated[str, StringConstraints(pattern=f"^{_NO_CONTROLS_BUT_LINES}*$", 
 Line = Annotated[str, StringConstraints(pattern=f"^{_NO_CONTROLS}*$", max_length=1000)]
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,47}$")]
 Path = Annotated[str, StringConstraints(pattern=f"^/{_NO_CONTROLS}*$", max_length=4096)]
-Shell = Annotated[
-    str,
-    StringConstraints(
-        pattern=rf"^{_NO_CONTROLS_BUT_LINES}*[^\s\x00-\x1f\x7f-\x9f]{_NO_CONTROLS_BUT_LINES}*$",
-        max_length=jobs.MAX_JOB_BYTES,
-    ),
-]
+Shell = Annotated[str, StringConstraints(pattern=_SHELL, max_length=jobs.MAX_JOB_BYTES)]
 Command = Annotated[
     list[Text],
     Field(min_length=1),
@@ -116,18 +115,7 @@ Count = Annotated[int, Field(ge=1, le=100_000)]
 Factor = Annotated[float, Field(ge=1, le=100, allow_inf_nan=False)]
 Jitter = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
 Delivery = Literal["at-least-once", "at-most-once"]
-Size = Annotated[
-    int | str,
-    _read_by(tasks.READERS["output_max"]),
-    WithJsonSchema(
-        {
-            "anyOf": [
-                {"type": "integer", "minimum": 0, "maximum": tasks.MAX_SIZE},
-                {"type": "string", "pattern": "^[0-9]{1,16}[KMGT]?$"},
-            ]
-        }
-    ),
-]
+Size = Annotated[int | str, _read_by(tasks.READERS["output_max"]), WithJsonSchema({"anyOf": _SIZES})]
 
 
 def key(description: str, *examples: Any, needed: bool = False) -> Any:
@@ -186,7 +174,7 @@ class JobForm(Form):
     env: Env = key("Environment variables to add.", {"LANG": "C.UTF-8"})
     cwd: Path = key("The directory to run in, an absolute path.", "/srv/photos")
     queue: Name = key("The queue to stand in. Default: the task's; without one, default.", "mail")
-    priority: Priority = key("low (-10), normal (0), high (10), or -20 to 20; higher runs first.", "high", 5)
+    priority: Priority = key("Higher runs first: low (-10), normal (0), high (10), or -20 to 20.", "high", 5)
     delay: Duration = key("How long to wait before the job may run.", "10m", 90)
     at: Instant = key("When the job may run; local time where it has no offset.", "2026-12-24T18:00:00+01:00")
     expires: Instant = key("A job that has not started by then never runs.", "2026-12-24T20:00:00+01:00")

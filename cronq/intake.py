@@ -65,16 +65,17 @@ def complaints(form: str, fields: dict[str, Any], readers: dict[str, Callable[[s
     for each in errors:
         where = [str(part) for part in each["loc"]]
         if len(where) == 1 and each["type"] == "extra_forbidden":
-            unknown.append(unknown_key(where[0], model.model_fields))
+            unknown.append(where[0])
         elif where and where[0] not in wrong:
             wrong[where[0]] = _wrong_value(where, each, fields, readers)
     places = {name: place for place, name in enumerate(fields)}
     ordered = sorted(wrong, key=lambda name: places.get(name, -1))
-    found = [*unknown, *(wrong[name] for name in ordered)]
+    found = [unknown_key(name, model.model_fields) for name in unknown[:MOST_SENTENCES]]
+    found += [wrong[name] for name in ordered]
     if not unknown:  # what a misspelt key was meant to be may be what is missing
         found += model.clashes(fields)
-    if len(found) > MOST_SENTENCES:
-        found[MOST_SENTENCES:] = [f"and {len(found) - MOST_SENTENCES} more"]
+    if len(unknown) > MOST_SENTENCES:
+        found.append(f"and {len(unknown) - MOST_SENTENCES} more unknown keys")
     return found
 
 
@@ -106,7 +107,7 @@ def suggestion(name: str, known: Iterable[str]) -> str | None:
 
     if len(name) > LONGEST_KEY:
         return None
-    near = difflib.get_close_matches(name.lower().replace("-", "_"), known, n=1, cutoff=0.7)
+    near = difflib.get_close_matches(name.lower().replace("-", "_"), known, n=1, cutoff=0.65)
     return near[0] if near else None
 
 

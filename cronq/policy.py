@@ -127,7 +127,7 @@ def describe(outcome: dict[str, Any]) -> str:
     reason, code, number = outcome.get("reason"), _whole(outcome.get("exit_code")), _whole(outcome.get("signal"))
     if reason == "timeout":
         return "ran longer than its timeout"
-    if isinstance(reason, str) and reason.isprintable() and len(reason) <= 500:
+    if isinstance(reason, str) and reason.isprintable() and 0 < len(reason) <= 500:
         return reason
     if reason is not None:
         return f"ended for a reason of no known form: {jobs.show(reason)}"

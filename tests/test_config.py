@@ -1,0 +1,181 @@
+"""The configuration: several files, one result, and every fault told at once."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from cronq import config
+from cronq import job as jobs
+from cronq.config import Config, Queue, Schedule, load
+from cronq.errors import BadConfig
+
+A = '[tasks.a]\ncommand = ["a"]\n'
+
+
+class Folder:
+    """A config directory under construction."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        (path / "tasks.d").mkdir()
+
+    def main(self, text: str) -> Folder:
+        (self.path / "cronq.toml").write_text(text)
+        return self
+
+    def more(self, name: str, text: str) -> Folder:
+        (self.path / "tasks.d" / name).write_text(text)
+        return self
+
+    def load(self) -> Config:
+        return load(str(self.path))
+
+    def faults(self) -> list[str]:
+        """What is wrong, without the directory in front."""
+        with pytest.raises(BadConfig) as caught:
+            self.load()
+        assert caught.value.exit_code == 78
+        sentences = [caught.value.sentence, *caught.value.more]
+        assert all(sentence.startswith(f"{self.path}/") for sentence in sentences)
+        return [sentence.removeprefix(f"{self.path}/") for sentence in sentences]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Folder:
+    return Folder(tmp_path)
+
+
+def test_a_directory_that_is_not_there_is_an_empty_configuration(tmp_path: Path) -> None:
+    assert load(str(tmp_path / "none")) == Config()
+
+
+def test_an_empty_directory_is_an_empty_configuration(tmp_path: Path) -> None:
+    assert load(str(tmp_path)) == Config()
+
+
+def test_all_tables_are_read_from_all_files(folder: Folder) -> None:
+    found = (
+        folder.main(A + "[queues.p]\nslots = 1\n[schedules.a]\nevery = 5\n[limits]\nmax_jobs = 3\n")
+        .more("b.toml", '[tasks.b]\nshell = "b"\nlimit = 2\n[queues.q]\n[schedules.s]\nevery = "1h"\ntask = "a"\n')
+        .load()
+    )
+    assert sorted(found.tasks) == ["a", "b"]
+    assert found.queues == {"p": Queue("p", 1), "q": Queue("q", None)}
+    assert found.schedules == {"a": Schedule("a", 5.0, "a"), "s": Schedule("s", 3600.0, "a")}
+    assert found.max_jobs == 3
+    assert found.slots == {"p": 1}
+    assert found.limits == {"b": 2}
+
+
+def test_a_schedule_says_the_job_that_it_makes(folder: Folder) -> None:
+    text = '[schedules.s]\nevery = "2s"\ntask = "a"\nargs = ["x"]\npriority = "low"\nqueue = "q"\nenabled = false\n'
+    schedule = folder.main(A + text).load().schedules["s"]
+    assert schedule == Schedule("s", 2.0, "a", ["x"], -10, "q", enabled=False)
+    job = jobs.decode(jobs.encode(schedule.fields()))
+    assert (job.task, job.args, job.priority, job.queue) == ("a", ["x"], -10, "q")
+
+
+def test_a_schedule_that_says_nothing_of_its_job_leaves_it_to_the_task() -> None:
+    assert Schedule("s", 2.0, "a").fields() == {"task": "a"}
+
+
+def test_without_a_limit_four_jobs_run_for_each_cpu_and_at_least_eight(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = []
+    for cpus in (1, 2, 16):
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _pid, cpus=cpus: set(range(cpus)))
+        found.append(config.default_max_jobs())
+    assert found == [8, 8, 64]
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("[task.a]", "cronq.toml: unknown table 'task'; did you mean 'tasks'?"),
+        ("x = 1", "cronq.toml: unknown table 'x'; known are tasks, queues, schedules, limits"),
+        ("tasks = 1", "cronq.toml: tasks must be tables, like [tasks.NAME]"),
+        ("[[tasks]]", "cronq.toml: tasks must be tables, like [tasks.NAME]"),
+        ("[queues]\nmail = 3", "cronq.toml: [queues.mail] must be a table, not 3"),
+        ("[queues.'a b']", "cronq.toml: [queues.'a b'] a name has letters, digits, '.', '_', '-', at most 48"),
+        ("[queues.mail]\nslot = 1", "cronq.toml: [queues.mail] unknown key 'slot'; did you mean 'slots'?"),
+        ("[queues.mail]\nslots = 0", "cronq.toml: [queues.mail] slots must be a whole number from 1 to 100000, not 0"),
+        ("limits = 3", "cronq.toml: limits must be a table, like [limits]"),
+        ("[limits]\nmax_job = 3", "cronq.toml: [limits] unknown key 'max_job'; did you mean 'max_jobs'?"),
+        ("[limits]\nmax_jobs = -1", "cronq.toml: [limits] max_jobs must be a whole number from 1 to 100000, not -1"),
+        ("[tasks.x]\ncomand = []", "cronq.toml: [tasks.x] unknown key 'comand'; did you mean 'command'?"),
+        ("[tasks.x]", "cronq.toml: [tasks.x] a task has either a command or a shell line; write one of the two keys"),
+        ("[schedules.a]", "cronq.toml: [schedules.a] every is missing; write it"),
+        ("[schedules.a]\nevery = '0.9s'", "cronq.toml: [schedules.a] every must be at least 1s, not '0.9s'"),
+        (
+            "[schedules.a]\nevery = '2'",
+            "cronq.toml: [schedules.a] every must be a duration like 90s, 10m, 1h30m or 2d (50 years at most), not '2'",
+        ),
+        (
+            "[schedules.a]\nevery = '2s'\nenable = true",
+            "cronq.toml: [schedules.a] unknown key 'enable'; did you mean 'enabled'?",
+        ),
+        (
+            '[schedules.a]\ncron = "*/5 * * * *"',
+            'cronq.toml: [schedules.a] cron schedules are not there yet; write every = "10m" instead of cron',
+        ),
+        (
+            "[schedules.s]\nevery = '2s'\ntask = 'aa'",
+            "cronq.toml: [schedules.s] unknown task 'aa'; did you mean 'a'?",
+        ),
+        ("[schedules.zz]\nevery = '2s'", "cronq.toml: [schedules.zz] unknown task 'zz'; known are a"),
+    ],
+)
+def test_a_fault_is_told_with_file_table_key_and_the_way_to_mend_it(folder: Folder, text: str, fault: str) -> None:
+    assert folder.main(text).more("a.toml", A).faults() == [fault]
+
+
+def test_all_faults_of_all_files_are_told_together(folder: Folder) -> None:
+    folder.main("[limits]\nmax_jobs = 0\n[queues.q]\nslots = 0\nslot = 1\n")
+    folder.more("a.toml", A + "timeout = 0\nretries = -1\n").more("b.toml", "[[[").more("c.toml", "[limits]\n")
+    faults = folder.faults()
+    assert [fault.partition(":")[0] for fault in faults] == [
+        *["cronq.toml"] * 3,
+        *["tasks.d/a.toml"] * 2,
+        "tasks.d/b.toml",
+        "tasks.d/c.toml",
+    ]
+    assert "unknown key 'slot'" in faults[1]
+    assert "not TOML" in faults[5]
+
+
+def test_limits_stand_in_the_main_file_only(folder: Folder) -> None:
+    folder.more("a.toml", "[limits]\nmax_jobs = 3\n")
+    assert folder.faults() == ["tasks.d/a.toml: [limits] stands in cronq.toml only; move it there"]
+
+
+@pytest.mark.parametrize("table", ["tasks.a]\ncommand = ['b']", "queues.a]", "schedules.a]\nevery = 9"])
+def test_a_name_that_stands_in_two_files_is_told_with_both(folder: Folder, table: str) -> None:
+    folder.main(A if "tasks" not in table else "").more("x.toml", f"[{table}\n").more("y.toml", f"[{table}\n")
+    title = table.partition("]")[0]
+    assert folder.faults() == [
+        f"tasks.d/y.toml: [{title}] stands in {folder.path}/tasks.d/x.toml too; keep one of them"
+    ]
+
+
+def test_a_schedule_of_a_task_that_is_there_but_wrong_is_not_told_besides(folder: Folder) -> None:
+    faults = folder.main("[schedules.a]\nevery = 5\n[tasks.a]\ncommand = []\n").faults()
+    assert faults == ["cronq.toml: [tasks.a] command is empty; its first element is the program"]
+
+
+def test_a_schedule_of_a_task_in_a_file_that_cannot_be_read_is_not_told_besides(folder: Folder) -> None:
+    faults = folder.main("[schedules.a]\nevery = 5\n").more("a.toml", "[").faults()
+    assert len(faults) == 1
+    assert faults[0].startswith("tasks.d/a.toml: not TOML")
+
+
+def test_a_folder_of_tasks_that_is_no_folder_is_told(tmp_path: Path) -> None:
+    (tmp_path / "tasks.d").write_text("")
+    with pytest.raises(BadConfig, match=r"tasks.d: cannot be read: Not a directory"):
+        load(str(tmp_path))
+
+
+def test_a_configuration_cannot_be_changed_in_place() -> None:
+    with pytest.raises(AttributeError):
+        Config().max_jobs = 3  # type: ignore[misc]

@@ -1,0 +1,482 @@
+"""Refusals in sentences, and the models and JSON Schemas that must say what the decoders say."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from cronq import config, forms, intake
+from cronq import job as jobs
+from cronq import task as tasks
+from cronq.errors import BadConfig, BadJob
+from cronq.intake import Refusal, judge
+from cronq.job import Job
+
+DOCS = Path(__file__).parent.parent / "docs"
+
+
+def refused(data: object) -> Refusal:
+    verdict = judge(data if isinstance(data, bytes) else json.dumps(data).encode())
+    assert isinstance(verdict, Refusal)
+    return verdict
+
+
+def test_a_good_job_is_judged_without_importing_pydantic() -> None:
+    code = (
+        "from cronq import config, intake, policy, lanes;"
+        "assert intake.judge(b'{\"task\": \"a\"}').task == 'a';"
+        "config.load('/nonexistent');"
+        "print('pydantic' in sys.modules);"
+        "assert not isinstance(intake.judge(b'{\"x\": 1}'), intake.jobs.Job);"
+        "print('pydantic' in sys.modules)"
+    )
+    command = [sys.executable, "-I", "-S", "-c", f"import sys; sys.path[:0] = {sys.path!r}; {code}"]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.split() == ["False", "True"]
+
+
+def test_a_misspelt_key_is_answered_with_the_one_that_was_meant() -> None:
+    refusal = refused({"task": "a", "prioriy": "high"})
+    assert refusal == Refusal("unknown key 'prioriy'; did you mean 'priority'?", 65, [])
+
+
+@pytest.mark.parametrize(
+    ("key", "meant"), [("Task", "task"), ("time-out", "timeout"), ("retry", "retries"), ("arg", "args")]
+)
+def test_a_key_is_guessed_whatever_its_case_and_dashes(key: str, meant: str) -> None:
+    assert f"did you mean {meant!r}?" in refused({"task": "a", key: 1}).sentence
+
+
+def test_a_key_like_no_other_is_answered_with_those_there_are() -> None:
+    sentence = refused({"task": "a", "zzz": 1}).sentence
+    assert sentence == f"unknown key 'zzz'; known are {', '.join(jobs.KEYS)}"
+
+
+def test_everything_that_is_wrong_is_told_in_one_go() -> None:
+    refusal = refused(
+        {"timeout": "soon", "colour": 1, "args": ["a", 3], "retries": -1, "command": ["true"], "backoff": {"bse": 1}}
+    )
+    assert refusal.sentence.startswith("unknown key 'colour'")
+    assert refusal.more == [
+        "timeout must be a duration like 90s, 10m, 1h30m or 2d (50 years at most), not 'soon'",
+        "args[1] must be text, not 3",
+        "retries must be a whole number from 0 to 1000, not -1",
+        "backoff: unknown key 'bse'; did you mean 'base'?",
+    ]
+
+
+def test_keys_that_clash_are_told_last() -> None:
+    refusal = refused({"task": "a", "command": [], "delay": 1, "at": "2030-01-01", "delivery": "at-most-once"})
+    assert [refusal.sentence, *refusal.more] == [
+        "command is empty; its first element is the program",
+        "a job has either a task or a command; write one of the two keys",
+        "delivery is a free command's key; a task says its own",
+        "delay and at exclude each other; keep one of them",
+    ]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"[]", b"{", b"\xff", b'{"task": "a", "task": "b"}', b" " * 70000, b'{"task": "a"}' + b" " * 70000, b"{}"],
+)
+def test_what_is_no_job_at_all_has_the_decoders_sentence(data: bytes) -> None:
+    with pytest.raises(BadJob) as caught:
+        jobs.decode(data)
+    assert refused(data) == Refusal(caught.value.sentence)
+
+
+def test_thousands_of_wrong_keys_are_told_as_a_few() -> None:
+    refusal = refused({f"key{number}": 1 for number in range(4000)})
+    assert len(refusal.more) == intake.MOST_SENTENCES
+    assert refusal.more[-1] == "and 3980 more unknown keys"
+
+
+def test_a_huge_key_is_shown_short_and_compared_with_nothing() -> None:
+    refusal = refused({"priority" * 7000: 1})
+    assert len(refusal.sentence) < 300
+    assert "did you mean" not in refusal.sentence
+
+
+@given(
+    st.binary(max_size=40)
+    | st.dictionaries(st.text(max_size=9), st.text(max_size=5)).map(lambda d: json.dumps(d).encode())
+)
+def test_whatever_the_bytes_there_is_a_job_or_a_refusal_in_printable_words(data: bytes) -> None:
+    verdict = judge(data)
+    if isinstance(verdict, Refusal):
+        assert all(sentence.isprintable() and sentence for sentence in [verdict.sentence, *verdict.more])
+
+
+# Values near the grammar: those a key takes, those it does not, and those of which a JSON Schema cannot tell it.
+
+TEXTS = (["", "a", "tab\tline\r\n", "ü€😀"], [None, 1, True, [], {}, "\0", "\x1b[0m", "\x7f", "a\x85"], ["\ud800"])
+LINES = (["", "a b", "ü"], [None, 1, "two\nlines", "\t", "x" * 1001], ["\udfff"])
+NAMES = (["a", "0", "a.b-c_d", "a" * 48], [None, 1, "", "-a", ".a", "a b", "ä", "a" * 49, "a/b"], ["a\n"])
+LISTS = ([[], ["a", ""], ["\n"]], [None, "a", {}, [1], ["a", None], ["\0"]], [["\ud800"]])
+COMMANDS = ([["a"], ["a", "", "\n"]], [None, [], [""], "a", [1], ["a", 1], ["\0"]], [])
+ENVS = (
+    [{}, {"A": "b", "_": ""}],
+    [None, [], {"": ""}, {"1": ""}, {"A-": ""}, {"Ä": ""}, {"A": 1}, {"A": "\0"}],
+    [{"A\n": ""}],
+)
+PATHS = (["/", "/a b/ü"], [None, 1, "", "a", "~", "/a\nb", "/" + "a" * 4096], ["/\ud800"])
+PRIORITIES = (["low", "normal", "high", -20, 0, 20], [None, "", "LOW", "5", -21, 21, 1.5, True, False, []], [1.0])
+DURATIONS = (
+    [0, 1, 1.5, "0s", "10m", "1h30m", "1.5s", ".5s", "1.s", "5ms", "1w2d"],
+    [
+        None,
+        True,
+        False,
+        -1,
+        1e12,
+        "",
+        "10",
+        "m",
+        "1 m",
+        "1M",
+        "-1s",
+        "1.2.3s",
+        ".s",
+        "1y",
+        "1s5",
+        [],
+        [1],
+        {},
+        "1s" * 33,
+    ],
+    ["99999d", float("nan"), float("inf")],
+)
+NOTHINGS = ([], [0, "0s", "0.0h0m"], [1e-400])
+INSTANTS = (
+    ["2026-12-24", "2026-12-24T18:00", "2026-12-24 18:00:01z", "2026-12-24t18:00:00.5+01:00", "2026-12-24T18:00-23:59"],
+    [
+        None,
+        1782000000,
+        True,
+        "",
+        "today",
+        "2026-13-01",
+        "2026-12-32",
+        "2026-12-24T24:00",
+        "2026-12-24X18:00",
+        "20261224",
+        "2026-12-24T18:00:00,5",
+        "2026-12-24T18:00+0100",
+        "2026-12-24T18:00+24:00",
+        "2026-12-24T18:00:00.",
+        "2026-W52-4",
+    ],
+    ["2026-02-30", "1960-01-01", "2113-01-01", "2026-12-24\n"],
+)
+RETRIES = ([0, 1, 1000], [None, -1, 1001, "3", True, 1.5, []], [3.0])
+COUNTS = ([1, 100_000], [None, 0, -1, 100_001, "3", True, 1.5, []], [3.0])
+FACTORS = ([1, 1.5, 100], [None, 0.9, 101, "2", True, []], [float("nan"), float("inf")])
+JITTERS = ([0, 0.2, 100], [None, -0.1, 101, "2", False], [float("nan")])
+BACKOFFS = (
+    [{}, {"base": 1, "factor": 2, "max": "1h", "jitter": 0}, {"base": "15s"}],
+    [None, 15, "15s", [], {"bse": 1}]
+    + [
+        {key: value}
+        for key, values in (("base", DURATIONS), ("factor", FACTORS), ("jitter", JITTERS))
+        for value in values[1]
+    ],
+    [{"factor": float("nan")}],
+)
+DELIVERIES = (["at-least-once", "at-most-once"], [None, "", "once", 1, True, []], [])
+CRASHES = (["retry", "dead", "hold"], [None, "", "restart", 1, []], [])
+SHELLS = (["a", "echo $1\n"], [None, 1, "", " \n\t", "a\0b", "\x85"], ["\ud800"])
+SIZES = (
+    [0, 500, "0", "64M", "1T"],
+    [None, -1, True, 1.5, "", "K", "64m", "1.5M", "-1", "1 K", 2**61, []],
+    ["9" * 16 + "T"],
+)
+SWITCHES = ([True, False], [None, 0, 1, "yes", []], [])
+TIMEOUTS = ([value for value in DURATIONS[0] if value not in (0, "0s")], DURATIONS[1] + NOTHINGS[1], DURATIONS[2])
+PERIODS = (["1s", "1000ms", 1, "1h"], [None, 0.5, 0, "0s", *DURATIONS[1]], ["0.5s", "999ms", "99999d"])
+
+JOB = {
+    "task": NAMES, "command": COMMANDS, "args": LISTS, "stdin": TEXTS, "env": ENVS, "cwd": PATHS, "queue": NAMES,
+    "priority": PRIORITIES, "delay": DURATIONS, "at": INSTANTS, "expires": INSTANTS, "timeout": TIMEOUTS,
+    "retries": RETRIES, "backoff": BACKOFFS, "delivery": DELIVERIES, "note": LINES,
+}  # fmt: skip
+TASK = {
+    "description": TEXTS, "command": COMMANDS, "shell": SHELLS, "queue": NAMES, "priority": PRIORITIES,
+    "timeout": TIMEOUTS, "grace": DURATIONS, "retries": RETRIES, "backoff": BACKOFFS, "delivery": DELIVERIES,
+    "on_crash": CRASHES, "max_crashes": COUNTS, "limit": COUNTS, "env": ENVS, "cwd": PATHS, "output_max": SIZES,
+    "leave_children": SWITCHES,
+}  # fmt: skip
+QUEUE = {"slots": COUNTS}
+SCHEDULE = {
+    "every": PERIODS, "task": NAMES, "args": LISTS, "priority": PRIORITIES, "queue": NAMES, "enabled": SWITCHES,
+}  # fmt: skip
+LIMITS = {"max_jobs": COUNTS}
+Grammar = dict[str, tuple[list[Any], list[Any], list[Any]]]
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=6),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=4,
+)
+
+
+def near(grammar: Grammar, *, beyond: bool) -> st.SearchStrategy[dict[str, Any]]:
+    """Objects of these keys, mostly good; with `beyond`, also what a schema cannot tell, and arbitrary values."""
+
+    def value(key: str) -> st.SearchStrategy[tuple[str, Any]]:
+        good, bad, untold = grammar[key]
+        kinds = [st.sampled_from(good)] * 6 + [st.sampled_from(bad)]
+        if beyond:
+            kinds += [st.sampled_from(untold)] * bool(untold) + [json_values]
+        return st.tuples(st.just(key), st.one_of(kinds))
+
+    unknown = st.tuples(st.sampled_from(["tsak", "Task", "", "x"]), json_values)
+    one = st.one_of([value(key) for key in grammar] * 3 + ([unknown] if beyond else []))
+    return st.lists(one, max_size=5).map(dict)
+
+
+def model_takes(form: str, fields: dict[str, Any]) -> bool:
+    try:
+        forms.FORMS[form].model_validate(fields)
+    except ValidationError:
+        return False
+    return True
+
+
+def job_takes(fields: dict[str, Any]) -> bool:
+    try:
+        jobs.from_fields(fields)
+    except BadJob:
+        return False
+    return True
+
+
+def task_takes(fields: dict[str, Any]) -> bool:
+    try:
+        tasks.decode("t", fields, "x")
+    except BadConfig:
+        return False
+    return True
+
+
+def table_takes(tables: dict[str, Any]) -> bool:
+    reading = config._Reading()
+    reading.file("x", tables, main=True)
+    return not reading.errors
+
+
+DECODERS = {
+    "job": (JOB, job_takes),
+    "task": (TASK, task_takes),
+    "queue": (QUEUE, lambda fields: table_takes({"queues": {"t": fields}})),
+    "schedule": (SCHEDULE, lambda fields: table_takes({"schedules": {"t": fields}})),
+    "limits": (LIMITS, lambda fields: table_takes({"limits": fields})),
+}
+
+
+@pytest.mark.parametrize("form", DECODERS)
+def test_every_key_has_values_to_try(form: str) -> None:
+    grammar, _ = DECODERS[form]
+    assert set(grammar) == set(forms.FORMS[form].model_fields)
+
+
+def base(form: str, key: str) -> dict[str, Any]:
+    """What must stand beside a key for the whole to be good."""
+    if form == "job" and key not in ("task", "command"):
+        return {"task": "a"} if key == "args" else {"command": ["a"]}
+    if form == "task" and key not in ("command", "shell"):
+        return {"command": ["a"]}
+    return {"every": "1s"} if form == "schedule" and key != "every" else {}
+
+
+@pytest.mark.parametrize(("form", "key"), [(form, key) for form, (grammar, _) in DECODERS.items() for key in grammar])
+def test_decoder_model_and_schema_agree_on_each_value_of_each_key(form: str, key: str) -> None:
+    grammar, takes = DECODERS[form]
+    good, bad, untold = grammar[key]
+    schema_takes = validator(form)
+    for value, expected in [(value, True) for value in good] + [(value, False) for value in [*bad, *untold]]:
+        fields = base(form, key) | {key: value}
+        assert (takes(fields), model_takes(form, fields)) == (expected, expected), value
+        if not any(value is each for each in untold):
+            assert schema_takes(fields) == expected, value
+
+
+@given(near(JOB, beyond=True))
+@example({"task": "a", "command": ["a"]})
+@example({})
+def test_model_and_decoder_have_the_same_verdict_on_jobs(fields: dict[str, Any]) -> None:
+    assert model_takes("job", fields) == job_takes(fields)
+
+
+@given(near(TASK, beyond=True))
+@example({"command": ["a"], "delivery": "at-most-once", "on_crash": "retry"})
+def test_model_and_decoder_have_the_same_verdict_on_tasks(fields: dict[str, Any]) -> None:
+    assert model_takes("task", fields) == task_takes(fields)
+
+
+@given(near(SCHEDULE, beyond=True), near(QUEUE, beyond=True), near(LIMITS, beyond=True))
+def test_model_and_decoder_have_the_same_verdict_on_the_other_tables(
+    schedule: dict[str, Any], queue: dict[str, Any], limits: dict[str, Any]
+) -> None:
+    tables = {"schedules": {"s": schedule}, "queues": {"q": queue}, "limits": limits}
+    assert model_takes("config", tables) == table_takes(tables)
+
+
+@given(near(JOB, beyond=False))
+@example({"task": "a", "args": ["b"], "command": ["c"]})
+@example({"task": "a", "delivery": "at-most-once"})
+@example({"task": "a", "delay": 1, "at": "2026-12-24"})
+@example({"command": ["a"], "args": []})
+def test_schema_and_decoder_have_the_same_verdict_on_jobs(fields: dict[str, Any]) -> None:
+    assert validator("job")(fields) == job_takes(fields)
+
+
+@given(near(TASK, beyond=False))
+@example({"command": ["a"], "delivery": "at-most-once", "on_crash": "retry"})
+@example({"command": ["a"], "shell": "a"})
+def test_schema_and_decoder_have_the_same_verdict_on_tasks(fields: dict[str, Any]) -> None:
+    assert validator("task")(fields) == task_takes(fields)
+
+
+@pytest.mark.parametrize(
+    "tables",
+    [
+        {},
+        {"tasks": {"a": {"command": ["b"]}}, "queues": {"q": {"slots": 1}}, "limits": {"max_jobs": 1}},
+        {"tasks": {"a b": {"command": ["b"]}}},
+        {"tasks": {"a": {"command": []}}},
+        {"tasks": {"a": []}},
+        {"queues": {"-": {}}},
+        {"queues": 3},
+        {"schedules": {"a": {}}},
+        {"schedules": {"a": {"every": "1s", "cron": "* * * * *"}}},
+        {"limits": []},
+        {"results": {}},
+    ],
+)
+def test_schema_model_and_decoder_agree_on_whole_configurations(tables: dict[str, Any]) -> None:
+    assert validator("config")(tables) == model_takes("config", tables) == table_takes(tables)
+
+
+_validators: dict[str, Any] = {}
+
+
+def validator(form: str) -> Any:
+    """Whether the JSON Schema of this form takes a value, by somebody else's validator."""
+    jsonschema = pytest.importorskip("jsonschema")
+    if form not in _validators:
+        made = forms.schema(form)
+        jsonschema.Draft202012Validator.check_schema(made)
+        _validators[form] = jsonschema.Draft202012Validator(made).is_valid
+    return _validators[form]
+
+
+def every_schema(part: Any) -> list[dict[str, Any]]:
+    if isinstance(part, list):
+        return [found for item in part for found in every_schema(item)]
+    if isinstance(part, dict):
+        return [part, *(found for item in part.values() for found in every_schema(item))]
+    return []
+
+
+@pytest.mark.parametrize("name", intake.SCHEMAS)
+def test_a_schema_describes_every_key_with_examples_and_offers_no_null(name: str) -> None:
+    made = intake.schema(name)
+    assert made["$schema"] == "https://json-schema.org/draft/2020-12/schema"
+    assert made["title"].startswith("cronq ")
+    for part in every_schema(made):
+        assert part.get("type") != "null"
+        assert "default" not in part
+        for key in part.get("properties", {}).values():
+            if "const" not in key:
+                assert key["description"][0].isupper()
+                assert key["examples"]
+    assert json.loads(json.dumps(made)) == made
+
+
+@pytest.mark.parametrize(
+    ("form", "key", "field"),
+    [(form, key, field) for form, model in forms.FORMS.items() for key, field in model.model_fields.items()],
+)
+def test_every_example_in_a_schema_is_one(form: str, key: str, field: Any) -> None:
+    for value in field.examples:
+        assert model_takes(form, base(form, key) | {key: value})
+
+
+def rows_of(page: str) -> list[list[str]]:
+    """The cells of each row of a page's tables whose first cell is a key."""
+    rows = [line.split(" | ") for line in page.splitlines() if re.match(r"\| `[a-z_]+` \| ", line)]
+    return [[cell.strip("| ") for cell in row] for row in rows]
+
+
+def keys_below(page: str) -> dict[str, list[str]]:
+    """The keys of a page's tables, by the heading above."""
+    sections = [section.partition("\n") for section in (DOCS / page).read_text().split("\n## ")]
+    return {heading: [row[0].strip("`") for row in rows_of(section)] for heading, _, section in sections}
+
+
+def test_the_reference_of_the_job_file_has_every_key_once() -> None:
+    found = keys_below("job-file.md")
+    assert found["Keys"] == list(jobs.KEYS)
+    assert found["Keys of backoff"] == list(jobs.BACKOFF_KEYS)
+
+
+def test_the_reference_of_the_configuration_has_every_key_once() -> None:
+    found = keys_below("config.md")
+    assert found["Tasks: [tasks.NAME]"] == list(tasks.KEYS)
+    assert found["Queues: [queues.NAME]"] == list(config.QUEUE_READERS)
+    assert found["Schedules: [schedules.NAME]"] == list(config.SCHEDULE_READERS)
+    assert found["Limits: [limits]"] == list(config.LIMIT_READERS)
+
+
+@pytest.mark.parametrize("page", ["job-file.md", "config.md"])
+def test_every_row_of_a_reference_says_meaning_form_default_and_example(page: str) -> None:
+    rows = rows_of((DOCS / page).read_text())
+    assert rows
+    for row in rows:
+        assert len(row) == 5, row
+        assert all(row), row
+
+
+def test_every_job_that_the_reference_shows_is_one() -> None:
+    blocks = re.findall(r"```json\n(.*?)```", (DOCS / "job-file.md").read_text(), re.DOTALL)
+    assert len(blocks) >= 2
+    for block in blocks:
+        assert isinstance(judge(block.encode()), Job), block
+
+
+def test_every_configuration_that_the_reference_shows_is_one(tmp_path: Path) -> None:
+    blocks = re.findall(r"```toml\n(.*?)```", (DOCS / "config.md").read_text(), re.DOTALL)
+    assert len(blocks) >= 2
+    for number, block in enumerate(blocks):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        (folder / "cronq.toml").write_text(block)
+        config.load(str(folder))
+
+
+@pytest.mark.parametrize(
+    ("page", "heading", "form"),
+    [
+        ("job-file.md", "Keys", "job"),
+        ("config.md", "Tasks: [tasks.NAME]", "task"),
+        ("config.md", "Queues: [queues.NAME]", "queue"),
+        ("config.md", "Schedules: [schedules.NAME]", "schedule"),
+        ("config.md", "Limits: [limits]", "limits"),
+    ],
+)
+def test_the_example_of_every_key_in_a_reference_is_taken(page: str, heading: str, form: str) -> None:
+    section = (DOCS / page).read_text().split(f"## {heading}\n")[1].split("\n## ")[0]
+    rows = rows_of(section)
+    assert [row[0].strip("`") for row in rows] == list(forms.FORMS[form].model_fields)
+    for row in rows:
+        key, text = row[0].strip("`"), row[4].strip("`")
+        value = json.loads(text) if page == "job-file.md" else tomllib.loads(f"value = {text}")["value"]
+        assert model_takes(form, base(form, key) | {key: value}), row
