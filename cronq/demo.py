@@ -1,7 +1,7 @@
 """`cronq demo`: the main job on a throw-away spool, as a transcript that a reader can repeat.
 
-Does:    makes a spool, a configuration and a picture in a temporary directory, starts a dispatcher, runs the commands it
-         prints, checks what they say, and removes everything.
+Does:    makes a spool, a configuration and a picture in a temporary directory, starts a dispatcher, runs the commands
+         it prints, checks what they say, and removes everything.
 Fails:   exit 1 with a sentence as soon as anything differs from what it expects.
 """
 

@@ -1,4 +1,4 @@
-"""Make a thumbnail of a picture: `resize.py PICTURE` writes PICTURE's name with -thumb beside it, and prints its path."""
+"""Make a thumbnail of a picture: `resize.py PICTURE` writes it beside the picture, and prints its path."""
 
 import os
 import sys
