@@ -32,8 +32,8 @@ from cronq.turn import turn
 STANDBY_POLL = 0.25
 
 
-def main(argv: list[str]) -> int:
-    """Run the dispatcher of one spool until it is told to stop; its exit code."""
+def main(argv: list[str], **seams: Any) -> int:
+    """Run the dispatcher of one spool until it is told to stop; its exit code. `seams`: see `run`."""
     options = dict(zip(argv[::2], argv[1::2], strict=False))
     root, config_dir = options["--spool"], options["--config"]
     line = socket.socket(fileno=int(options["--launcher-fd"]))
@@ -51,7 +51,7 @@ def main(argv: list[str]) -> int:
     if not _wait_for_lock(lock, bell, line):
         return 0
     try:
-        return run(root, config_dir, settings, Crew(line, bell), bell)
+        return run(root, config_dir, settings, Crew(line, bell), bell, **seams)
     finally:
         lock.release()
 
