@@ -109,6 +109,9 @@ def judge(house: House, now: Now, captured: str) -> None:
         house.looks[captured] = now.mono + 0.2
     except CronqError as error:
         refuse(house, now, captured, error)
+    except OSError:
+        house.looks[captured] = now.mono + 1.0  # no room for it now: it lies captured, and is judged again
+        raise
     finally:
         if descriptor >= 0:
             os.close(descriptor)

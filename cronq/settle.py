@@ -144,8 +144,8 @@ def _reason(verdict: policy.Verdict) -> str | None:
 
 def publish(house: House, now: Now) -> None:
     """Make known what `settle` judged; the history, with the outcomes, is on disk by now."""
-    settled, house.settled = house.settled, []
-    for each in settled:
+    while house.settled:
+        each = house.settled[0]  # it stays first until it is published: the disk may refuse
         entry, verdict = each.running.entry, each.verdict
         house.step("settled")
         found = result(house, each)
@@ -155,6 +155,7 @@ def publish(house: House, now: Now) -> None:
             house.end(now, "stop", states.RUNNING, entry, found)
         else:
             _keep(house, entry, verdict, each, found)
+        house.settled.pop(0)
         log("ended", id=entry.id, attempt=entry.attempt, state=_STATES[type(verdict)], reason=_reason(verdict) or "-")
     finish_batches(house, now)
 

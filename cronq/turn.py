@@ -29,26 +29,37 @@ def turn(house: House, now: Now, rung: set[Any]) -> float:
     house.urgent = False
     if house.broken:
         return POLL
+    waiting: Waiting = []
     try:
         settle.settle(house, now)
         if not house.stopping:
             arrivals.admit(house, now, rung)
             fire(house, now)
             ripen(house, now)
-        waiting = launch(house, now)
+        launch(house, now, waiting)
         house.history.flush(now.wall)
         house.shelves.sync()
         settle.publish(house, now)
         send(house, now, waiting)
+        waiting.clear()
         house.history.flush(now.wall)
     except SyncFailed as error:
         house.broken = f"a flush failed ({error}); nothing is accepted or started until the disk is mended"
         log("broken", reason=house.broken)
+        _abandon(waiting)
     except OSError as error:
         log("disk", reason=str(error))
         house.paused_until = now.mono + DISK_PAUSE
+        _abandon(waiting)
         return DISK_PAUSE
     return _patience(house, now)
+
+
+def _abandon(waiting: Waiting) -> None:
+    """Attempts whose move is not known to be durable are not sent: unlocked and empty, they never started."""
+    for _, descriptors, running in waiting:
+        _close(descriptors)
+        running.orphan = True
 
 
 def _patience(house: House, now: Now) -> float:
@@ -98,11 +109,10 @@ def ripen(house: House, now: Now) -> None:
         house.move(now, "ripen", states.DELAYED, entry, entry)
 
 
-def launch(house: House, now: Now) -> Waiting:
-    """Start what may run; the at-most-once jobs, whose move must be durable first, are returned to be sent then."""
-    waiting: Waiting = []
+def launch(house: House, now: Now, waiting: Waiting) -> None:
+    """Start what may run; at-most-once jobs, whose move must be durable first, go into `waiting`, to be sent then."""
     if house.stopping or now.mono < house.paused_until:
-        return waiting
+        return
     entries = [running.entry for running in house.running.values()]
     gates = Gates(house.config.max_jobs, house.config.slots, house.config.limits, entries)
     while len(house.backlog.ready) and house.crew.ready(house.shelves.uid, now.mono) is not None:
@@ -124,7 +134,6 @@ def launch(house: House, now: Now) -> Waiting:
                 waiting.append(started)
             else:
                 send(house, now, [started])
-    return waiting
 
 
 def start(house: House, now: Now, entry: Entry) -> tuple[dict[str, Any], list[int], Running] | None:
