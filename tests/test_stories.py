@@ -257,3 +257,13 @@ def test_submit_imports_nothing_heavy(world):
     done = subprocess.run([CRONQ[0], "-c", code], env=world.env, capture_output=True, text=True, check=True)
     heavy = {"typer", "pydantic", "croniter", "filelock", "dataclasses", "typing", "pathlib", "argparse", "ctypes"}
     assert not heavy & set(done.stdout.split())
+
+
+def test_a_thousand_job_files_run_each_exactly_once(world):
+    world.start()
+    ledger = world.path / "ledger"
+    for number in range(1000):
+        world.drop(f"n{number}", {"command": ["sh", "-c", f"echo {number} >> {ledger}"]})
+    eventually(lambda: ledger.exists() and len(ledger.read_text().split()) >= 1000, within=90)
+    eventually(lambda: json.loads(world.run("stats", "--json").stdout)["done"] == 1000)
+    assert sorted(map(int, ledger.read_text().split())) == list(range(1000))
