@@ -34,6 +34,7 @@ DRAIN = 1.0  # seconds for what escaped the group and still holds a pipe
 DRAIN_SLICES = 64
 AGAIN = 1.0
 TRACED = 0.02
+_encode = json.JSONEncoder(separators=(",", ":")).encode  # made once: `json.dumps` makes one a line
 
 
 class Outcome:
@@ -47,7 +48,7 @@ class Outcome:
 
     def write(self, step: str, **facts: Any) -> bool:
         """Append a line by one write, whole or not at all; False if the disk does not take it."""
-        data = json.dumps({"step": step, "t": round(time.time(), 6), **facts}, separators=(",", ":")).encode() + b"\n"
+        data = _encode({"step": step, "t": round(time.time(), 6), **facts}).encode() + b"\n"
         try:
             if os.write(self.descriptor, data) == len(data):
                 self.size += len(data)

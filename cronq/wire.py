@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 MAX_MESSAGE = 64 * 1024
 MAX_DESCRIPTORS = 8
+_encode = json.JSONEncoder(separators=(",", ":")).encode  # made once: `json.dumps` makes one a message
 
 
 class WireError(Exception):
@@ -47,7 +48,7 @@ def pair() -> tuple[socket.socket, socket.socket]:
 
 def send(line: socket.socket, message: dict[str, Any], descriptors: Sequence[int] = ()) -> bool:
     """Send one message; False, and nothing sent, if the peer's buffer is full. Raises `OSError` if it is gone."""
-    data = json.dumps(message, separators=(",", ":")).encode()
+    data = _encode(message).encode()
     ancillary = []
     if descriptors:
         ancillary.append((socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors)))

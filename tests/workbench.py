@@ -1,0 +1,191 @@
+"""A dispatcher's hand without a dispatcher: makes the files of attempts, and hands them to workers in processes of
+their own. Everything is real: the fork, the socket, the descriptors, the locks."""
+
+import fcntl
+import json
+import os
+import signal
+import socket
+import sys
+import time
+import traceback
+from pathlib import Path
+
+from cronq import launcher, spool, wire, worker
+from cronq.entry import digest
+
+UID = os.getuid()
+
+
+class Hand:
+    """One spool, its configuration, and the workers that were forked for it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.config = path / "config"
+        self.config.mkdir()
+        self.spool = path / "spool"
+        spool.make(str(self.spool), UID)
+        self.workers: list[Worker] = []
+
+    def tasks(self, text: str, age: float = 0.0) -> None:
+        """Write the configuration, as if it had been there for so many seconds."""
+        draft = self.config / ".draft"
+        draft.write_text(text)
+        os.utime(draft, (time.time() - age, time.time() - age))
+        draft.rename(self.config / "cronq.toml")
+
+    def worker(self, step=lambda _name: None) -> "Worker":
+        self.workers.append(Worker(self, step))
+        return self.workers[-1]
+
+    def outcome(self, name: str) -> list[dict]:
+        """The steps that an outcome file tells."""
+        return [json.loads(line) for line in self.outcome_path(name).read_text().splitlines()]
+
+    def outcome_path(self, name: str) -> Path:
+        return self.spool / "queue" / "outcome" / name
+
+    def steps(self, name: str) -> list[str]:
+        return [step["step"] for step in self.outcome(name)]
+
+    def locked(self, name: str) -> bool:
+        """Whether a worker holds the attempt, as a restarted dispatcher finds out."""
+        with self.outcome_path(name).open() as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+            return False
+
+    def output(self, name: str, stream: str = "stdout") -> bytes:
+        return (self.spool / "out" / f"{name}.{stream}").read_bytes()
+
+    def close(self) -> None:
+        for each in self.workers:
+            each.end()
+
+
+class Worker:
+    """One worker, and the dispatcher's end of its line."""
+
+    def __init__(self, hand: Hand, step) -> None:
+        self.hand = hand
+        self.line, theirs = wire.pair()
+        self.line.settimeout(20)
+        self.heard: list[dict] = []
+        self.dead = False
+        sys.stdout.flush()
+        self.pid = os.fork()
+        if self.pid == 0:
+            self._become(theirs, step)
+        theirs.close()
+
+    def _become(self, line: socket.socket, step) -> None:
+        code = 70
+        try:
+            os.setsid()
+            launcher._close_but(0, 1, 2, line.fileno())
+            launcher._reset_signals()
+            code = worker.main(line, str(self.hand.spool), str(self.hand.config), UID, step)
+        except BaseException:  # noqa: BLE001 - a fork of the test must never run on as a second test run
+            os.write(2, traceback.format_exc().encode())
+        finally:
+            os._exit(code)
+
+    def run(self, name: str, job: dict | bytes, **how) -> None:
+        """Hand over an attempt: `job` is the file's content, `how` what differs from an honest message."""
+        content = job if isinstance(job, bytes) else json.dumps(job).encode()
+        path = self.hand.spool / "queue" / "running" / name
+        path.write_bytes(content)
+        files = {each: how.pop(each, None) for each in ("file", "outcome", "stdout", "stderr")}
+        data = how.pop("data", None)
+        descriptors = [
+            self._open(files["file"] or path, os.O_RDONLY),
+            self._open(files["outcome"] or self.hand.outcome_path(name), os.O_RDWR | os.O_CREAT | os.O_APPEND),
+            self._open(files["stdout"] or self.hand.spool / "out" / f"{name}.stdout", os.O_WRONLY | os.O_CREAT),
+            self._open(files["stderr"] or self.hand.spool / "out" / f"{name}.stderr", os.O_WRONLY | os.O_CREAT),
+        ]
+        if files["outcome"] is None:
+            fcntl.flock(descriptors[1], fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if data is not None:
+            descriptors.append(self._open(data, os.O_RDONLY))
+        self.send(
+            {
+                "do": "run",
+                "id": f"{UID}-{name}",
+                "attempt": 1,
+                "redelivered": False,
+                "scheduled": 1e9,
+                "hash": digest(content),
+                "data": data is not None,
+                **how,
+            },
+            descriptors,
+        )
+        for descriptor in descriptors:
+            os.close(descriptor)
+
+    def _open(self, path: Path | str, flags: int) -> int:
+        return os.open(path, flags | os.O_CLOEXEC, 0o600)
+
+    def send(self, message: dict, descriptors=()) -> None:
+        while not wire.send(self.line, message, descriptors):
+            time.sleep(0.001)  # the worker's turn: its end of the line is full
+
+    def hear(self, what: str, name: str) -> dict:
+        """The next message of this kind about this job, whatever else is said before it."""
+        while True:
+            for message in self.heard:
+                if message["is"] == what and message["id"] == f"{UID}-{name}":
+                    self.heard.remove(message)
+                    return message
+            received = wire.receive(self.line)
+            assert received is not None, f"the worker is gone: {what} {name}"
+            self.heard.append(received[0])
+
+    def ended(self, name: str) -> dict:
+        """The last step of the attempt, once the worker has said that it ended."""
+        self.hear("ended", name)
+        return self.hand.outcome(name)[-1]
+
+    def do(self, name: str, job: dict | bytes, **how) -> dict:
+        """Hand over an attempt and wait for its end."""
+        self.run(name, job, **how)
+        return self.ended(name)
+
+    def sh(self, name: str, script: str, **keys) -> None:
+        """Hand over a free command for the shell."""
+        self.run(name, {"command": ["sh", "-c", script], **keys})
+
+    def kill(self, number: int = signal.SIGKILL) -> None:
+        os.kill(self.pid, number)
+        if number == signal.SIGKILL:
+            self.wait()
+
+    def wait(self) -> int:
+        """How the worker ended."""
+        self.dead = True
+        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+
+    def end(self) -> None:
+        self.line.close()
+        if not self.dead:
+            self.kill()
+
+
+def alive(pid: int) -> bool:
+    """Whether a process is there, and no zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
+def numbers(path: Path) -> list[int]:
+    """The pids that a job wrote, each line whole."""
+    try:
+        text = path.read_text()
+    except OSError:
+        return []
+    return [int(word) for word in text.split()] if text.endswith("\n") else []
