@@ -39,6 +39,7 @@ YOUNG = 10.0  # seconds; who dies younger is started again later and later
 LONGEST_DELAY = 5.0
 MOST_DESCRIPTORS = 1 << 20
 PASSED_ON = {signal.SIGTERM: signal.SIGTERM, signal.SIGINT: signal.SIGTERM, signal.SIGHUP: signal.SIGHUP}
+VERBS = {"WORKER": "uid", "INBOX": "uid", "END": "worker"}  # and what each names
 USAGE = "usage: python -I -m cronq.launcher --spool DIR --config DIR [--no-inotify]\n"
 
 
@@ -72,6 +73,7 @@ class Launcher:
     """One dispatcher, and the workers that it asked for."""
 
     def __init__(self, root: str, config: str, command: list[str], work: Work = worker.main) -> None:
+        _occupy()
         self.root = root
         self.config = config
         self.command = command
@@ -159,7 +161,7 @@ class Launcher:
             self.exit_code = code if code >= 0 else 128 - code
             return
         self.deaths = self.deaths + 1 if time.monotonic() - self.born < YOUNG else 1
-        delay = 0.0 if self.deaths == 1 else min(LONGEST_DELAY, 0.1 * 2.0 ** min(self.deaths, 10))
+        delay = 0.0 if self.deaths == 1 else min(LONGEST_DELAY, 0.05 * 2.0 ** min(self.deaths, 10))
         self.loop.after(delay, self._start_dispatcher)
 
     def _hang_up(self) -> None:
@@ -193,15 +195,15 @@ class Launcher:
             self._fail(f"the launcher cannot do that now: {error.strerror or error}", message.get("uid"))
 
     def _obey(self, message: dict[str, Any]) -> None:
-        number = message.get("worker" if message.get("verb") == "END" else "uid")
-        kind = (message.get("verb"), type(number), len(message))
-        if kind not in {("WORKER", int, 2), ("INBOX", int, 2), ("END", int, 2)}:
+        verb = message.get("verb")
+        named = VERBS.get(verb, "") if isinstance(verb, str) else ""
+        if set(message) != {"verb", named} or type(message[named]) is not int:
             self._fail("not a verb of the launcher's", message.get("uid"))
-        elif message["verb"] == "END":
+        elif verb == "END":
             self._end(message["worker"])
         elif message["uid"] != self.uid:
             self._fail(f"a rootless launcher serves uid {self.uid} only", message["uid"])
-        elif message["verb"] == "INBOX":
+        elif verb == "INBOX":
             spool.make(self.root, self.uid)
             self._reply({"inbox": self.uid})
         else:
@@ -256,6 +258,13 @@ class Launcher:
         linux.set_undumpable()
         os.chdir("/")
         return self.work(line, self.root, self.config, uid)
+
+
+def _occupy() -> None:
+    """Make sure that 0, 1 and 2 are open, so that nothing else gets their numbers."""
+    while (null := os.open("/dev/null", os.O_RDWR)) < 3:
+        os.set_inheritable(null, True)
+    os.close(null)
 
 
 def _fork() -> int:

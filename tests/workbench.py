@@ -11,7 +11,7 @@ import time
 import traceback
 from pathlib import Path
 
-from cronq import launcher, spool, wire, worker
+from cronq import launcher, process, spool, wire, worker
 from cronq.entry import digest
 
 UID = os.getuid()
@@ -64,6 +64,17 @@ class Hand:
     def close(self) -> None:
         for each in self.workers:
             each.end()
+        for path in self.outcome_path("").iterdir():  # jobs outlive their workers, but not this test
+            for step in self.outcome(path.name):
+                if step["step"] == "started" and process.start_time(step["pid"]) in (step["start"], None):
+                    _end_group(step["pid"])
+
+
+def _end_group(leader: int) -> None:
+    try:
+        os.killpg(leader, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
 
 
 class Worker:

@@ -1,0 +1,515 @@
+"""The launcher, with a stand-in for the dispatcher whose end of the line is in the test's hand."""
+
+import itertools
+import json
+import os
+import resource
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import eventually
+from workbench import UID, alive
+
+from cronq import launcher, spool, wire
+
+# It hands its end of the launcher's line over to the test, tells what it was started with and which signals come, and
+# exits as it is told.
+STANDIN = """
+import json, os, signal, socket, sys
+line = int(sys.argv[sys.argv.index("--launcher-fd") + 1])
+talk = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+fds = [fd for fd in range(64) if os.path.exists(f"/proc/self/fd/{fd}") and fd != talk.fileno()]
+talk.connect(sys.argv[1])
+for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+    signal.signal(number, lambda number, _: talk.send(signal.Signals(number).name.encode()))
+status = dict(row.split(":\\t") for row in open("/proc/self/status"))
+told = {"pid": os.getpid(), "argv": sys.argv[2:], "fds": fds, "line": line, "mask": status["SigBlk"].strip(),
+        "mine": os.environ.get("CRONQ_JOB_ID")}
+socket.send_fds(talk, [json.dumps(told).encode()], [line])
+os._exit(int(talk.recv(100) or b"0"))
+"""
+
+# A launcher as `main` runs it, but for its dispatcher; WORK is what its workers do.
+LAUNCHER = """
+import os, resource, signal, socket, sys, time
+from cronq.launcher import Launcher
+from cronq import linux, wire, worker
+work = worker.main
+{work}
+sys.exit(Launcher(sys.argv[1], sys.argv[2], sys.argv[3:], work).serve())
+"""
+
+
+class Dispatcher:
+    """One stand-in: its process, its end of the launcher's line, and the order how to exit."""
+
+    def __init__(self, talk: socket.socket) -> None:
+        self.talk = talk
+        self.workers: list[Worker] = []
+        told, (descriptor,), _, _ = socket.recv_fds(talk, 10000, 1)
+        self.told = json.loads(told)
+        self.pid: int = self.told["pid"]
+        self.line = socket.socket(fileno=descriptor)
+        self.line.settimeout(20)
+
+    def signal(self) -> str:
+        """The next signal that it got."""
+        return self.talk.recv(100).decode()
+
+    def exit(self, code: int) -> None:
+        self.line.close()
+        self.talk.send(str(code).encode())
+
+    def ask(self, message: dict) -> tuple[dict, list[int]]:
+        assert wire.send(self.line, message)
+        return self.answer()
+
+    def answer(self) -> tuple[dict, list[int]]:
+        received = wire.receive(self.line)
+        assert received is not None
+        return received
+
+    def worker(self) -> "Worker":
+        message, descriptors = self.ask({"verb": "WORKER", "uid": UID})
+        assert (message["uid"], len(descriptors)) == (UID, 2)
+        self.workers.append(Worker(message["worker"], descriptors))
+        return self.workers[-1]
+
+    def close(self) -> None:
+        for worker in self.workers:
+            worker.close()
+        self.line.close()
+        self.talk.close()
+
+    def refused(self, message: dict) -> str:
+        answer, descriptors = self.ask(message)
+        assert set(answer) == {"failed", "uid"}
+        assert descriptors == []
+        return answer["failed"]
+
+
+class Worker:
+    """A worker as its dispatcher has it."""
+
+    def __init__(self, pid: int, descriptors: list[int]) -> None:
+        self.pid = pid
+        self.line = socket.socket(fileno=descriptors[0])
+        self.line.settimeout(20)
+        self.pidfd = descriptors[1]
+
+    def gone(self) -> bool:
+        return bool(select.select([self.pidfd], [], [], 20)[0])
+
+    def close(self) -> None:
+        self.line.close()
+        os.close(self.pidfd)
+
+
+class Stage:
+    """A launcher in a process of its own, and the stand-ins that it starts."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.spool = path / "spool"
+        self.log_path = path / "log"
+        (path / "standin.py").write_text(STANDIN)
+        self.listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.listener.bind(str(path / "talk"))
+        self.listener.listen()
+        self.listener.settimeout(20)
+        self.process: subprocess.Popen | None = None
+        self.dispatchers: list[Dispatcher] = []
+
+    def start(self, work: str = "", command: list[str] | None = None, before: str = "", **options) -> None:
+        spool.make(str(self.spool), UID)
+        command = command or [
+            sys.executable,
+            "-ISs",
+            str(self.path / "standin.py"),
+            str(self.path / "talk"),
+            "--an",
+            "option",
+        ]
+        with self.log_path.open("w") as log:
+            argv = [sys.executable, "-I", "-c", LAUNCHER.format(work=work), str(self.spool), str(self.path), *command]
+            argv = ["sh", "-c", f'{before}; exec "$@"', "sh", *argv] if before else argv
+            self.process = subprocess.Popen(argv, stderr=log, **options)
+
+    def dispatcher(self) -> Dispatcher:
+        self.dispatchers.append(Dispatcher(self.listener.accept()[0]))
+        return self.dispatchers[-1]
+
+    def log(self) -> str:
+        return self.log_path.read_text()
+
+    def exits(self) -> int:
+        return self.process.wait(20)
+
+    def close(self) -> None:
+        self.listener.close()
+        self.process.terminate()
+        for each in self.dispatchers:
+            each.close()
+        try:
+            self.process.wait(10)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+
+@pytest.fixture
+def stage(tmp_path):
+    found = Stage(tmp_path)
+    yield found
+    found.close()
+
+
+@pytest.fixture
+def dispatcher(stage):
+    stage.start()
+    return stage.dispatcher()
+
+
+# -------------------------------------------------------------------- the dispatcher
+
+
+def test_the_dispatcher_gets_its_line_and_nothing_else(stage, monkeypatch):
+    monkeypatch.setenv("CRONQ_JOB_ID", "0-outer")
+    reading, writing = os.pipe()
+    stage.start(pass_fds=(reading, writing))
+    told = stage.dispatcher().told
+    assert told["argv"] == ["--an", "option", "--launcher-fd", str(told["line"])]
+    assert told["fds"] == [0, 1, 2, told["line"]]
+    assert int(told["mask"], 16) == 0
+    assert told["mine"] is None  # a launcher that a job started is not the job's
+    os.close(reading)
+    os.close(writing)
+
+
+def test_a_dispatcher_that_dies_is_started_again_on_a_fresh_line(stage, dispatcher):
+    os.kill(dispatcher.pid, signal.SIGKILL)
+    second = stage.dispatcher()
+    assert second.pid != dispatcher.pid
+    assert wire.receive(dispatcher.line) is None
+    assert alive(second.worker().pid)
+
+
+def test_one_that_keeps_dying_young_is_started_later_and_later(stage):
+    stage.start()
+    instants = []
+    for _ in range(4):
+        found = stage.dispatcher()
+        instants.append(time.monotonic())
+        found.exit(1)
+    delays = [later - earlier for earlier, later in itertools.pairwise(instants)]
+    assert delays[1] >= 0.2
+    assert delays[2] >= 0.4
+    assert delays[0] < delays[2]
+
+
+@pytest.mark.parametrize("code", [0, 2, 69, 73, 75, 78])
+def test_an_exit_that_a_restart_would_only_repeat_is_passed_on(stage, dispatcher, code):
+    dispatcher.exit(code)
+    assert stage.exits() == code
+
+
+def test_a_dispatcher_that_cannot_be_executed_is_tried_again(stage):
+    stage.start(command=["/no/such/dispatcher"])
+    eventually(lambda: stage.log().count("dispatcher-ended") == 3)
+    assert "No such file" in stage.log()
+    stage.process.terminate()  # while there is none
+    assert stage.exits() == 0
+
+
+@pytest.mark.parametrize(("sent", "arrives"), [("SIGTERM", "SIGTERM"), ("SIGINT", "SIGTERM"), ("SIGHUP", "SIGHUP")])
+def test_signals_are_passed_on(stage, dispatcher, sent, arrives):
+    stage.process.send_signal(signal.Signals[sent])
+    assert dispatcher.signal() == arrives
+    dispatcher.exit(0)
+    assert stage.exits() == 0
+
+
+def test_a_dispatcher_that_was_told_to_stop_is_not_started_again(stage, dispatcher):
+    stage.process.send_signal(signal.SIGTERM)
+    dispatcher.signal()
+    os.kill(dispatcher.pid, signal.SIGKILL)
+    assert stage.exits() == 128 + signal.SIGKILL
+
+
+def test_a_hup_while_no_dispatcher_runs_is_nobodys(stage):
+    stage.start(command=["/no/such/dispatcher"])
+    eventually(lambda: stage.log().count("child-failed") == 2)
+    stage.process.send_signal(signal.SIGHUP)
+    eventually(lambda: stage.log().count("child-failed") == 4)
+
+
+# -------------------------------------------------------------------- the verbs
+
+
+def test_worker_makes_a_worker_that_runs_jobs_and_leaves_with_its_line(stage, dispatcher):
+    worker = dispatcher.worker()
+    assert alive(worker.pid)
+    worker.line.close()
+    assert worker.gone()
+    eventually(lambda: f"event=worker-ended pid={worker.pid} code=0" in stage.log())
+    assert not os.path.exists(f"/proc/{worker.pid}")  # reaped
+
+
+def test_inbox_makes_the_inbox(stage, dispatcher):
+    inbox = Path(spool.inbox(str(stage.spool), UID))
+    inbox.rmdir()
+    assert dispatcher.ask({"verb": "INBOX", "uid": UID}) == ({"inbox": UID}, [])
+    assert inbox.stat().st_mode & 0o7777 == 0o700
+    assert dispatcher.ask({"verb": "INBOX", "uid": UID}) == ({"inbox": UID}, [])
+
+
+def test_an_inbox_that_cannot_be_made_is_told(stage, dispatcher):
+    inbox = Path(spool.inbox(str(stage.spool), UID))
+    inbox.rmdir()
+    inbox.parent.rmdir()
+    inbox.parent.write_text("in the way")
+    assert "cannot be made" in dispatcher.refused({"verb": "INBOX", "uid": UID})
+
+
+def test_end_kills_a_worker_of_ours(stage, dispatcher):
+    first, second = dispatcher.worker(), dispatcher.worker()
+    assert wire.send(dispatcher.line, {"verb": "END", "worker": first.pid})
+    assert first.gone()
+    eventually(lambda: f"event=worker-ended pid={first.pid} code=-9" in stage.log())
+    assert alive(second.pid)
+    assert "no worker" in dispatcher.refused({"verb": "END", "worker": first.pid})
+
+
+def test_end_kills_nobody_else(stage, dispatcher):
+    stranger = subprocess.Popen(["sleep", "100"])
+    for pid in (stranger.pid, dispatcher.pid, stage.process.pid, os.getpid(), 0, -1, 1):
+        assert "no worker" in dispatcher.refused({"verb": "END", "worker": pid})
+    assert stranger.poll() is None
+    stranger.kill()
+    stranger.wait()
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {},
+        {"verb": "RUN", "uid": UID},
+        {"verb": "WORKER"},
+        {"verb": "WORKER", "uid": str(UID)},
+        {"verb": "WORKER", "uid": True},
+        {"verb": "WORKER", "uid": UID, "path": "/etc"},
+        {"verb": "WORKER", "uid": UID + 1},
+        {"verb": "INBOX", "uid": UID + 1},
+        {"verb": "INBOX", "uid": -1},
+        {"verb": ["WORKER"], "uid": UID},
+        {"verb": "END", "uid": 1},
+        {"verb": "END", "worker": "1"},
+        {"verb": "END", "worker": True},
+    ],
+)
+def test_anything_else_is_refused_with_a_sentence(stage, dispatcher, message):
+    assert dispatcher.refused(message)
+    assert "worker-started" not in stage.log()
+
+
+def test_what_is_no_message_is_refused_and_its_descriptors_are_closed(stage, dispatcher):
+    reading, writing = os.pipe()
+    socket.send_fds(dispatcher.line, [b"not json"], [writing])
+    assert "not a message" in dispatcher.answer()[0]["failed"]
+    assert wire.send(dispatcher.line, {"verb": "DANCE", "uid": 1}, [writing])
+    assert "not a verb" in dispatcher.answer()[0]["failed"]
+    os.close(writing)
+    assert os.read(reading, 1) == b""  # nobody else has the writing end
+    os.close(reading)
+
+
+def test_a_launcher_without_descriptors_says_so_and_goes_on(stage, dispatcher):
+    resource.prlimit(stage.process.pid, resource.RLIMIT_NOFILE, (3, 1000))
+    assert "cannot do that now" in dispatcher.refused({"verb": "WORKER", "uid": UID})
+    resource.prlimit(stage.process.pid, resource.RLIMIT_NOFILE, (1000, 1000))
+    assert alive(dispatcher.worker().pid)
+
+
+def test_a_launcher_that_cannot_fork_says_so_and_goes_on(stage):
+    stage.start(FAILS.format(call="fork", after=1))
+    dispatcher = stage.dispatcher()
+    assert "cannot do that now" in dispatcher.refused({"verb": "WORKER", "uid": UID})
+    stage.process.send_signal(signal.SIGHUP)  # no signal stays blocked
+    assert dispatcher.signal() == "SIGHUP"
+    assert alive(dispatcher.worker().pid)
+
+
+def test_a_worker_that_it_has_no_hold_of_is_ended(stage):
+    stage.start(FAILS.format(call="pidfd_open", after=0))
+    dispatcher = stage.dispatcher()
+    assert "cannot do that now" in dispatcher.refused({"verb": "WORKER", "uid": UID})
+    eventually(lambda: not _children(stage.process.pid) - {dispatcher.pid})
+    assert alive(dispatcher.worker().pid)
+
+
+# One call of the system's fails, after some that did not.
+FAILS = """
+real, left = os.{call}, [{after}]
+def once(*arguments):
+    left[0] -= 1
+    if left[0] == -1:
+        raise OSError(11, "not now")
+    return real(*arguments)
+os.{call} = once
+"""
+
+
+def _children(pid: int) -> set[int]:
+    return set(map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))
+
+
+def test_a_dispatcher_that_does_not_read_is_not_waited_for(stage, dispatcher):
+    sent = 0
+    while "unanswered" not in stage.log():
+        sent += wire.send(dispatcher.line, {"verb": "DANCE", "uid": 1})
+    wire.send(dispatcher.line, {"verb": "WORKER", "uid": UID})
+    eventually(lambda: "worker-started" in stage.log() or wire.send(dispatcher.line, {"verb": "WORKER", "uid": UID}))
+    eventually(lambda: "event=worker-ended" in stage.log())  # nobody could have used it
+    while select.select([dispatcher.line], [], [], 0.1)[0]:
+        message, _ = dispatcher.answer()
+        assert "failed" in message
+    assert alive(dispatcher.worker().pid)
+
+
+def test_many_workers_that_die_at_once_are_all_reaped(stage, dispatcher):
+    workers = [dispatcher.worker() for _ in range(20)]
+    os.kill(stage.process.pid, signal.SIGSTOP)
+    for worker in workers:
+        os.kill(worker.pid, signal.SIGKILL)
+    os.kill(stage.process.pid, signal.SIGCONT)
+    eventually(lambda: stage.log().count("event=worker-ended") == 20)
+    assert not any(os.path.exists(f"/proc/{worker.pid}") for worker in workers)
+
+
+def test_an_idle_launcher_sleeps(stage, dispatcher):
+    dispatcher.worker()
+    before = _switches(stage.process.pid)
+    assert not select.select([dispatcher.line], [], [], 0.5)[0]
+    assert _switches(stage.process.pid) - before <= 1
+
+
+def _switches(pid: int) -> int:
+    (line,) = (line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("voluntary"))
+    return int(line.split()[1])
+
+
+# -------------------------------------------------------------------- in a worker's process
+
+SHOWN = """
+def work(line, root, config, uid):
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    handled = [n for n in signal.valid_signals() if signal.getsignal(n) not in (signal.SIG_DFL, signal.SIG_IGN)]
+    open_ = []
+    for fd in range(200):
+        try:
+            os.fstat(fd)
+            open_.append(fd)
+        except OSError:
+            pass
+    wire.send(line, {"fds": open_, "line": line.fileno(), "blocked": len(blocked), "handled": handled,
+        "null": [os.readlink(f"/proc/self/fd/{fd}") for fd in (0, 1)], "log": os.fstat(2).st_ino,
+        "cwd": os.getcwd(), "session": os.getsid(0) == os.getpid(), "given": [root, config, uid],
+        "dumpable": linux._libc.prctl(3, 0, 0, 0, 0)})
+    return 7
+"""
+
+
+def test_a_worker_has_the_named_descriptors_fresh_signals_and_a_session_of_its_own(stage):
+    stage.start(SHOWN)
+    worker = stage.dispatcher().worker()
+    found = wire.receive(worker.line)[0]
+    assert found["fds"] == [0, 1, 2, found["line"]]
+    assert found["null"] == ["/dev/null", "/dev/null"]
+    assert found["log"] == stage.log_path.stat().st_ino
+    assert (found["blocked"], found["handled"], found["session"]) == (0, [], True)
+    assert found["cwd"] == "/"
+    assert found["dumpable"] == 0
+    assert found["given"] == [str(stage.spool), str(stage.path), UID]
+    eventually(lambda: f"event=worker-ended pid={worker.pid} code=7" in stage.log())
+
+
+def test_without_standard_descriptors_nothing_else_takes_their_place(stage):
+    stage.start(SHOWN, before="exec 0<&- 1<&- 2<&-")
+    dispatcher = stage.dispatcher()
+    found = wire.receive(dispatcher.worker().line)[0]
+    assert dispatcher.told["fds"] == [0, 1, 2, dispatcher.told["line"]]
+    assert dispatcher.told["line"] > 2
+    assert found["fds"] == [0, 1, 2, found["line"]]
+    assert found["line"] > 2
+
+
+def test_what_a_child_raises_ends_the_child_only(stage):
+    stage.start("def work(*_): raise SystemExit(0)")
+    dispatcher = stage.dispatcher()
+    worker = dispatcher.worker()
+    assert worker.gone()
+    eventually(lambda: f"event=worker-ended pid={worker.pid} code=70" in stage.log())
+    assert "child-failed" in stage.log()
+    assert dispatcher.worker().gone()  # the launcher is one, and serves
+
+
+def test_a_worker_survives_its_launcher(stage, dispatcher):
+    worker = dispatcher.worker()
+    stage.process.kill()
+    stage.process.wait()
+    assert alive(worker.pid)
+    worker.line.close()
+    assert worker.gone()
+
+
+def test_become_makes_sure_who_it_is():
+    launcher.become(UID)
+    with pytest.raises(PermissionError):
+        launcher.become(UID + 1)
+
+
+# -------------------------------------------------------------------- the program
+
+
+@pytest.mark.parametrize("argv", [[], ["--spool"], ["--spool", "a"], ["--spool", "a", "--spool", "b"], ["a"] * 5])
+def test_a_wrong_command_line_is_told(argv, capsys):
+    assert launcher.main(argv) == 2
+    assert "usage" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("more", "inotify"), [([], []), (["--no-inotify"], ["--inotify", "no"])])
+def test_the_dispatcher_is_told_where_spool_and_config_are(monkeypatch, more, inotify):
+    made = []
+    monkeypatch.setattr(launcher.Launcher, "serve", lambda self: made.append(self.command) or 0)
+    assert launcher.main(["--spool", "s", "--config", "c", *more]) == 0
+    assert made == [[sys.executable, "-I", "-m", "cronq.dispatcher", "--spool", "s", "--config", "c", *inotify]]
+
+
+def test_nothing_but_the_standard_library_comes_along():
+    code = "import sys, cronq.launcher; print(*sorted(sys.modules))"
+    done = subprocess.run(
+        [sys.executable, "-ISs", "-c", f"import sys; sys.path.insert(0, {str(_root())!r}); {code}"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    loaded = {name for name in done.stdout.split() if name.partition(".")[0] not in sys.stdlib_module_names}
+    rooms = (
+        "attempt entry errors job launcher linux log loop output process safeopen spool start task taskbook wire worker"
+    )
+    assert loaded == {"cronq", *(f"cronq.{room}" for room in rooms.split())} | ({"__main__"} & loaded)
+    assert not {"dataclasses", "subprocess", "argparse", "asyncio"} & set(done.stdout.split())
+
+
+def _root() -> Path:
+    return Path(launcher.__file__).parent.parent
+
+
+def test_the_launcher_stays_small():
+    assert len(Path(launcher.__file__).read_text().splitlines()) < 400
