@@ -32,6 +32,7 @@ status = dict(row.split(":\\t") for row in open("/proc/self/status"))
 told = {"pid": os.getpid(), "argv": sys.argv[2:], "fds": fds, "line": line, "mask": status["SigBlk"].strip(),
         "mine": os.environ.get("CRONQ_JOB_ID")}
 socket.send_fds(talk, [json.dumps(told).encode()], [line])
+os.close(line)
 os._exit(int(talk.recv(100) or b"0"))
 """
 
@@ -244,9 +245,9 @@ def test_a_dispatcher_that_was_told_to_stop_is_not_started_again(stage, dispatch
 
 def test_a_hup_while_no_dispatcher_runs_is_nobodys(stage):
     stage.start(command=["/no/such/dispatcher"])
-    eventually(lambda: stage.log().count("child-failed") == 2)
+    eventually(lambda: stage.log().count("dispatcher-ended") == 2)
     stage.process.send_signal(signal.SIGHUP)
-    eventually(lambda: stage.log().count("child-failed") == 4)
+    eventually(lambda: stage.log().count("dispatcher-ended") == 3)
 
 
 # -------------------------------------------------------------------- the verbs
@@ -380,6 +381,20 @@ def test_a_dispatcher_that_does_not_read_is_not_waited_for(stage, dispatcher):
         message, _ = dispatcher.answer()
         assert "failed" in message
     assert alive(dispatcher.worker().pid)
+
+
+@pytest.mark.parametrize("answered", [False, True])
+def test_a_dispatcher_that_hangs_up_is_awaited_and_started_again(stage, dispatcher, answered):
+    if not answered:
+        os.kill(stage.process.pid, signal.SIGSTOP)
+    assert wire.send(dispatcher.line, {"verb": "DANCE", "uid": 1})
+    if answered:
+        eventually(lambda: "event=refused" in stage.log())
+    dispatcher.line.close()
+    os.kill(stage.process.pid, signal.SIGCONT)
+    dispatcher.exit(1)
+    assert alive(stage.dispatcher().worker().pid)
+    assert ("unanswered" in stage.log()) is not answered
 
 
 def test_many_workers_that_die_at_once_are_all_reaped(stage, dispatcher):
