@@ -47,7 +47,7 @@ class Waiting:
             wait(bell, deadline)
 
         monkeypatch.setattr(follow.Bell, "wait", watched)
-        self._thread = threading.Thread(target=lambda: self.results.append((call(), time.monotonic())))
+        self._thread = threading.Thread(target=lambda: self.results.append((call(), time.monotonic())), daemon=True)
         self._thread.start()
         assert self.looked.wait(10)
 
@@ -199,10 +199,15 @@ def test_output_is_handed_on_while_the_job_runs(
 
     waiter = waiting(lambda: follow.stream(root, job_id, {"stdout": take("out"), "stderr": take("err")}))
     runner.begins(job_id)
-    for name, text in (("stdout", b"one\n"), ("stderr", b"oh\n"), ("stdout", b"two\n")):
-        came.clear()
-        runner.prints(job_id, text, name)
-        assert came.wait(10)
+    folder = runner.folder(job_id)
+    with (
+        open(folder / "stdout", "ab", 0) as stdout,
+        open(folder / "stderr", "ab", 0) as stderr,
+    ):  # kept open, as a job's
+        for file, text in ((stdout, b"one\n"), (stderr, b"oh\n"), (stdout, b"two\n")):
+            came.clear()
+            file.write(text)
+            assert came.wait(10)
     runner.ends(job_id, exit_code=0)
     assert waiter.end()[0] == {"state": "done", "exit_code": 0}
     assert parts == [("out", b"one\n"), ("err", b"oh\n"), ("out", b"two\n")]

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import given
+from hypothesis import settings as settings_of_hypothesis
 from hypothesis import strategies as st
 from standin import CRONQ, UID, cronq, settings
 
@@ -117,6 +118,7 @@ TEXT = st.text(st.characters(exclude_categories=("Cs", "Cc")) | st.sampled_from(
 NAMES = st.from_regex(r"[A-Za-z_][A-Za-z0-9_]{0,8}", fullmatch=True)
 
 
+@settings_of_hypothesis(deadline=None)  # disks have bad moments
 @given(args=st.lists(TEXT, max_size=5), env=st.dictionaries(NAMES, TEXT, max_size=3), text=TEXT)
 def test_what_is_queued_is_what_was_asked(tmp_path_factory: pytest.TempPathFactory, args, env, text) -> None:
     root = tmp_path_factory.mktemp("asked") / "spool"
