@@ -483,6 +483,17 @@ def test_a_worker_survives_its_launcher(stage, dispatcher):
     assert worker.gone()
 
 
+def test_what_a_job_started_is_not_ended_with_the_job_if_it_is_a_launcher(stage, monkeypatch):
+    monkeypatch.setenv("CRONQ_JOB_ID", f"{UID}-a")
+    monkeypatch.setenv("CRONQ_SPOOL", str(stage.spool))
+    stage.start()
+    dispatcher = stage.dispatcher()
+    first, second = dispatcher.worker(), dispatcher.worker()
+    wire.send(first.line, {"do": "reap", "id": f"{UID}-a", "attempt": 1, "pid": None, "start": None, "boot": None})
+    assert wire.receive(first.line)[0] == {"is": "reaped", "id": f"{UID}-a", "attempt": 1, "known": False}
+    assert all(map(alive, (stage.process.pid, dispatcher.pid, first.pid, second.pid)))
+
+
 def test_become_makes_sure_who_it_is():
     launcher.become(UID)
     with pytest.raises(PermissionError):

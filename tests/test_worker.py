@@ -1,5 +1,6 @@
 """The worker, in a process of its own, with real jobs: what comes back, what is refused, what each death leaves."""
 
+import ctypes
 import json
 import os
 import pwd
@@ -13,7 +14,7 @@ import pytest
 from conftest import eventually
 from workbench import UID, Hand, alive, numbers
 
-from cronq import process
+from cronq import attempt, process
 from cronq.task import DEFAULT_PATH
 
 
@@ -355,6 +356,23 @@ def test_an_outcome_without_room_at_the_end_is_written_later_and_stays_locked(ha
     assert not hand.locked("a")
 
 
+def test_an_outcome_line_is_whole_or_absent(tmp_path):
+    path = tmp_path / "outcome"
+    outcome = attempt.Outcome(os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    assert outcome.write("starting")
+    whole = path.read_bytes()
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (len(whole) + 10, limits[1]))
+        assert not outcome.write("started", pid=1)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert path.read_bytes() == whole
+    assert outcome.write("ended")
+    assert path.read_bytes().count(b"\n") == 2
+    outcome.close()
+
+
 # -------------------------------------------------------------------- ending jobs
 
 
@@ -433,6 +451,21 @@ def test_what_escapes_the_group_and_holds_the_pipe_is_not_waited_for(hand, worke
         assert time.monotonic() - began < 5
     finally:
         os.kill(*numbers(pids), signal.SIGKILL)
+
+
+@pytest.mark.root
+@pytest.mark.skipif(UID != 0, reason="needs root, to trace a process that is no child")
+def test_a_job_that_somebody_traces_holds_nothing_up(hand, worker):
+    worker.sh("a", "exec sleep 100")
+    traced = eventually(lambda: "started" in hand.steps("a") and hand.outcome("a")[-1]["pid"])
+    ptrace = ctypes.CDLL(None, use_errno=True).ptrace
+    assert ptrace(0x4206, ctypes.c_long(traced), None, None) == 0  # PTRACE_SEIZE
+    os.kill(traced, signal.SIGKILL)
+    os.waitid(os.P_PID, traced, os.WEXITED | os.WNOWAIT)  # dead, and the tracer has not let go of it
+    assert worker.do("b", sh("exit 3"))["exit_code"] == 3
+    assert hand.locked("a")
+    os.waitpid(traced, 0)
+    assert worker.ended("a")["signal"] == signal.SIGKILL
 
 
 # -------------------------------------------------------------------- deaths
