@@ -385,7 +385,7 @@ def _instant_shape(text: str) -> bool:
         if rest[:2] == ".9":
             fraction = len(rest[1:]) - len(rest[1:].lstrip("9"))
             rest = rest[1 + fraction :] if fraction <= 9 else "?"
-    return rest in ("", "Z", "z") or (rest[1:] == "99:99" and rest[0] in "+-" and text[-5:] < "24" and text[-2] < "6")
+    return rest in ("", "Z", "z") or (rest[1:] == "99:99" and rest[0] in "+-" and text[-2] < "6")
 
 
 def encode(fields: dict[str, Any]) -> bytes:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cronq import entry as entries
 from cronq.entry import Entry, digest, parse
+
+# A busy machine is not a failure: an example may take as long as it does.
+patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 NAME_CHARS = "abcXYZ019._-"
 names = st.builds(str.__add__, st.sampled_from("aZ5"), st.text(NAME_CHARS, max_size=15))
@@ -44,6 +47,7 @@ def named(entry: Entry) -> str | None:
         return None
 
 
+@patient
 @given(anything)
 def test_an_entry_is_read_back_from_its_name(entry: Entry) -> None:
     name = named(entry)
@@ -55,6 +59,7 @@ def test_an_entry_is_read_back_from_its_name(entry: Entry) -> None:
         }
 
 
+@patient
 @given(anything)
 def test_a_name_is_a_file_name_of_at_most_220_bytes(entry: Entry) -> None:
     name = named(entry)
@@ -64,6 +69,7 @@ def test_a_name_is_a_file_name_of_at_most_220_bytes(entry: Entry) -> None:
         assert len(name) <= 220
 
 
+@patient
 @given(st.lists(anything, max_size=8, unique_by=lambda entry: entry.id), instants)
 def test_sorted_names_are_the_order_of_dispatch(found: list[Entry], due: int) -> None:
     alike = [entry.but(priority=0, due=due) for entry in found[::2]] + found[1::2]
@@ -149,6 +155,7 @@ def test_a_name_of_another_form_is_junk(name: str) -> None:
         parse(name)
 
 
+@patient
 @given(st.text("0123456789abcdef,-+.actfxbh\n", max_size=40) | st.text(max_size=30))
 def test_whatever_the_name_it_is_an_entry_or_junk(name: str) -> None:
     try:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import example, given
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -21,6 +21,9 @@ from cronq import task as tasks
 from cronq.errors import BadConfig, BadJob
 from cronq.intake import Refusal, judge
 from cronq.job import Job
+
+# A busy machine is not a failure: an example may take as long as it does.
+patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 DOCS = Path(__file__).parent.parent / "docs"
 
@@ -50,7 +53,8 @@ def test_a_misspelt_key_is_answered_with_the_one_that_was_meant() -> None:
 
 
 @pytest.mark.parametrize(
-    ("key", "meant"), [("Task", "task"), ("time-out", "timeout"), ("retry", "retries"), ("arg", "args")]
+    ("key", "meant"),
+    [("Task", "task"), ("time-out", "timeout"), ("retry", "retries"), ("arg", "args"), ("TIME-OUT", "timeout")],
 )
 def test_a_key_is_guessed_whatever_its_case_and_dashes(key: str, meant: str) -> None:
     assert f"did you mean {meant!r}?" in refused({"task": "a", key: 1}).sentence
@@ -100,12 +104,24 @@ def test_thousands_of_wrong_keys_are_told_as_a_few() -> None:
     assert refusal.more[-1] == "and 3980 more unknown keys"
 
 
+def test_what_is_wrong_inside_a_file_that_is_too_large_is_not_even_read() -> None:
+    refusal = refused(b'{"prioriy": 1}' + b" " * jobs.MAX_JOB_BYTES)
+    assert refusal == Refusal("the job is larger than 64 KiB; put large input into NAME.data beside it")
+
+
+def test_only_names_that_may_be_meant_are_compared() -> None:
+    longest = "a" * intake.LONGEST_KEY
+    assert intake.suggestion(longest, ["a" * 40]) == "a" * 40
+    assert intake.suggestion(longest + "a", ["a" * 40]) is None
+
+
 def test_a_huge_key_is_shown_short_and_compared_with_nothing() -> None:
     refusal = refused({"priority" * 7000: 1})
     assert len(refusal.sentence) < 300
     assert "did you mean" not in refusal.sentence
 
 
+@patient
 @given(
     st.binary(max_size=40)
     | st.dictionaries(st.text(max_size=9), st.text(max_size=5)).map(lambda d: json.dumps(d).encode())
@@ -308,6 +324,7 @@ def test_decoder_model_and_schema_agree_on_each_value_of_each_key(form: str, key
             assert schema_takes(fields) == expected, value
 
 
+@patient
 @given(near(JOB, beyond=True))
 @example({"task": "a", "command": ["a"]})
 @example({})
@@ -315,12 +332,14 @@ def test_model_and_decoder_have_the_same_verdict_on_jobs(fields: dict[str, Any])
     assert model_takes("job", fields) == job_takes(fields)
 
 
+@patient
 @given(near(TASK, beyond=True))
 @example({"command": ["a"], "delivery": "at-most-once", "on_crash": "retry"})
 def test_model_and_decoder_have_the_same_verdict_on_tasks(fields: dict[str, Any]) -> None:
     assert model_takes("task", fields) == task_takes(fields)
 
 
+@patient
 @given(near(SCHEDULE, beyond=True), near(QUEUE, beyond=True), near(LIMITS, beyond=True))
 def test_model_and_decoder_have_the_same_verdict_on_the_other_tables(
     schedule: dict[str, Any], queue: dict[str, Any], limits: dict[str, Any]
@@ -329,6 +348,7 @@ def test_model_and_decoder_have_the_same_verdict_on_the_other_tables(
     assert model_takes("config", tables) == table_takes(tables)
 
 
+@patient
 @given(near(JOB, beyond=False))
 @example({"task": "a", "args": ["b"], "command": ["c"]})
 @example({"task": "a", "delivery": "at-most-once"})
@@ -338,6 +358,7 @@ def test_schema_and_decoder_have_the_same_verdict_on_jobs(fields: dict[str, Any]
     assert validator("job")(fields) == job_takes(fields)
 
 
+@patient
 @given(near(TASK, beyond=False))
 @example({"command": ["a"], "delivery": "at-most-once", "on_crash": "retry"})
 @example({"command": ["a"], "shell": "a"})

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cronq import job as jobs
@@ -14,6 +14,9 @@ from cronq.entry import AT_MOST_ONCE, CANCEL_WANTED, Entry
 from cronq.job import Backoff, Job
 from cronq.policy import Again, Cancelled, Dead, Done, Held, Verdict, delay, describe
 from cronq.task import Plan, Task, plan
+
+# A busy machine is not a failure: an example may take as long as it does.
+patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 NOW = 1_800_000_000.0
 ONCE = {"delivery": "at-most-once"}
@@ -159,17 +162,20 @@ chances = st.floats(0, 1, exclude_max=True)
 attempts = st.integers(1, 1000)
 
 
+@patient
 @given(backoffs, attempts, chances)
 def test_a_delay_is_between_nothing_and_its_maximum_with_all_of_the_jitter(b: Backoff, n: int, chance: float) -> None:
     assert 0 <= delay(b, n, chance) <= b.max * (1 + b.jitter)
 
 
+@patient
 @given(backoffs, attempts, attempts, chances)
 def test_a_later_attempt_never_waits_shorter(backoff: Backoff, one: int, other: int, chance: float) -> None:
     first, second = sorted((one, other))
     assert delay(backoff, first, chance) <= delay(backoff, second, chance)
 
 
+@patient
 @given(backoffs, attempts, chances, chances)
 def test_a_greater_chance_never_waits_shorter(backoff: Backoff, attempt: int, one: float, other: float) -> None:
     first, second = sorted((one, other))
@@ -200,6 +206,7 @@ def test_a_retry_is_never_due_later_than_a_name_can_say() -> None:
 anything = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=600) | st.lists(st.integers())
 
 
+@patient
 @given(st.dictionaries(st.sampled_from(["exit_code", "signal", "reason", "wall", "x"]), anything), st.integers(0, 2))
 def test_whatever_a_worker_writes_there_is_a_verdict_in_printable_words(ended: dict[str, Any], retries: int) -> None:
     verdict = judged(ended, retries=retries)

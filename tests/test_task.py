@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cronq import job as jobs
@@ -13,6 +13,9 @@ from cronq import task as tasks
 from cronq.errors import BadConfig, BadJob
 from cronq.job import Backoff, Job
 from cronq.task import Task, decode, plan
+
+# A busy machine is not a failure: an example may take as long as it does.
+patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 def refusal(table: object, name: str = "resize") -> str:
@@ -221,6 +224,7 @@ values = st.recursive(
 )
 
 
+@patient
 @given(st.dictionaries(st.sampled_from(tasks.KEYS), values, max_size=4))
 def test_whatever_the_table_the_decoder_answers_with_a_task_or_a_sentence(table: dict[str, object]) -> None:
     try:
