@@ -216,14 +216,10 @@ class Launcher:
                 pid = _fork()
                 if pid == 0:
                     _run_in_child(self._work, theirs, uid)
-            try:
-                self.workers[pid] = os.pidfd_open(pid)
-            except OSError:
-                os.kill(pid, signal.SIGKILL)  # not waited for yet
-                raise
+            self.workers[pid] = os.pidfd_open(pid)
             log("worker-started", pid=pid, uid=uid)
-            if not self._reply({"worker": pid, "uid": uid}, ours.fileno(), self.workers[pid]):
-                self._end(pid)
+            self._reply({"worker": pid, "uid": uid}, ours.fileno(), self.workers[pid])
+            # Whatever failed, a worker whose line nobody else has sees its end now, and leaves.
 
     def _end(self, pid: int) -> None:
         if pid not in self.workers:

@@ -62,6 +62,7 @@ class Starter:
         self._common = {key.encode(): os.fsencode(value) for key, value in variables.items()}
         self._spool = os.fsencode(spool)
         self._null = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+        self._places = [os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC) for _ in range(3)]
         self._limits = resource.getrlimit(resource.RLIMIT_NOFILE)
         self._raised = (self._limits[1], self._limits[1])
         resource.setrlimit(resource.RLIMIT_NOFILE, self._raised)  # eight descriptors a job: the worker needs many
@@ -89,13 +90,27 @@ class Starter:
         try:
             self._enter(plan.cwd)
             argv = [word.encode() for word in plan.argv]
-            resource.setrlimit(resource.RLIMIT_NOFILE, self._limits)
-            return _spawn(_program(argv[0], env[b"PATH"]), argv, env, (stdin, *outputs))
+            return self._limited(_program(argv[0], env[b"PATH"]), argv, env, (stdin, *outputs))
         finally:
-            resource.setrlimit(resource.RLIMIT_NOFILE, self._raised)
             os.chdir("/")  # a worker keeps no directory busy
             if text is not None:
                 os.close(text)
+
+    def _limited(self, program: bytes, argv: list[bytes], env: dict[bytes, bytes], given: tuple[int, int, int]) -> int:
+        """Spawn under the limit of descriptors that the worker itself was started with."""
+        if self._limits == self._raised:
+            return _spawn(program, argv, env, given)
+        low = max(given) < self._limits[0]
+        if not low:  # glibc hands on no descriptor beyond the limit: these places are below it
+            for descriptor, place in zip(given, self._places, strict=True):
+                os.dup2(descriptor, place, inheritable=False)
+        resource.setrlimit(resource.RLIMIT_NOFILE, self._limits)
+        try:
+            return _spawn(program, argv, env, given if low else tuple(self._places))
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, self._raised)
+            for place in () if low else self._places:
+                os.dup2(self._null, place, inheritable=False)
 
     def _enter(self, cwd: str | None) -> None:
         try:
@@ -122,7 +137,7 @@ def _program(word: bytes, path: bytes) -> bytes:
     raise CannotStart(f"{_printed(word.decode())}: not found in PATH ({_printed(path.decode())})", NOT_FOUND)
 
 
-def _spawn(program: bytes, argv: list[bytes], env: dict[bytes, bytes], descriptors: tuple[int, int, int]) -> int:
+def _spawn(program: bytes, argv: list[bytes], env: dict[bytes, bytes], descriptors: tuple[int, ...]) -> int:
     actions = [(os.POSIX_SPAWN_DUP2, descriptor, place) for place, descriptor in enumerate(descriptors)]
     try:
         return os.posix_spawn(program, argv, env, file_actions=actions, setsid=True, setsigmask=(), setsigdef=IGNORED)

@@ -303,7 +303,7 @@ def test_end_kills_nobody_else(stage, dispatcher):
         {"verb": "RUN", "uid": UID},
         {"verb": "WORKER"},
         {"verb": "WORKER", "uid": str(UID)},
-        {"verb": "WORKER", "uid": True},
+        {"verb": "WORKER", "uid": UID == 1},
         {"verb": "WORKER", "uid": UID, "path": "/etc"},
         {"verb": "WORKER", "uid": UID + 1},
         {"verb": "INBOX", "uid": UID + 1},
@@ -441,7 +441,8 @@ def work(line, root, config, uid):
 
 
 def test_a_worker_has_the_named_descriptors_fresh_signals_and_a_session_of_its_own(stage):
-    stage.start(SHOWN)
+    with (stage.path / "standin.py").open() as stdin:
+        stage.start(SHOWN, stdin=stdin)
     worker = stage.dispatcher().worker()
     found = wire.receive(worker.line)[0]
     assert found["fds"] == [0, 1, 2, found["line"]]
@@ -472,6 +473,13 @@ def test_what_a_child_raises_ends_the_child_only(stage):
     eventually(lambda: f"event=worker-ended pid={worker.pid} code=70" in stage.log())
     assert "child-failed" in stage.log()
     assert dispatcher.worker().gone()  # the launcher is one, and serves
+
+
+def test_a_worker_that_did_not_become_who_it_should_be_does_nothing(stage):
+    stage.start("import cronq.launcher\ndef refuse(uid): raise PermissionError(uid)\ncronq.launcher.become = refuse")
+    worker = stage.dispatcher().worker()
+    eventually(lambda: f"event=worker-ended pid={worker.pid} code=70" in stage.log())
+    assert "PermissionError" in stage.log()
 
 
 def test_a_worker_survives_its_launcher(stage, dispatcher):

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from conftest import eventually
-from workbench import UID, Hand, alive, numbers
+from workbench import FILES, UID, Hand, alive, numbers
 
 from cronq import attempt, process
 from cronq.task import DEFAULT_PATH
@@ -180,7 +180,7 @@ def test_signals_mask_umask_session_and_limits_are_fresh(hand, worker):
     worker.do("b", sh("umask; ulimit -n; cut -d' ' -f 1,5,6 /proc/$$/stat"))
     umask, files, ids = hand.output("b").decode().splitlines()
     assert umask in ("022", "0022")
-    assert int(files) == resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    assert int(files) == FILES
     pid, group, session = ids.split()
     assert pid == group == session
 
@@ -380,6 +380,51 @@ def test_an_outcome_line_is_whole_or_absent(tmp_path):
     assert outcome.write("ended")
     assert path.read_bytes().count(b"\n") == 2
     outcome.close()
+
+
+def test_nothing_stays_open_whatever_came(hand, worker):
+    data = hand.path / "data"
+    data.write_text("x")
+    worker.do("first", sh("true"))
+    before = _descriptors(worker)
+    for turn in range(3):
+        worker.do(f"ran{turn}", {"command": ["cat"], "stdin": "x"})
+        worker.do(f"data{turn}", {"command": ["cat"]}, data=data)
+        worker.do(f"refused{turn}", b"{}", data=data)
+        worker.do(f"lost{turn}", {"command": ["/no/such"], "stdin": "x"}, data=data)
+        worker.run(f"full{turn}", sh("true"), outcome="/dev/full", data=data)
+        worker.hear("ended", f"full{turn}")
+        worker.run(f"nonsense{turn}", sh("true"), hash=7)
+    worker.do("last", sh("true"))
+    assert _descriptors(worker) == before
+
+
+def _descriptors(worker) -> list[str]:
+    return sorted(os.listdir(f"/proc/{worker.pid}/fd"))
+
+
+def test_a_worker_without_descriptors_hangs_up_and_finishes_what_it_has(hand, worker):
+    worker.sh("a", "sleep 0.2; exit 3")
+    worker.hear("starting", "a")
+    eventually(lambda: "started" in hand.steps("a"))
+    resource.prlimit(worker.pid, resource.RLIMIT_NOFILE, (3, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+    worker.sh("b", "true")
+    assert worker.wait() == 0
+    assert hand.outcome("a")[-1]["exit_code"] == 3
+    assert hand.outcome("b") == []
+    assert not hand.locked("b")  # never started, and it can be seen
+
+
+def test_without_room_for_pipes_the_job_goes_back_and_is_not_blamed(hand, worker):
+    worker.do("first", sh("true"))
+    free = [number for number in range(100) if str(number) not in _descriptors(worker)]
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.prlimit(worker.pid, resource.RLIMIT_NOFILE, (free[4] + 1, limit))  # four arrive, two pipes do not fit
+    refused = worker.do("a", sh("true"))
+    assert (refused["step"], refused["again"]) == ("refused", True)
+    assert "no room" in refused["reason"]
+    resource.prlimit(worker.pid, resource.RLIMIT_NOFILE, (limit, limit))
+    assert worker.do("b", sh("exit 4"))["exit_code"] == 4
 
 
 # -------------------------------------------------------------------- ending jobs

@@ -4,6 +4,7 @@ their own. Everything is real: the fork, the socket, the descriptors, the locks.
 import fcntl
 import json
 import os
+import resource
 import signal
 import socket
 import sys
@@ -15,6 +16,7 @@ from cronq import launcher, process, spool, wire, worker
 from cronq.entry import digest
 
 UID = os.getuid()
+FILES = 256  # the soft limit that a worker is started with; fewer than many jobs need
 
 
 class Hand:
@@ -96,6 +98,8 @@ class Worker:
         code = 70
         try:
             os.setsid()
+            os.umask(0o077)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (FILES, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
             launcher._close_but(0, 1, 2, line.fileno())
             launcher._reset_signals()
             code = worker.main(line, str(self.hand.spool), str(self.hand.config), UID, step)
