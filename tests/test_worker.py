@@ -193,6 +193,13 @@ def test_a_job_runs_where_it_says_else_at_home(hand, worker):
     assert hand.output("b").decode().strip() == (os.path.realpath(home) if os.path.isdir(home) else "/")
 
 
+def test_without_a_home_a_job_runs_at_the_root(hand, monkeypatch):
+    nobody = pwd.struct_passwd(("somebody", "x", UID, 0, "", "/no/home", ""))
+    monkeypatch.setattr(pwd, "getpwuid", lambda _uid: nobody)
+    hand.worker().do("a", sh("pwd; echo $HOME $USER $SHELL"))
+    assert hand.output("a") == b"/\n/no/home somebody /bin/sh\n"
+
+
 def test_a_worker_keeps_no_directory_busy(hand, worker):
     worker.do("a", {"command": ["pwd"], "cwd": str(hand.path)})
     assert os.readlink(f"/proc/{worker.pid}/cwd") == "/"
@@ -463,14 +470,27 @@ def test_a_cancelled_job_may_clean_up_and_is_told_as_cancelled(hand, worker):
     assert hand.output("a") == b"ready\ncleaned\n"
 
 
-def test_stop_now_knows_no_grace_and_the_first_reason_is_told(hand, worker):
-    worker.sh("a", "trap '' TERM; echo ready; while :; do sleep 0.05; done", timeout="300ms")
+def test_stop_now_knows_no_grace(hand, worker):
+    worker.sh("a", "trap '' TERM; echo ready; while :; do sleep 0.05; done")
     eventually(lambda: hand.output("a"))
     worker.send({"do": "stop", "id": f"{UID}-a", "now": False})
     worker.send({"do": "stop", "id": f"{UID}-a", "now": True})
     ended = worker.ended("a")
     assert (ended["reason"], ended["signal"]) == ("cancelled", signal.SIGKILL)
     assert ended["wall"] < 5
+
+
+def test_the_reason_that_came_first_is_told(hand, worker):
+    worker.sh("a", "trap 'echo termed' TERM; while :; do sleep 0.05; done", timeout="100ms")
+    eventually(lambda: hand.output("a") == b"termed\n")
+    worker.send({"do": "stop", "id": f"{UID}-a", "now": True})
+    assert worker.ended("a")["reason"] == "timeout"
+
+
+def test_a_task_without_grace_is_killed_at_its_timeout(hand, worker):
+    hand.tasks("[tasks.a]\nshell = 'trap \"\" TERM; sleep 100'\ntimeout = '100ms'\ngrace = 0\n")
+    ended = worker.do("a", {"task": "a"})
+    assert (ended["reason"], ended["signal"]) == ("timeout", signal.SIGKILL)
 
 
 def test_what_a_task_leaves_behind_is_ended_with_it(hand, worker):
