@@ -170,7 +170,7 @@ class Attempt:
         if not self.alive:
             return
         self.reason = self.reason or reason
-        if now or self.plan.grace <= 0:
+        if now:
             self._signal(signal.SIGKILL)
         elif not self._asked:
             self._asked = True

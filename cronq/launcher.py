@@ -45,10 +45,16 @@ USAGE = "usage: python -I -m cronq.launcher --spool DIR --config DIR [--no-inoti
 
 def main(argv: list[str] | None = None) -> int:
     """Serve until the dispatcher is done; its exit code."""
-    options = _options(sys.argv[1:] if argv is None else argv)
+    argv = sys.argv[1:] if argv is None else argv
+    options = _options(argv)
     if options is None:
         sys.stderr.write(USAGE)
         return 2
+    if (
+        "CRONQ_JOB_ID" in os.environ
+    ):  # started by a job, and none of it: whoever ends that job looks into /proc/*/environ
+        env = {key: value for key, value in os.environ.items() if key != "CRONQ_JOB_ID"}
+        os.execve(sys.executable, [sys.executable, "-I", "-m", "cronq.launcher", *argv], env)  # noqa: S606 - no shell
     command = [sys.executable, "-I", "-m", "cronq.dispatcher"]
     for name, value in options.items():
         command += [name, value]
@@ -148,10 +154,8 @@ class Launcher:
         _close_but(0, 1, 2, line.fileno())
         _reset_signals()
         line.set_inheritable(True)
-        # The launcher may have been started by a job; what it starts belongs to none.
-        env = {key: value for key, value in os.environ.items() if not key.startswith("CRONQ_JOB_")}
         argv = [*self.command, "--launcher-fd", str(line.fileno())]
-        os.execve(argv[0], argv, env)  # noqa: S606 - no shell is wanted
+        os.execv(argv[0], argv)  # noqa: S606 - no shell is wanted
 
     def _dispatcher_died(self, code: int) -> None:
         log("dispatcher-ended", pid=self.dispatcher, code=code)

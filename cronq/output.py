@@ -63,7 +63,6 @@ class Stream:
         if self.cut:
             return
         self.cut = True
-        self.room = 0
         try:
             os.write(self.target, f"\n[cronq: output cut at {self.bytes} bytes]\n".encode())
         except OSError:

@@ -1,9 +1,9 @@
 """Which process is which, and ending the jobs whose worker died.
 
 Does:    knows a process by pid, start time and boot id, so that a recycled pid is never taken for it. `Hunts` ends
-         whatever is left of a job: its process group and session, and whatever carries its id in the environment.
+         whatever is left of a job: its session (a job leads one), and whatever carries its id in the environment.
 Reads:   /proc.
-Trusts:  the kernel. A pid that names a group or session is not given to a new process while a member lives.
+Trusts:  the kernel. A pid that names a session is not given to a new process while a member lives.
 Fails:   says so: a job is known dead only when nothing of it was found twice in a row.
 """
 
@@ -37,14 +37,12 @@ def boot_id() -> str:
 class Seen:
     """A process as /proc showed it."""
 
-    __slots__ = ("carries", "group", "parent", "pid", "session", "start", "state")
+    __slots__ = ("carries", "pid", "session", "start", "state")
 
     def __init__(self, pid: int, stat: bytes) -> None:
         fields = stat.rpartition(b")")[2].split()
         self.pid = pid
         self.state = fields[0]
-        self.parent = int(fields[1])
-        self.group = int(fields[2])
         self.session = int(fields[3])
         self.start = int(fields[19])  # field 22: clock ticks since boot
         self.carries: bytes | None = None  # the job id in its environment
@@ -88,7 +86,7 @@ class Hunt:
         ours = self.pid is not None and (leader is None or leader.start == self.start)  # else its pid is recycled
         found = []
         for process in seen.values():
-            member = ours and self.pid in (process.group, process.session)
+            member = ours and process.session == self.pid  # a session holds its groups
             member = member and process.start >= self.start and process.carries in (None, own)
             if (member or process.carries == own) and process.state not in _GONE:
                 found.append(process)
@@ -136,15 +134,13 @@ class Hunts:
 
 
 def snapshot(spool: bytes) -> dict[int, Seen]:
-    """Every process there is, but for this one, its parent and what else its parent made (launcher and workers)."""
-    own, parent = os.getpid(), os.getppid()
+    """Every process there is. Launcher and workers carry no job's id, whoever started them (see `launcher.main`)."""
     found: dict[int, Seen] = {}
     for name in os.listdir("/proc"):
-        if name.isdigit() and int(name) not in (own, parent, 1):
-            process = look(int(name))
-            if process is not None and (process.parent != parent or parent == 1):
-                process.carries = _job_of(process.pid, spool)
-                found[process.pid] = process
+        process = look(int(name)) if name.isdigit() else None
+        if process is not None:
+            process.carries = _job_of(process.pid, spool)
+            found[process.pid] = process
     return found
 
 

@@ -29,8 +29,7 @@ talk.connect(sys.argv[1])
 for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
     signal.signal(number, lambda number, _: talk.send(signal.Signals(number).name.encode()))
 status = dict(row.split(":\\t") for row in open("/proc/self/status"))
-told = {"pid": os.getpid(), "argv": sys.argv[2:], "fds": fds, "line": line, "mask": status["SigBlk"].strip(),
-        "mine": os.environ.get("CRONQ_JOB_ID")}
+told = {"pid": os.getpid(), "argv": sys.argv[2:], "fds": fds, "line": line, "mask": status["SigBlk"].strip()}
 socket.send_fds(talk, [json.dumps(told).encode()], [line])
 os.close(line)
 os._exit(int(talk.recv(100) or b"0"))
@@ -180,15 +179,13 @@ def dispatcher(stage):
 # -------------------------------------------------------------------- the dispatcher
 
 
-def test_the_dispatcher_gets_its_line_and_nothing_else(stage, monkeypatch):
-    monkeypatch.setenv("CRONQ_JOB_ID", "0-outer")
+def test_the_dispatcher_gets_its_line_and_nothing_else(stage):
     reading, writing = os.pipe()
     stage.start(pass_fds=(reading, writing))
     told = stage.dispatcher().told
     assert told["argv"] == ["--an", "option", "--launcher-fd", str(told["line"])]
     assert told["fds"] == [0, 1, 2, told["line"]]
     assert int(told["mask"], 16) == 0
-    assert told["mine"] is None  # a launcher that a job started is not the job's
     os.close(reading)
     os.close(writing)
 
@@ -491,15 +488,17 @@ def test_a_worker_survives_its_launcher(stage, dispatcher):
     assert worker.gone()
 
 
-def test_what_a_job_started_is_not_ended_with_the_job_if_it_is_a_launcher(stage, monkeypatch):
+def test_a_launcher_that_a_job_started_is_none_of_the_jobs(stage, monkeypatch):
     monkeypatch.setenv("CRONQ_JOB_ID", f"{UID}-a")
-    monkeypatch.setenv("CRONQ_SPOOL", str(stage.spool))
-    stage.start()
-    dispatcher = stage.dispatcher()
-    first, second = dispatcher.worker(), dispatcher.worker()
-    wire.send(first.line, {"do": "reap", "id": f"{UID}-a", "attempt": 1, "pid": None, "start": None, "boot": None})
-    assert wire.receive(first.line)[0] == {"is": "reaped", "id": f"{UID}-a", "attempt": 1, "known": False}
-    assert all(map(alive, (stage.process.pid, dispatcher.pid, first.pid, second.pid)))
+    spool.make(str(stage.spool), UID)
+    argv = [sys.executable, "-I", "-m", "cronq.launcher", "--spool", str(stage.spool), "--config", str(stage.path)]
+    with stage.log_path.open("w") as log:
+        stage.process = subprocess.Popen(argv, stderr=log)
+    eventually(lambda: "event=ready" in stage.log())
+    family = {stage.process.pid, *_children(stage.process.pid)}
+    assert not any(b"CRONQ_JOB_ID" in Path(f"/proc/{pid}/environ").read_bytes() for pid in family)
+    stage.process.terminate()
+    assert stage.exits() == 0
 
 
 def test_become_makes_sure_who_it_is():

@@ -6,7 +6,9 @@ import os
 import pwd
 import resource
 import select
+import shlex
 import signal
+import sys
 import time
 from pathlib import Path
 
@@ -516,15 +518,32 @@ def test_what_a_free_command_leaves_behind_goes_on_and_its_output_is_kept(hand, 
     assert ended["stdout"]["bytes"] == 6
 
 
+def test_what_was_stopped_leaves_nothing_behind_a_free_command_neither(hand, worker):
+    pids = hand.path / "pids"
+    worker.sh("a", f"sh -c 'trap \"\" TERM; echo $$ > {pids}; exec sleep 100' & wait")
+    (stubborn,) = eventually(lambda: numbers(pids))
+    worker.send({"do": "stop", "id": f"{UID}-a", "now": False})
+    assert worker.ended("a")["signal"] == signal.SIGTERM
+    eventually(lambda: not alive(stubborn))
+
+
 def test_what_escapes_the_group_and_holds_the_pipe_is_not_waited_for(hand, worker):
     pids = hand.path / "pids"
-    hand.tasks(f"[tasks.a]\nshell = 'setsid sleep 100 & echo $! > {pids}; until [ -s {pids} ]; do :; done'\n")
-    began = time.monotonic()
+    (hand.path / "escape").write_text(f"#!/bin/sh\necho $$ > {pids}\nexec sleep 100\n")
+    (hand.path / "escape").chmod(0o755)
+    hand.tasks(f"[tasks.a]\nshell = 'setsid {hand.path}/escape & until [ -s {pids} ]; do :; done'\n")
+    worker.run("a", {"task": "a"})
+    job = eventually(lambda: "started" in hand.steps("a") and hand.outcome("a")[-1]["pid"])
+    (escaped,) = eventually(lambda: numbers(pids))
     try:
-        assert worker.do("a", {"task": "a"})["exit_code"] == 0
+        eventually(lambda: not os.path.exists(f"/proc/{job}"))
+        began = time.monotonic()
+        worker.send({"do": "stop", "id": f"{UID}-a", "now": False})  # too late: there is no job any more
+        ended = worker.ended("a")
         assert time.monotonic() - began < 5
+        assert (ended["exit_code"], ended["reason"]) == (0, None)
     finally:
-        os.kill(*numbers(pids), signal.SIGKILL)
+        os.kill(escaped, signal.SIGKILL)
 
 
 @pytest.mark.root
@@ -585,14 +604,67 @@ def test_a_group_without_its_leader_is_ended_too(hand, worker):
     assert not alive(member)
 
 
+def test_a_group_of_its_own_is_no_hiding_place(hand, worker):
+    pids = hand.path / "pids"
+    code = f"import os; os.setpgid(0, 0); print(os.getpid(), file=open({str(pids)!r}, 'w'), flush=True)"
+    code += "; os.execve('/bin/sleep', ['sleep', '100'], {})"
+    worker.sh("a", f"{sys.executable} -ISc {shlex.quote(code)} & wait")
+    (member,) = eventually(lambda: numbers(pids))
+    eventually(lambda: Path(f"/proc/{member}/environ").read_bytes() == b"")
+    worker.kill()
+    _reap(hand, "a", hand.outcome("a")[-1])
+    assert not alive(member)
+
+
 def test_a_recycled_pid_is_not_hit(hand, worker):
-    worker.sh("other", "exec sleep 100")
+    worker.sh("other", "exec env -i sleep 100")
     other = eventually(lambda: "started" in hand.steps("other") and hand.outcome("other")[-1])
+    eventually(lambda: Path(f"/proc/{other['pid']}/environ").read_bytes() == b"")
     _reap(hand, "a", {**other, "start": other["start"] - 1})
     _reap(hand, "b", {**other, "boot": "another-boot"})
-    _reap(hand, "c", {**other, "start": other["start"]})  # the very process, but it carries another job's id
     assert alive(other["pid"])
     assert "ended" not in hand.steps("other")
+    _reap(hand, "other", other)
+    assert not alive(other["pid"])
+
+
+def test_what_is_older_than_the_job_is_not_its_own(hand, worker):
+    pids = hand.path / "pids"
+    worker.sh("other", f"env -i sleep 100 & echo $! $$ > {pids}; wait")
+    member, leader = eventually(lambda: numbers(pids))
+    eventually(lambda: Path(f"/proc/{member}/environ").read_bytes() == b"")
+    worker.kill()
+    os.kill(leader, signal.SIGKILL)
+    eventually(lambda: not alive(leader))
+    started = hand.outcome("other")[-1]
+    _reap(hand, "a", {**started, "start": started["start"] + 1_000_000})
+    assert alive(member)
+    _reap(hand, "other", started)
+
+
+def test_another_jobs_process_is_not_hit_whatever_the_pid_says(hand, worker):
+    worker.sh("other", "exec sleep 100")
+    other = eventually(lambda: "started" in hand.steps("other") and hand.outcome("other")[-1])
+    _reap(hand, "a", other)
+    assert alive(other["pid"])
+
+
+@pytest.mark.parametrize("pid", [0, 1, -1, None])
+def test_a_pid_that_is_no_jobs_is_none(pid):
+    assert process.Hunt({"id": "0-a", "attempt": 1, "pid": pid, "start": 0}, now=0.0).pid is None
+
+
+def test_a_zombie_that_nobody_waits_for_is_dead(hand, worker):
+    ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER: the orphan is ours, and we do not look
+    try:
+        worker.sh("a", "exec sleep 100")
+        started = eventually(lambda: "started" in hand.steps("a") and hand.outcome("a")[-1])
+        worker.kill()
+        _reap(hand, "a", started)
+        assert os.path.exists(f"/proc/{started['pid']}")
+        assert os.waitpid(started["pid"], 0)[1] == signal.SIGKILL
+    finally:
+        ctypes.CDLL(None).prctl(36, 0, 0, 0, 0)
 
 
 def test_a_job_of_the_same_id_in_another_spool_is_not_hit(hand, tmp_path):
