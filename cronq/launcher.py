@@ -50,9 +50,8 @@ def main(argv: list[str] | None = None) -> int:
     if options is None:
         sys.stderr.write(USAGE)
         return 2
-    if (
-        "CRONQ_JOB_ID" in os.environ
-    ):  # started by a job, and none of it: whoever ends that job looks into /proc/*/environ
+    # Started by a job, it is none of that job: whoever ends the job looks into /proc/*/environ for its id.
+    if "CRONQ_JOB_ID" in os.environ:
         env = {key: value for key, value in os.environ.items() if key != "CRONQ_JOB_ID"}
         os.execve(sys.executable, [sys.executable, "-I", "-m", "cronq.launcher", *argv], env)  # noqa: S606 - no shell
     command = [sys.executable, "-I", "-m", "cronq.dispatcher"]

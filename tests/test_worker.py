@@ -1,5 +1,6 @@
 """The worker, in a process of its own, with real jobs: what comes back, what is refused, what each death leaves."""
 
+import contextlib
 import ctypes
 import json
 import os
@@ -17,6 +18,7 @@ from conftest import eventually
 from workbench import FILES, UID, Hand, alive, numbers
 
 from cronq import attempt, process
+from cronq.loop import Loop
 from cronq.task import DEFAULT_PATH
 
 
@@ -164,14 +166,18 @@ def test_without_input_standard_input_is_empty(hand, worker):
 
 
 def test_descriptors_are_exactly_0_1_2_however_many_jobs_run(hand, worker):
+    worker.do("first", sh("true"))
+    before = _descriptors(worker)
     names = [f"j{number}" for number in range(60)]
     for name in names:
         worker.sh(name, "ls /proc/self/fd; echo ready; exec sleep 100", stdin="x")
     eventually(lambda: all(hand.output(name).endswith(b"ready\n") for name in names))
+    assert worker.do("late", sh("ls /proc/self/fd"))["stdout"]["bytes"] == 8  # beyond the limit that a job has
     for name in names:
         worker.send({"do": "stop", "id": f"{UID}-{name}", "now": True})
         assert worker.ended(name)["reason"] == "cancelled"
         assert hand.output(name) == b"0\n1\n2\n3\nready\n"  # 3 is where ls reads
+    eventually(lambda: _descriptors(worker) == before)
 
 
 def test_signals_mask_umask_session_and_limits_are_fresh(hand, worker):
@@ -583,6 +589,17 @@ def _reap(hand, name: str, identity: dict, known: bool = True) -> None:
     assert other.hear("reaped", name)["known"] is known
 
 
+@contextlib.contextmanager
+def adopting():
+    """For a while, orphans are this process's to wait for (PR_SET_CHILD_SUBREAPER)."""
+    prctl = ctypes.CDLL(None).prctl
+    prctl(36, 1, 0, 0, 0)
+    try:
+        yield
+    finally:
+        prctl(36, 0, 0, 0, 0)
+
+
 def test_the_tree_of_a_dead_workers_job_is_ended_wherever_it_hid(hand, worker):
     pids = hand.path / "pids"
     script = f"setsid sleep 100 & echo $! >> {pids}; env -i sleep 100 & echo $! >> {pids}; echo $$ >> {pids}; wait"
@@ -633,9 +650,10 @@ def test_what_is_older_than_the_job_is_not_its_own(hand, worker):
     worker.sh("other", f"env -i sleep 100 & echo $! $$ > {pids}; wait")
     member, leader = eventually(lambda: numbers(pids))
     eventually(lambda: Path(f"/proc/{member}/environ").read_bytes() == b"")
-    worker.kill()
-    os.kill(leader, signal.SIGKILL)
-    eventually(lambda: not alive(leader))
+    with adopting():
+        worker.kill()
+        os.kill(leader, signal.SIGKILL)
+        os.waitpid(leader, 0)
     started = hand.outcome("other")[-1]
     _reap(hand, "a", {**started, "start": started["start"] + 1_000_000})
     assert alive(member)
@@ -655,16 +673,36 @@ def test_a_pid_that_is_no_jobs_is_none(pid):
 
 
 def test_a_zombie_that_nobody_waits_for_is_dead(hand, worker):
-    ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER: the orphan is ours, and we do not look
-    try:
+    with adopting():
         worker.sh("a", "exec sleep 100")
         started = eventually(lambda: "started" in hand.steps("a") and hand.outcome("a")[-1])
         worker.kill()
         _reap(hand, "a", started)
         assert os.path.exists(f"/proc/{started['pid']}")
         assert os.waitpid(started["pid"], 0)[1] == signal.SIGKILL
-    finally:
-        ctypes.CDLL(None).prctl(36, 0, 0, 0, 0)
+
+
+def test_one_look_that_finds_nothing_is_not_enough(monkeypatch):
+    """What forks between two looks may be missed by the first."""
+    forked = process.Seen(7, b"7 (x) S 1 7 7 " + b"0 " * 15 + b"99 0")
+    forked.carries = b"0-a"
+    looks, killed, told, loop = [{}, {7: forked}, {}, {}], [], [], Loop()
+    monkeypatch.setattr(process, "snapshot", lambda _spool: looks.pop(0))
+    monkeypatch.setattr(process, "kill", killed.append)
+    hunts = process.Hunts(loop, "/spool", lambda *known: told.append(known))
+    hunts.add({"id": "0-a", "attempt": 2, "pid": None, "start": None, "boot": None})
+    while loop.busy:
+        loop.turn()
+    assert (killed, told, looks) == ([forked], [("0-a", 2, True)], [])
+
+
+def test_what_cannot_be_ended_is_not_known_to_be_dead(hand, worker, monkeypatch):
+    monkeypatch.setattr(process, "kill", lambda _process: None)  # as if it were another user's
+    monkeypatch.setattr(process, "PATIENCE", 0.1)
+    worker.sh("a", "exec sleep 100")
+    started = eventually(lambda: "started" in hand.steps("a") and hand.outcome("a")[-1])
+    worker.kill()
+    _reap(hand, "a", started, known=False)
 
 
 def test_a_job_of_the_same_id_in_another_spool_is_not_hit(hand, tmp_path):
