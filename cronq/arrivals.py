@@ -17,8 +17,9 @@ from typing import Any
 from cronq import intake, job, safeopen, shelves, spool, states, task
 from cronq.entry import AT_MOST_ONCE, HAS_DATA, Entry, digest
 from cronq.errors import BadJob, CronqError, Duplicate
-from cronq.house import House, Now, log
+from cronq.house import House, Now
 from cronq.job import MAX_JOB_BYTES, Job
+from cronq.log import line as log
 from cronq.spool import reason_text
 
 YOUNG = 10.0  # seconds in which a file that does not parse may still be being written
@@ -69,15 +70,18 @@ def _collect(house: House, now: Now, uid: int) -> None:
         house.seen[uid] = -1
         return
     deadline = time.monotonic() + SLICE_SECONDS
+    left = False
     for count, filename in enumerate(names):
         if count and (count >= SLICE_NAMES or time.monotonic() > deadline):
             house.urgent = True
             return
         captured = house.shelves.capture(uid, filename)
-        if captured is not None:
+        if captured is None:
+            left = True  # one of its name is being judged: it is taken when that has been
+        else:
             house.step("captured")
             judge(house, now, captured)
-    if now.wall - mtime / 1e9 > UNSETTLED:
+    if not left and now.wall - mtime / 1e9 > UNSETTLED:
         house.seen[uid] = mtime
         for name in house.shelves.foreign(uid):
             log("name-refused", uid=uid, file=ascii(name), reason="letters, digits, '.', '_', '-' only, at most 81")

@@ -20,7 +20,7 @@ from typing import Any
 
 from cronq import job, settle, states, task
 from cronq.doorbell import Doorbell
-from cronq.entry import CANCEL_WANTED, Entry
+from cronq.entry import CANCEL_WANTED, Entry, is_id
 from cronq.errors import BadJob, CronqError, NotPermitted, UnknownJob, UsageError
 from cronq.house import House, Now
 from cronq.job import MAX_JOB_BYTES
@@ -168,10 +168,14 @@ def _show(house: House, request: dict[str, Any], _now: Now) -> Iterator[dict[str
     if kept is not None:
         yield view(house, *kept)
         return
-    found = _result(house, job_id) if "/" not in job_id else {}
+    yield _known(house, job_id)
+
+
+def _known(house: House, job_id: str) -> dict[str, Any]:
+    found = _result(house, job_id) if is_id(job_id) else {}
     if not found:
         raise UnknownJob(f"unknown job {job.show(job_id)}")
-    yield found
+    return found
 
 
 def _result(house: House, job_id: str) -> dict[str, Any]:
@@ -218,9 +222,7 @@ def _each(house: House, request: dict[str, Any], act: Callable[[str, Entry], str
         try:
             kept = house.backlog.find(job_id)
             if kept is None:
-                found = _result(house, job_id) if "/" not in job_id else {}
-                if not found:
-                    raise UnknownJob(f"unknown job {job.show(job_id)}")
+                found = _known(house, job_id)
                 yield {"id": job_id, "state": act(str(found["state"]), Entry(id=job_id, due=0))}
             else:
                 yield {"id": job_id, "state": act(*kept)}

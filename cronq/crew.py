@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Iterator
 from typing import Any
 
 from cronq import wire
@@ -64,7 +65,8 @@ class Crew:
         try:
             sent = wire.send(worker.line, message, descriptors)
         except OSError:
-            return False  # it is dying: its end of the line will say so
+            self._lose(worker)
+            return False
         if sent:
             worker.jobs.add(message["id"])
             worker.unanswered[message["id"]] = now
@@ -98,13 +100,7 @@ class Crew:
                 self._part(worker)
 
     def _hear_launcher(self, now: float) -> None:
-        while True:
-            try:
-                received = wire.receive(self.launcher)
-            except BlockingIOError:
-                return
-            except (OSError, wire.WireError):
-                received = None
+        for received in _messages(self.launcher):
             if received is None:
                 self.launcher_gone = True
                 return
@@ -127,13 +123,7 @@ class Crew:
         self.bell.listen(line.fileno(), ("worker", worker.pid))
 
     def _hear_worker(self, worker: Worker) -> None:
-        while True:
-            try:
-                received = wire.receive(worker.line)
-            except BlockingIOError:
-                return
-            except (OSError, wire.WireError):
-                received = None
+        for received in _messages(worker.line):
             if received is None:
                 self._lose(worker)
                 return
@@ -173,3 +163,17 @@ class Crew:
                 self.complaints.append("the launcher does not take messages")
         except OSError:
             self.launcher_gone = True
+
+
+def _messages(line: socket.socket) -> Iterator[tuple[dict[str, Any], list[int]] | None]:
+    """What lies in a line, message by message; None at its end, or where it is no language of ours."""
+    while True:
+        try:
+            received = wire.receive(line)
+        except BlockingIOError:
+            return
+        except (OSError, wire.WireError):
+            received = None
+        yield received
+        if received is None:
+            return

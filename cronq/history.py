@@ -90,17 +90,24 @@ class History:
                         self.counts[state] += (whole + newline).count(mark)
 
     def last(self) -> dict[tuple[str, int], dict[str, Any]]:
-        """The outcomes, by id and attempt, among the last lines: what a crash may have kept from its place."""
-        found = {}
+        """The outcomes, by id and attempt, among the last lines: what a crash may have kept from its place.
+
+        Attempts are numbered anew when a job is revived, and after a crash: an outcome before the job's last start is
+        not of the attempt that was under way.
+        """
+        found: dict[tuple[str, int], dict[str, Any]] = {}
         for path in self.days()[-2:]:
             with open(path, "rb") as file:
                 file.seek(max(0, os.fstat(file.fileno()).st_size - TAIL))
                 for line in file.read().splitlines():
-                    if b'"outcome":' not in line:
+                    if b'"outcome":' not in line and b'"move":"start"' not in line:
                         continue
                     try:
                         record = json.loads(line)
-                        found[record["id"], record["attempt"]] = record
+                        key = record["id"], record["attempt"]
+                        found.pop(key, None)
+                        if "outcome" in record:
+                            found[key] = record
                     except (ValueError, KeyError, TypeError):
                         continue
         return found

@@ -1,7 +1,7 @@
 """What runs next: entries that are due, in lanes, and the gates before them.
 
-Does:    `Ready` keeps entries in the order of dispatch, `Gates` says what may run beside what runs already, `choose`
-         takes the next that may.
+Does:    `Ready` keeps entries in the order of dispatch, `Gates` says what may run beside what runs already;
+         the next is the first whose gate is open.
 Reads:   its arguments. No clock, no disk.
 Trusts:  entries.
 Fails:   never.
@@ -65,14 +65,6 @@ class Gates:
             holders = [e.id for e in self.running if e.task == task]
             found.append((f"task {task} is at its limit ({self.limits[task]})", holders))
         return found
-
-
-def choose(ready: Ready, gates: Gates) -> Entry | None:
-    """Take the next entry that may start, and count it as running; None where none may."""
-    entry = None if gates.full else ready.take(gates.open)
-    if entry is not None:
-        gates.count(entry)
-    return entry
 
 
 _Item = tuple[int, int, str, int, Entry]  # an entry's order, a serial number (so that entries are never compared), it

@@ -16,8 +16,9 @@ from typing import Any
 from cronq import arrivals, job, policy, spool, states, task
 from cronq.entry import Entry, digest
 from cronq.errors import BadJob, CronqError
-from cronq.house import House, Now, Running, Settled, encode, log
+from cronq.house import House, Now, Running, Settled, encode
 from cronq.job import MAX_JOB_BYTES
+from cronq.log import line as log
 
 REAP_AGAIN = 5.0
 CONFIG_PAUSE = 1.0
@@ -270,7 +271,7 @@ def _publish_again(house: House, now: Now, running: Running, found: dict[str, An
 
 def finish_batches(house: House, now: Now) -> None:
     """A batch has ended when all its members are entries no more: computed, never counted down."""
-    for entry in house.backlog.of(states.RUNNING) if house.backlog.counts[states.RUNNING] else []:
+    for entry in house.backlog.of(states.RUNNING):
         if entry.batch is None or house.backlog.members[entry.id]:
             continue
         tally = _tally(house, entry)
@@ -316,8 +317,10 @@ def recover(house: House, now: Now) -> None:
     for entry in entries:
         running = house.running[entry.id] = Running(entry, orphan=True)
         record = last.get((entry.id, entry.attempt))
-        steps = read_outcome(house.shelves.try_outcome(entry) or b"")
-        if record is not None and not (steps and steps[-1].get("step") in ("starting", "started")):
+        data = house.shelves.try_outcome(entry)
+        steps = read_outcome(data or b"")
+        published = data is not None and (not steps or "state" in steps[-1])
+        if record is not None and published:  # its worker is gone, and what it wrote down has been judged
             verdict = _restore(record, now)
             _decide(house, now, running, verdict, record["outcome"], noted=True)
         else:

@@ -225,19 +225,24 @@ class Shelves:
             return
         self.touch(OUTCOME)
 
-    def outputs(self, entry: Entry) -> tuple[int, int]:
+    def outputs(self, entry: Entry) -> list[int]:
         """New `stdout` and `stderr` in the job's result directory; those of the attempt before get its number."""
         folder = self.result_folder(entry)
-        found = []
-        for name in ("stdout", "stderr"):
-            path = f"{folder}/{name}"
-            try:
-                found.append(self._create(path))
-            except FileExistsError:
-                self._number(folder, name)
-                found.append(self._create(path))
+        found: list[int] = []
+        try:
+            for name in ("stdout", "stderr"):
+                path = f"{folder}/{name}"
+                try:
+                    found.append(self._create(path))
+                except FileExistsError:
+                    self._number(folder, name)
+                    found.append(self._create(path))
+        except OSError:
+            for descriptor in found:
+                os.close(descriptor)
+            raise
         self.touch(folder)
-        return found[0], found[1]
+        return found
 
     def result_folder(self, entry: Entry) -> str:
         """The job's result directory, made if it is missing."""

@@ -13,10 +13,11 @@ import os
 from typing import Any
 
 from cronq import arrivals, job, settle, states, task
-from cronq.entry import AT_MOST_ONCE, DEFAULT_QUEUE, HAS_DATA, Entry, digest
+from cronq.entry import AT_MOST_ONCE, HAS_DATA, Entry, digest
 from cronq.errors import BadJob
-from cronq.house import House, Now, Running, log
-from cronq.lanes import Gates, choose
+from cronq.house import House, Now, Running
+from cronq.lanes import Gates
+from cronq.log import line as log
 from cronq.shelves import DATA, SyncFailed
 
 POLL = 1.0
@@ -115,25 +116,27 @@ def launch(house: House, now: Now, waiting: Waiting) -> None:
         return
     entries = [running.entry for running in house.running.values()]
     gates = Gates(house.config.max_jobs, house.config.slots, house.config.limits, entries)
-    while len(house.backlog.ready) and house.crew.ready(house.shelves.uid, now.mono) is not None:
-        entry = choose(house.backlog.ready, gates)
-        if entry is None:
-            break
-        house.backlog.put(states.READY, entry)  # chosen is not moved yet
-        if entry.batch is not None:
-            gates.running.pop()
-            gates.by_queue[DEFAULT_QUEUE] -= 1
-            gates.by_task[""] -= 1
-            if house.backlog.members[entry.id] >= arrivals.WINDOW:
+    ready = house.backlog.ready
+    full: list[Entry] = []
+    try:
+        while now.mono >= house.paused_until and house.crew.ready(house.shelves.uid, now.mono) is not None:
+            entry = ready.peek(gates.open)
+            if entry is None:
                 break
-            arrivals.expand(house, now, entry)
-            continue
-        started = start(house, now, entry)
-        if started is not None:
-            if AT_MOST_ONCE in started[2].entry.flags:
-                waiting.append(started)
-            else:
-                send(house, now, [started])
+            if entry.batch is not None and house.backlog.members[entry.id] >= arrivals.WINDOW:
+                full.append(entry)
+                ready.discard(entry.id)  # out of the way of those behind it, for this turn
+            elif entry.batch is not None:
+                arrivals.expand(house, now, entry)
+            elif (started := start(house, now, entry)) is not None:
+                gates.count(entry)
+                if AT_MOST_ONCE in entry.flags:
+                    waiting.append(started)
+                elif not send(house, now, [started]):
+                    break
+    finally:
+        for entry in full:
+            ready.add(entry)
 
 
 def start(house: House, now: Now, entry: Entry) -> tuple[dict[str, Any], list[int], Running] | None:
@@ -153,9 +156,8 @@ def start(house: House, now: Now, entry: Entry) -> tuple[dict[str, Any], list[in
     house.move(now, "start", states.READY, entry, changed, attempt=changed.attempt)
     running = house.running[entry.id] = Running(changed, wanted, plan)
     try:
-        stdout, stderr = house.shelves.outputs(changed)
-        descriptors += [house.shelves.lock_outcome(changed), stdout, stderr]
-        descriptors[1:] = [descriptors[1], stdout, stderr]
+        descriptors.append(house.shelves.lock_outcome(changed))
+        descriptors += house.shelves.outputs(changed)
         if HAS_DATA in entry.flags:
             descriptors.append(house.shelves.open_file(f"{DATA}/{entry.id}", entry.uid)[0])
     except (OSError, BadJob) as error:
@@ -176,15 +178,21 @@ def start(house: House, now: Now, entry: Entry) -> tuple[dict[str, Any], list[in
     return message, descriptors, running
 
 
-def send(house: House, now: Now, started: Waiting) -> None:
-    """Hand attempts to their worker; our copies of the descriptors are closed at once, so the lock is the worker's."""
+def send(house: House, now: Now, started: Waiting) -> bool:
+    """Hand attempts to their worker; whether it took them all.
+
+    Our copies of the descriptors are closed at once, so the lock is the worker's.
+    """
+    all_sent = True
     for message, descriptors, running in started:
         worker = house.crew.ready(running.entry.uid, now.mono)
         sent = worker is not None and house.crew.run(worker, message, descriptors, now.mono)
         _close(descriptors)
         house.step("sent")
         if not sent:
+            all_sent = False
             settle.give_back(house, now, running, "its worker could not take it")
+    return all_sent
 
 
 def _close(descriptors: list[int]) -> None:

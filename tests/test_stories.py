@@ -267,3 +267,60 @@ def test_a_thousand_job_files_run_each_exactly_once(world):
     eventually(lambda: ledger.exists() and len(ledger.read_text().split()) >= 1000, within=90)
     eventually(lambda: json.loads(world.run("stats", "--json").stdout)["done"] == 1000)
     assert sorted(map(int, ledger.read_text().split())) == list(range(1000))
+
+
+def test_a_worker_killed_under_load_holds_nothing_up(world):
+    world.start()
+    ledger, pids = world.path / "ledger", world.path / "pids"
+    lines = f"echo $PPID >> {pids}; echo $CRONQ_JOB_ID >> {ledger}\n" * 300
+    job_id = world.run("exec", "--batch", "-", input=lines).stdout.strip()
+    eventually(lambda: pids.exists() and len(pids.read_text().split()) > 50)
+    os.kill(int(pids.read_text().split()[0]), signal.SIGKILL)
+    eventually(lambda: len(set(ledger.read_text().split())) == 300, within=60)
+    world.run("cancel", job_id, code=None)
+
+
+def test_a_batch_at_its_limit_does_not_hold_up_other_jobs(world):
+    gate = world.path / "gate"
+    os.mkfifo(gate)
+    world.tasks(f"[tasks.slow]\nshell = 'cat {gate}'\nlimit = 1\n")
+    world.start()
+    world.run("submit", "slow", "--batch", "-", input="".join(f"{n}\n" for n in range(200)))
+    eventually(lambda: list((world.spool / "queue" / "running").iterdir()))
+    assert world.result(world.submit("exec", "--", "true"), within=10)["state"] == "done"
+
+
+def test_a_revived_job_is_not_judged_by_its_earlier_life(world):
+    daemon = world.start()
+    gate, flag, ledger = world.path / "gate", world.path / "flag", world.path / "ledger"
+    os.mkfifo(gate)
+    script = f"echo x >> {ledger}; test -e {flag} || exit 4; cat {gate}"
+    job_id = world.submit("exec", "--", "sh", "-c", script)
+    assert world.result(job_id)["state"] == "dead"
+    flag.touch()
+    world.run("retry", job_id)
+    eventually(lambda: len(ledger.read_text().split()) == 2)
+    os.kill(world.dispatcher(daemon), signal.SIGKILL)
+    eventually(lambda: daemon.log.read_text().count("event=ready") == 2)
+    assert json.loads(world.run("show", "--json", job_id).stdout)["state"] == "running"
+    gate.write_text("go\n")
+    assert world.result(job_id)["state"] == "done"
+    assert len(ledger.read_text().split()) == 2
+
+
+def test_a_second_file_of_a_name_is_answered_when_the_first_is_whole(world):
+    world.start()
+    first = world.inbox / "same.job"
+    with first.open("w") as file:
+        file.write('{"command": ')
+        file.flush()
+        eventually((world.spool / "queue" / ".capture" / f"{world.uid},same.job").exists)
+        old = time.time() - 60
+        world.drop("same", {"command": ["true"]})
+        os.utime(world.inbox, (old, old))  # as after a quiet while: nothing in the inbox changes any more
+        eventually(lambda: "event" in world.daemons[0].log.read_text())
+        world.run("exec", "--wait", "--", "true")
+        os.utime(world.inbox, (old, old))
+        world.run("stats")
+        file.write('["sleep", "300"]}')
+    assert "has not ended" in world.rejected("same")
