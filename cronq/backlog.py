@@ -21,9 +21,9 @@ class Backlog:
 
     def __init__(self) -> None:
         self.ready = Ready()
-        self.counts: Counter[str] = Counter(dict.fromkeys(KEPT, 0))
         self.members: Counter[str] = Counter()  # unfinished members of each batch
         self._entries: dict[str, tuple[str, Entry]] = {}
+        self._states: dict[str, dict[str, Entry]] = {state: {} for state in KEPT}
         self._names: dict[tuple[int, str], str] = {}  # unfinished jobs by (uid, the name their producer gave them)
         self._due: list[tuple[int, str]] = []
         self._expiring: list[tuple[int, str]] = []
@@ -41,13 +41,18 @@ class Backlog:
 
     def of(self, state: str) -> list[Entry]:
         """The entries of one state, in the order of dispatch."""
-        return sorted((entry for kept, entry in self._entries.values() if kept == state), key=lambda entry: entry.order)
+        return sorted(self._states[state].values(), key=lambda entry: entry.order)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many entries are in each state."""
+        return {state: len(entries) for state, entries in self._states.items()}
 
     def put(self, state: str, entry: Entry) -> None:
         """This entry is in this state now, wherever it was before."""
         self.forget(entry.id)
         self._entries[entry.id] = (state, entry)
-        self.counts[state] += 1
+        self._states[state][entry.id] = entry
         if state == READY:
             self.ready.add(entry)
         elif state == DELAYED:
@@ -65,7 +70,7 @@ class Backlog:
         if found is None:
             return
         state, entry = found
-        self.counts[state] -= 1
+        del self._states[state][job_id]
         if state == READY:
             self.ready.discard(job_id)
         if state not in (DEAD, SKIPPED):

@@ -26,7 +26,8 @@ from cronq.crew import Crew
 from cronq.doorbell import Doorbell
 from cronq.errors import BadConfig, CronqError
 from cronq.history import History
-from cronq.house import House, Now, Running, log
+from cronq.house import House, Now
+from cronq.log import line as log
 from cronq.turn import turn
 
 STANDBY_POLL = 0.25
@@ -145,15 +146,10 @@ def _watch(house: House, bell: Doorbell) -> None:
 
 def _listen_for_orphans(house: House, bell: Doorbell) -> None:
     """Jobs of a worker that is not of this crew: their outcome files are all that tells of them."""
-    orphans = any(_is_orphan(running) for running in house.running.values())
-    if orphans:
+    if any(running.orphan for running in house.running.values()):
         bell.watch(f"{house.shelves.root}/{shelves.OUTCOME}", "outcome")
     else:
         bell.unwatch("outcome")
-
-
-def _is_orphan(running: Running) -> bool:
-    return running.orphan
 
 
 def _complain(house: House) -> None:

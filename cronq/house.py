@@ -1,6 +1,6 @@
 """The house: everything one dispatcher has in hand, and the few acts that all verbs of a turn share.
 
-Does:    holds spool, history, backlog, crew and configuration together; moves an entry in all of them at once; logs.
+Does:    holds spool, history, backlog, crew and configuration together; moves an entry in all of them at once.
 Trusts:  nothing of its own: each part says in its own docstring what it trusts.
 Fails:   as its parts do.
 """
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import random
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -112,17 +111,3 @@ class House:
 def encode(result: dict[str, Any]) -> bytes:
     """A result as `result.json` holds it: one line."""
     return json.dumps(result).encode() + b"\n"
-
-
-def log(event: str, **facts: Any) -> None:
-    """One line for people and journald on standard error: event=… key=value …"""
-    words = [f"event={event}"]
-    for key, value in facts.items():
-        text = str(value)
-        plain = text.isprintable() and " " not in text and '"' not in text and "=" not in text and text != ""
-        words.append(f"{key}={text if plain else json.dumps(text)}")
-    try:
-        sys.stderr.write(" ".join(words) + "\n")
-        sys.stderr.flush()
-    except OSError:
-        pass  # whoever read the log is gone; the jobs are not
