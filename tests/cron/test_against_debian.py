@@ -287,17 +287,22 @@ def test_after_many_steps_both_ran_the_same_and_no_two_runs_have_one_name(seed: 
     assert both.runs > len(moments) // 2
 
 
-def test_debian_keeps_the_time_zone_it_began_with(tmp_path: Path) -> None:
-    """It reads /etc/localtime once. Our caller gives the zone at each turn: test_clock shows the step that follows."""
+@pytest.mark.parametrize("zone", ["UTC", "Asia/Kolkata", "Asia/Tokyo", "America/Lima", "Europe/Moscow"])
+def test_a_changed_localtime_is_a_step_of_the_clock(tmp_path: Path, zone: str) -> None:
+    """The C library reads the file again when its mtime differs, in whole seconds: so the mtimes are set here."""
     here, zones = tmp_path / "localtime", Path("/usr/share/zoneinfo")
     here.write_bytes((zones / "Europe/Moscow").read_bytes())
+    os.utime(here, (1, 1))
     start = at("UTC", 2026, 6, 1, 9, 58)
     both = Both(tmp_path, FIXED_AND_WILD, start, "Europe/Moscow", by_file=True)
     wrong = []
     with both.debian:
         for minute in range(1, 11):
             if minute == 6:
-                here.write_bytes((zones / "UTC").read_bytes())
+                here.write_bytes((zones / zone).read_bytes())
+                os.utime(here, (2, 2))
+            if minute == 7:  # Debian's offset follows at the look after the one that reads the file
+                both.zone = zoneinfo.ZoneInfo(zone)
             wrong += both.look(start + minute * 60)
     assert wrong == []
     assert both.runs > 10
