@@ -11,6 +11,7 @@ Fails:   `ValueError` with what is wrong with the name.
     tags, in this order, each only where it says something:
       aN attempts begun   cN crashes   fX flags (c cancel wanted, d has data, m at most once)
       tTASK   qQUEUE   xEXPIRES (13 hex)   uKEY unique key   kKEY concurrency key
+      rUID runs as that user, not as its submitter      oOFFSET of a member: where its line begins in its batch
       bLINE.OFFSET.TOTAL a batch: next line, its offset, lines in all      hHASH the bytes that were judged
 
 A name has at most 220 bytes. The file itself is never rewritten, so whatever may change stands here.
@@ -28,15 +29,17 @@ MAX_NAME_BYTES = 220
 DEFAULT_QUEUE = "default"
 CANCEL_WANTED, HAS_DATA, AT_MOST_ONCE = "c", "d", "m"
 _FLAGS = CANCEL_WANTED + HAS_DATA + AT_MOST_ONCE
-_ORDER = "acftqxukbh"
+_ORDER = "acftqxukrobh"
+NONE = -1
 _FIELDS = ("priority", "due", "id", "attempt", "crashes", "flags", "task", "queue", "expires", "unique", "key")
+_WHERE = ("runs_as", "offset")
 _BASE64 = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_")
 
 
 class Entry:
     """One job as its file's name says it. Never changed: `but` gives the changed copy for a move."""
 
-    __slots__ = (*_FIELDS, "batch", "hash")
+    __slots__ = (*_FIELDS, *_WHERE, "batch", "hash")
 
     priority: int  # -20 … 20
     due: int  # microseconds since the epoch
@@ -49,6 +52,8 @@ class Entry:
     expires: int  # microseconds since the epoch; 0: never
     unique: str
     key: str
+    runs_as: int  # the uid that its attempt runs as; NONE: its submitter
+    offset: int  # of a batch's member: where its line begins in the batch's file; NONE: a file of its own
     batch: tuple[int, int, int] | None  # next line (from 0), its offset, lines in all
     hash: str
 
@@ -64,6 +69,8 @@ class Entry:
         self.expires = fields.get("expires", 0)
         self.unique = fields.get("unique", "")
         self.key = fields.get("key", "")
+        self.runs_as = fields.get("runs_as", NONE)
+        self.offset = fields.get("offset", NONE)
         self.batch = fields.get("batch")
         self.hash = fields.get("hash", "")
 
@@ -83,6 +90,11 @@ class Entry:
     def uid(self) -> int:
         """The submitter, by whose inbox the file came."""
         return int(self.id.partition("-")[0])
+
+    @property
+    def runner(self) -> int:
+        """The uid that its attempt runs as."""
+        return self.uid if self.runs_as == NONE else self.runs_as
 
     @property
     def parent(self) -> str:
@@ -107,6 +119,8 @@ class Entry:
             f"x{self.expires:013x}" if self.expires else "",
             f"u{self.unique}" if self.unique else "",
             f"k{self.key}" if self.key else "",
+            f"r{self.runs_as}" if self.runs_as != NONE else "",
+            f"o{self.offset}" if self.offset != NONE else "",
             "b" + ".".join(map(str, self.batch)) if self.batch is not None else "",
             f"h{self.hash}" if self.hash else "",
         ]
@@ -167,6 +181,12 @@ def _read_whole(value: str) -> int:
     return int(value)
 
 
+def _read_number(value: str) -> int:
+    if not _whole(value) or len(value) > 15:
+        raise ValueError(f"not a number: {value!r}")
+    return int(value)
+
+
 def _read_flags(value: str) -> str:
     if "".join(sorted(set(value) & set(_FLAGS))) != value:
         raise ValueError(f"not flags: {value!r}")
@@ -207,6 +227,8 @@ _TAGS: dict[str, tuple[str, Any]] = {
     "x": ("expires", _read_instant),
     "u": ("unique", _read_digest),
     "k": ("key", _read_digest),
+    "r": ("runs_as", _read_number),
+    "o": ("offset", _read_number),
     "b": ("batch", _read_batch),
     "h": ("hash", _read_digest),
 }

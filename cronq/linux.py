@@ -1,4 +1,4 @@
-"""The system calls that Python does not have: openat2, renameat2, prctl.
+"""The system calls that Python does not have: openat2, renameat2, prctl; and libc's reader of shadow.
 
 Each raises `OSError` as Python's own wrappers do. Numbers and flags are from the kernel's headers and the same on every
 architecture since 2019's unified table (openat2 is 437 everywhere, include/uapi/asm-generic/unistd.h).
@@ -7,6 +7,7 @@ architecture since 2019's unified table (openat2 is 437 everywhere, include/uapi
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 
 RESOLVE_NO_XDEV = 0x01
@@ -43,6 +44,36 @@ def rename_new(source_dir: int, source: str, target_dir: int, target: str) -> No
 def set_undumpable() -> None:
     """No process of the same user may trace this one or open its descriptors under /proc (prctl(2))."""
     _checked(_libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0), "prctl")
+
+
+def drop_capabilities() -> None:
+    """Empty every capability set of this process (capset(2), version 3); a change of uid leaves the inheritable one."""
+    header = (ctypes.c_uint32 * 2)(0x20080522, 0)
+    _checked(_libc.capset(header, (ctypes.c_uint32 * 6)()), "capset")
+
+
+class _Shadow(ctypes.Structure):
+    _fields_ = [
+        ("name", ctypes.c_char_p),
+        ("password", ctypes.c_char_p),
+        *((name, ctypes.c_long) for name in ("changed", "least", "most", "warning", "inactive", "expires")),
+        ("flag", ctypes.c_ulong),
+    ]
+
+
+_SHADOW_UNREADABLE = (errno.EACCES, errno.EIO, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EINTR, errno.ERANGE)
+_libc.getspnam.restype = ctypes.POINTER(_Shadow)
+
+
+def shadow(name: str) -> tuple[str, int] | None:
+    """The password field and the day of expiry (-1: never) of an account, by NSS; None where shadow has none of it."""
+    ctypes.set_errno(0)
+    found = _libc.getspnam(name.encode())
+    if not found:
+        if ctypes.get_errno() in _SHADOW_UNREADABLE:  # others mean that there is no such entry (getpwnam(3))
+            _checked(-1, "shadow")
+        return None
+    return (found[0].password or b"").decode("ascii", "replace"), int(found[0].expires)
 
 
 def _checked(result: int, what: str) -> int:

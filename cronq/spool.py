@@ -2,7 +2,8 @@
 
 Does:    finds the spool, makes a rootless one, and `put`s files whole or not at all.
 Reads:   CRONQ_SPOOL, CRONQ_CONFIG, XDG_STATE_HOME, XDG_CONFIG_HOME, HOME.
-Writes:  `in/<uid>/` only (and, rootless, the tree itself). What lies below `queue/` is the dispatcher's: see `shelves`.
+Writes:  `in/<uid>/` only (rootless also the tree itself; on a system spool an empty file in `hello/`, which asks for an
+         inbox). What lies below `queue/` is the dispatcher's: see `shelves`.
 Fails:   `Full` where the disk refuses, `NotRunning` where a system spool has no inbox for this user yet.
 
 Standard library only, and light: this is most of what `cronq submit` imports. The layout is docs/spool.md.
@@ -11,20 +12,23 @@ Standard library only, and light: this is most of what `cronq submit` imports. T
 from __future__ import annotations
 
 import os
+import time
 
 from cronq import job as jobs
 from cronq.errors import CronqError, Duplicate, NotRunning, disk_error
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     Content = bytes | int | Callable[[int], None]  # bytes, a descriptor to copy, or what writes to a descriptor
 
 SYSTEM_SPOOL = "/var/spool/cronq"
 SYSTEM_CONFIG = "/etc/cronq"
+SYSTEM_RUN = "/run/cronq"
 ENDINGS = (".job", ".jobs", ".tab")
 DATA_ENDING = ".data"
+INTRODUCTION = 5.0  # seconds to wait for a first inbox
 TREE = (
     "in",
     "out",
@@ -79,6 +83,19 @@ def _home(variable: str, below: str) -> str:
     return os.path.join(home, below)
 
 
+def is_system(root: str) -> bool:
+    """Whether the spool is one for many users, laid out by root."""
+    return os.path.isdir(os.path.join(root, "hello"))
+
+
+def control_folder(root: str) -> str:
+    """The directory of the spool's control socket, `control`."""
+    if root == SYSTEM_SPOOL:
+        return SYSTEM_RUN
+    below = os.path.join(root, "run")
+    return below if os.path.isdir(below) else root
+
+
 def inbox(root: str, uid: int) -> str:
     """The directory into which `uid` puts jobs."""
     return os.path.join(root, "in", str(uid))
@@ -98,8 +115,20 @@ def make(root: str, uid: int) -> None:
     """Make the tree of a rootless spool for `uid`, as far as it is missing. Raises `Full`."""
     try:
         os.makedirs(os.path.dirname(root), exist_ok=True)
-        folders = (root, *(os.path.join(root, folder) for folder in TREE))
-        for folder in (*folders, inbox(root, uid), os.path.join(root, "out", str(uid)), refusals(root, uid)):
+    except OSError as error:
+        raise disk_error(error, f"the spool {root} cannot be made") from None
+    own_folders = (inbox(root, uid), os.path.join(root, "out", str(uid)), refusals(root, uid))
+    _make((root, *(os.path.join(root, folder) for folder in TREE), *own_folders), root)
+
+
+def make_queue(root: str) -> None:
+    """Make what the dispatcher of a system spool has below what the launcher made. Raises `Full`."""
+    _make([os.path.join(root, folder) for folder in TREE if folder.startswith("queue/")], root)
+
+
+def _make(folders: Iterable[str], root: str) -> None:
+    try:
+        for folder in folders:
             try:
                 os.mkdir(folder, 0o700)
             except FileExistsError:
@@ -128,9 +157,12 @@ def put(
     uid = os.getuid()
     folder = inbox(root, uid)
     if not os.path.isdir(folder):
-        if root == SYSTEM_SPOOL:
-            raise NotRunning(f"{root} has no inbox for you yet, and the dispatcher is not running to make it")
-        make(root, uid)
+        if is_system(root):
+            _introduce(root, uid)
+        elif root == SYSTEM_SPOOL:
+            raise NotRunning(f"{root} is not a spool yet; start the dispatcher (systemctl start cronq)")
+        else:
+            make(root, uid)
     try:
         if payload is not None:
             _write(folder, name + DATA_ENDING, payload, sync, chosen)
@@ -146,6 +178,24 @@ def put(
         raise Duplicate(f"a job named {name} is queued already; wait until it is taken, or name it otherwise") from None
     except OSError as error:
         raise disk_error(error, f"the job cannot be written to {folder}") from None
+
+
+def _introduce(root: str, uid: int) -> None:
+    """Ask for an inbox, and wait until it is there. Raises `NotRunning`."""
+    path = os.path.join(root, "hello", f"{uid}-{os.urandom(4).hex()}")
+    try:
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    except OSError as error:
+        raise disk_error(error, f"{root}/hello cannot be written") from None
+    end = time.monotonic() + INTRODUCTION
+    while not os.path.isdir(inbox(root, uid)):
+        if time.monotonic() > end:
+            try:
+                os.unlink(path)
+            except OSError:
+                pass
+            raise NotRunning(f"{root} has no inbox for you yet, and no dispatcher makes it; systemctl start cronq")
+        time.sleep(0.005)
 
 
 def _write(folder: str, name: str, content: Content, sync: bool, chosen: bool) -> None:

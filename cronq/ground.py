@@ -1,0 +1,153 @@
+"""What root lays out for the others: the tree of a system spool, and each user's inbox.
+
+Does:    `lay` makes the tree that dispatcher and producers find, `inbox` a user's inbox and the record of his name.
+Writes:  the spool's own directory, `in/`, `users/`, all of them root's: nobody else can put anything in their way.
+Trusts:  no path that others may change. A directory is changed through a descriptor that was opened without following a
+         link, and never again once it belongs to its user.
+Fails:   `BadConfig` where the ground is not as it must be, with the way to mend it; `OSError` of the disk.
+
+For the launcher only; standard library only.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+
+from cronq import acl
+from cronq.errors import BadConfig, CronqError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from cronq.become import Account
+
+# Directories below the spool: whose they are (root's, or cronq's), and their mode.
+TREE = {
+    "hello": ("cronq", 0o1733),
+    "in": ("root", 0o711),
+    "out": ("cronq", 0o711),
+    "rejected": ("cronq", 0o711),
+    "queue": ("cronq", 0o700),
+    "schedule": ("cronq", 0o700),
+    "history": ("cronq", 0o750),
+    "users": ("root", 0o755),
+}
+INBOX_MODE = 0o2770
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class Reused(CronqError):
+    """This uid belongs to another account than when its inbox was made."""
+
+    exit_code = 77
+
+
+def lay(root: str, control: str, ours: Account) -> int:
+    """Make what is missing of a system spool, and of the folder of its control socket; a descriptor of the spool.
+
+    Raises `BadConfig` where something is there that is not what it must be: an owner that is another now may mean that
+    the files below are another's too, so nobody but an administrator can say how to mend it.
+    """
+    try:
+        os.makedirs(os.path.dirname(root), exist_ok=True)
+        spool = _directory(root, None, 0, 0, 0o711)
+        for name, (owner, mode) in TREE.items():
+            uid, gid = (ours.uid, ours.gid) if owner == "cronq" else (0, 0)
+            os.close(_directory(f"{root}/{name}", spool, uid, gid, mode))
+        os.close(_directory(control, None, ours.uid, ours.gid, 0o755))
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENOTDIR):
+            raise BadConfig(f"{error.filename or root}: {error.strerror}; it must be a directory") from None
+        raise
+    return spool
+
+
+def _directory(path: str, parent: int | None, uid: int, gid: int, mode: int) -> int:
+    """A descriptor of the directory, made if it is missing. Raises `BadConfig` where it is not as it must be."""
+    name = path if parent is None else os.path.basename(path)
+    try:
+        os.mkdir(name, 0o700, dir_fd=parent)
+    except FileExistsError:
+        pass
+    descriptor = os.open(name, _DIRECTORY, dir_fd=parent)
+    try:
+        found = os.fstat(descriptor)
+        owner, was = (found.st_uid, found.st_gid), stat.S_IMODE(found.st_mode)
+        # New, or a crash came in between: the mode comes first, the owner last.
+        if owner == (0, 0) and (uid != 0 or was == 0o700):
+            os.fchmod(descriptor, mode)
+            os.fchown(descriptor, uid, gid)
+            _flush(descriptor, parent)
+        elif owner != (uid, gid):
+            raise BadConfig(f"{path} belongs to {found.st_uid}:{found.st_gid}; chown {uid}:{gid} {path}")
+        elif was != mode:
+            raise BadConfig(f"{path} has the mode {was:04o}; chmod {mode:04o} {path}")
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def inbox(spool: int, who: Account, ours: Account) -> None:
+    """Make a user's inbox, and keep his name beside it. Raises `Reused`, `OSError`."""
+    folders = {name: os.open(name, _DIRECTORY, dir_fd=spool) for name in ("in", "users")}
+    try:
+        _remember(folders["users"], who)
+        name = str(who.uid)
+        try:
+            os.mkdir(name, 0o700, dir_fd=folders["in"])
+        except FileExistsError:
+            pass
+        descriptor = os.open(name, _DIRECTORY, dir_fd=folders["in"])
+        try:
+            found = os.fstat(descriptor)
+            if (found.st_uid, found.st_gid) != (who.uid, ours.gid):  # new, or a crash came in between
+                acl.inherit(descriptor)
+                os.fchmod(descriptor, INBOX_MODE)
+                os.fchown(descriptor, who.uid, ours.gid)
+                _flush(descriptor, folders["in"])
+        finally:
+            os.close(descriptor)
+    finally:
+        for descriptor in folders.values():
+            os.close(descriptor)
+
+
+def _remember(users: int, who: Account) -> None:
+    name = str(who.uid)
+    try:
+        descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=users)
+    except FileNotFoundError:
+        _keep(users, name, who.name.encode() + b"\n")
+        return
+    try:
+        earlier = os.read(descriptor, 256).strip().decode("utf-8", "replace")
+    finally:
+        os.close(descriptor)
+    if earlier != who.name:
+        raise Reused(
+            f"uid {who.uid} was {earlier} when its inbox was made, and is {who.name} now; "
+            f"see `cronq doctor` before you remove users/{who.uid}"
+        )
+
+
+def _keep(users: int, name: str, data: bytes) -> None:
+    draft = f".{name}.tmp"
+    descriptor = os.open(
+        draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644, dir_fd=users
+    )
+    try:
+        os.write(descriptor, data)
+        os.fchmod(descriptor, 0o644)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    os.rename(draft, name, src_dir_fd=users, dst_dir_fd=users)
+    os.fsync(users)
+
+
+def _flush(descriptor: int, parent: int | None) -> None:
+    os.fsync(descriptor)
+    if parent is not None:
+        os.fsync(parent)
