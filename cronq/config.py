@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from cronq import intake
+from cronq import intake, taskkeys
 from cronq import job as jobs
 from cronq import task as tasks
 from cronq.errors import BadConfig, BadJob
@@ -24,7 +24,7 @@ from cronq.task import Task
 
 SHORTEST_PERIOD = 1.0
 TABLES = ("tasks", "queues", "schedules")
-ONLY_IN_MAIN = ("limits",)
+ONLY_IN_MAIN = ("limits", "control", "exec")
 MAIN = "cronq.toml"
 
 
@@ -67,6 +67,8 @@ class Config:
     queues: dict[str, Queue] = field(default_factory=dict)
     schedules: dict[str, Schedule] = field(default_factory=dict)
     max_jobs: int = field(default_factory=default_max_jobs)
+    operators: str | None = None  # the group that may see and control every job, beside root
+    exec_allow_root: bool = False  # whether free commands of root run
 
     @property
     def slots(self) -> dict[str, int]:
@@ -91,7 +93,14 @@ def load(config_dir: str) -> Config:
     reading.check_schedules()
     if reading.errors:
         raise BadConfig(reading.errors[0], reading.errors[1:])
-    return Config(reading.tasks, reading.queues, reading.schedules, reading.max_jobs or default_max_jobs())
+    return Config(
+        reading.tasks,
+        reading.queues,
+        reading.schedules,
+        reading.main.get("max_jobs") or default_max_jobs(),
+        reading.main.get("operators"),
+        reading.main.get("allow_root", False),
+    )
 
 
 class _Reading:
@@ -104,13 +113,13 @@ class _Reading:
         self.tasks: dict[str, Task] = {}
         self.queues: dict[str, Queue] = {}
         self.schedules: dict[str, Schedule] = {}
-        self.max_jobs: int | None = None
+        self.main: dict[str, Any] = {}  # what the tables of cronq.toml alone say, by key: no two have the same
 
     def file(self, path: str, tables: dict[str, Any], *, main: bool) -> None:
         """Read the tables of one file."""
         for title, table in tables.items():
             if title in ONLY_IN_MAIN and main:
-                self.limits(path, table)
+                self.only(path, title, table)
             elif title in ONLY_IN_MAIN:
                 self.errors.append(f"{path}: [{title}] stands in {MAIN} only; move it there")
             elif title not in TABLES:
@@ -149,15 +158,15 @@ class _Reading:
         try:
             self.tasks[name] = tasks.decode(name, fields, path)
         except BadConfig as error:
-            more = [f"{path}: [tasks.{name}] {each}" for each in intake.complaints("task", fields, tasks.READERS)]
+            more = [f"{path}: [tasks.{name}] {each}" for each in intake.complaints("task", fields, taskkeys.READERS)]
             self.errors += more or [error.sentence]
 
-    def limits(self, path: str, fields: object) -> None:
-        """Read [limits]."""
+    def only(self, path: str, title: str, fields: object) -> None:
+        """Read a table of which there is one, like [limits]."""
         if not isinstance(fields, dict):
-            self.errors.append(f"{path}: limits must be a table, like [limits]")
-        elif found := self.read("limits", f"{path}: [limits]", fields, LIMIT_READERS):
-            self.max_jobs = found["max_jobs"]
+            self.errors.append(f"{path}: {title} must be a table, like [{title}]")
+        elif (found := self.read(title, f"{path}: [{title}]", fields, MAIN_READERS[title])) is not None:
+            self.main |= found
 
     def read(
         self, form: str, what: str, fields: dict[str, Any], readers: dict[str, Reader], needed: str = ""
@@ -194,13 +203,17 @@ def _every(key: str, value: object) -> float:
     return found
 
 
-QUEUE_READERS: dict[str, Reader] = {"slots": tasks.READERS["limit"]}
+QUEUE_READERS: dict[str, Reader] = {"slots": taskkeys.count}
 SCHEDULE_READERS: dict[str, Reader] = {
     "every": _every,
     "task": jobs.READERS["task"],
     "args": jobs.READERS["args"],
     "priority": jobs.READERS["priority"],
     "queue": jobs.READERS["queue"],
-    "enabled": tasks.READERS["leave_children"],
+    "enabled": taskkeys.switch,
 }
-LIMIT_READERS: dict[str, Reader] = {"max_jobs": tasks.READERS["limit"]}
+MAIN_READERS: dict[str, dict[str, Reader]] = {
+    "limits": {"max_jobs": taskkeys.count},
+    "control": {"operators": taskkeys.operators},
+    "exec": {"allow_root": taskkeys.switch},
+}

@@ -1,6 +1,6 @@
 """The forms: what job files and config tables may hold, as pydantic models, from which the JSON Schemas are made.
 
-Does:    `FORMS` (job, task, queue, schedule, limits, config), and `schema` of one of them.
+Does:    `FORMS` (job, task, queue, schedule, limits, control, exec, config), and `schema` of one of them.
 Reads:   nothing but its arguments.
 Trusts:  nothing. The decoders (`job.decode`, `task.decode`, `config.load`) decide; property tests hold these models to
          the same verdicts.
@@ -27,7 +27,7 @@ from pydantic import (
 )
 
 from cronq import job as jobs
-from cronq import task as tasks
+from cronq import taskkeys
 from cronq.errors import BadJob
 
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
@@ -35,9 +35,10 @@ _NO_CONTROLS = r"[^\x00-\x1f\x7f-\x9f]"
 _NO_CONTROLS_BUT_LINES = r"[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]"
 _SHELL = rf"^{_NO_CONTROLS_BUT_LINES}*[^\s\x00-\x1f\x7f-\x9f]{_NO_CONTROLS_BUT_LINES}*$"
 _SIZES = [
-    {"type": "integer", "minimum": 0, "maximum": tasks.MAX_SIZE},
+    {"type": "integer", "minimum": 0, "maximum": taskkeys.MAX_SIZE},
     {"type": "string", "pattern": "^[0-9]{1,16}[KMGT]?$"},
 ]
+_ACCOUNT = r"(?![0-9]+$)[A-Za-z0-9_][A-Za-z0-9_.@\\+$-]{0,99}$"
 _DURATION = r"^(?:(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:ms|s|m|h|d|w))+$"
 _INSTANT = (
     r"^[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])"
@@ -115,14 +116,39 @@ Count = Annotated[int, Field(ge=1, le=100_000)]
 Factor = Annotated[float, Field(ge=1, le=100, allow_inf_nan=False)]
 Jitter = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
 Delivery = Literal["at-least-once", "at-most-once"]
-Size = Annotated[int | str, _read_by(tasks.READERS["output_max"]), WithJsonSchema({"anyOf": _SIZES})]
+Size = Annotated[int | str, _read_by(taskkeys.size), WithJsonSchema({"anyOf": _SIZES})]
+Memory = Annotated[
+    int | str,
+    _read_by(taskkeys.READERS["memory_max"]),
+    WithJsonSchema({"anyOf": [_SIZES[0] | {"minimum": taskkeys.LEAST_MEMORY}, _SIZES[1]]}),
+]
+_NOT_CRONQ = {"type": "string", "pattern": f"^(?!{taskkeys.CRONQ}$){_ACCOUNT}"}
+User = Annotated[str, _read_by(taskkeys.user), WithJsonSchema(_NOT_CRONQ)]
+Group = Annotated[str, _read_by(taskkeys.operators), WithJsonSchema(_NOT_CRONQ)]
+Submitter = Annotated[
+    str,
+    _read_by(lambda _key, value: taskkeys.READERS["submit"]("submit", [value])),
+    WithJsonSchema({"type": "string", "pattern": f"^@?{_ACCOUNT}"}),
+]
+Umask = Annotated[
+    str, _read_by(taskkeys.READERS["umask"]), WithJsonSchema({"type": "string", "pattern": "^0?[0-7]{3}$"})
+]
+Bytes = Annotated[
+    int | str,
+    _read_by(lambda key, value: taskkeys.rlimit("as", key, value)),
+    WithJsonSchema({"anyOf": [*_SIZES, {"const": taskkeys.UNLIMITED}]}),
+]
+Counted = Annotated[int, Field(ge=1, le=taskkeys.MAX_COUNTED)]
 
 
-def key(description: str, *examples: Any, needed: bool = False) -> Any:
-    """A key of a form. One that may be left out has no value then; null is none that it may have."""
+def key(description: str, *examples: Any, needed: bool = False, alias: str | None = None) -> Any:
+    """A key of a form. One that may be left out has no value then; null is none that it may have.
+
+    `alias` is its name where Python has another meaning for it.
+    """
     if needed:
         return Field(description=description, examples=list(examples))
-    return Field(default=None, description=description, examples=list(examples))
+    return Field(default=None, alias=alias, description=description, examples=list(examples))
 
 
 class Form(BaseModel):
@@ -150,6 +176,20 @@ class BackoffForm(Form):
     factor: Factor = key("How many times longer to wait after each further attempt, 1 to 100. Default: 2.", 2)
     max: Duration = key("How long to wait at most (jitter comes on top). Default: 1h.", "1h")
     jitter: Jitter = key("The random part on top: 0.2 adds up to a fifth. Default: 0.2.", 0.2)
+
+
+class RlimitsForm(Form):
+    """Resource limits of a job's processes (getrlimit(2)): a size, a number, or "unlimited"."""
+
+    as_: Bytes = key("Address space.", "2G", alias="as")
+    core: Bytes = key("The largest core dump.", 0)
+    cpu: Counted | Literal["unlimited"] = key("Seconds of computing.", 600)
+    data: Bytes = key("Data segment.", "1G")
+    fsize: Bytes = key("The largest file it may write.", "1G")
+    memlock: Bytes = key("Memory that may be locked.", "64K")
+    nofile: Counted = key("Open files.", 4096)
+    nproc: Counted | Literal["unlimited"] = key("Processes of its user, all of them.", 200)
+    stack: Bytes = key("Stack.", "8M")
 
 
 class JobForm(Form):
@@ -196,16 +236,33 @@ class TaskForm(Form):
         title="cronq task",
         json_schema_extra={
             "oneOf": [{"required": ["command"]}, {"required": ["shell"]}],
-            "not": {
-                "properties": {"delivery": {"const": "at-most-once"}, "on_crash": {"const": "retry"}},
-                "required": ["delivery", "on_crash"],
-            },
+            "allOf": [
+                {
+                    "not": {
+                        "properties": {"delivery": {"const": "at-most-once"}, "on_crash": {"const": "retry"}},
+                        "required": ["delivery", "on_crash"],
+                    }
+                },
+                {"not": {"properties": {"allow": {"contains": {"const": "cwd"}}}, "required": ["allow", "cwd"]}},
+                {
+                    "if": {"properties": {"user": {"const": "root"}}, "required": ["user"]},
+                    "then": {"properties": {"allow_root": {"const": True}}, "required": ["allow_root"]},
+                },
+            ],
         },
     )
 
     description: Text = key("What the task does, for people.", "Make a thumbnail of one photo")
     command: Command = key("The program and its first arguments; the job's are appended.", ["convert-photo", "--quiet"])
     shell: Shell = key("A line for /bin/sh; the job's arguments are $1, $2 …", 'convert "$1" -resize 800 "$1.small"')
+    user: User = key("The user its jobs run as. Default: whoever submits them.", "imgproc")
+    submit: list[Submitter] = key(
+        "Who may submit it, beside root. Default: everybody; with user, that user only.", ["www-data", "@staff"]
+    )
+    allow: list[Literal["env", "queue", "retries", "options", "cwd"]] = key(
+        "What a submitter may set; options are arguments with a leading dash. Default: nothing.", ["options", "cwd"]
+    )
+    allow_root: bool = key("Whether its jobs may run as root. Default: false.", True)
     queue: Name = key("The queue its jobs stand in. Default: default.", "media")
     priority: Priority = key("Its jobs' priority. Default: normal.", "low")
     timeout: Positive = key("How long one attempt may take. Default: no limit.", "10m")
@@ -219,13 +276,22 @@ class TaskForm(Form):
     max_crashes: Count = key("After so many crashes a job is dead. Default: 3.", 1)
     limit: Count = key("How many jobs of the task may run at once. Default: no limit.", 2)
     env: Env = key("Environment variables to add; the job's own come on top.", {"LANG": "C.UTF-8"})
-    cwd: Path = key("The directory to run in. Default: the job's.", "/srv/photos")
+    env_file: Path = key("A file of further variables that only its user can read.", "/etc/cronq/resize.env")
+    cwd: Path = key("The directory to run in. Default: the job's; with user, that user's home.", "/srv/photos")
+    umask: Umask = key("Which rights new files lack, in octal. Default: 022.", "027")
+    nice: Annotated[int, Field(ge=0, le=19)] = key("How far it steps back for others. Default: 0.", 10)
+    oom_score_adj: Annotated[int, Field(ge=0, le=1000)] = key("Ends sooner where memory runs out. Default: 0.", 500)
+    rlimits: RlimitsForm = key("Resource limits of its processes.", {"nofile": 4096, "core": 0})
+    no_new_privs: bool = key("Whether set-user-ID programs gain it nothing. Default: false.", True)
+    memory_max: Memory = key("Memory of a job and all its children. Default: no limit.", "512M")
+    pids_max: Annotated[int, Field(ge=1, le=4_194_304)] = key("Processes of a job. Default: no limit.", 100)
+    cpu_weight: Annotated[int, Field(ge=1, le=10_000)] = key("Its share of busy CPUs. Default: 100.", 20)
     output_max: Size = key("How much of stdout, and of stderr, is kept. Default: 10M.", "64M")
     leave_children: bool = key("Whether processes that the job leaves behind may live on. Default: false.", True)
 
     @classmethod
     def clashes(cls, fields: Mapping[str, Any]) -> list[str]:
-        return tasks.clashes(fields)
+        return taskkeys.clashes(fields)
 
 
 class QueueForm(Form):
@@ -251,8 +317,20 @@ class LimitsForm(Form):
     max_jobs: Count = key("How many jobs may run at once. Default: 4 for each CPU, at least 8.", 16)
 
 
+class ControlForm(Form):
+    """The table [control] of cronq.toml."""
+
+    operators: Group = key("The group that may see and control every job, beside root. Default: none.", "adm")
+
+
+class ExecForm(Form):
+    """The table [exec] of cronq.toml: free commands."""
+
+    allow_root: bool = key("Whether free commands of root run. Default: false.", True)
+
+
 class ConfigForm(Form):
-    """cronq.toml; the files of tasks.d may hold the same tables except limits (docs/config.md)."""
+    """cronq.toml; the files of tasks.d may hold tasks, queues and schedules too (docs/config.md)."""
 
     model_config = ConfigDict(title="cronq configuration")
 
@@ -260,6 +338,8 @@ class ConfigForm(Form):
     queues: dict[Name, QueueForm] = key("Queues by name.", {"mail": {"slots": 2}})
     schedules: dict[Name, ScheduleForm] = key("Schedules by name.", {"hello": {"every": "10m"}})
     limits: LimitsForm = key("Limits on everything together; in cronq.toml only.", {"max_jobs": 16})
+    control: ControlForm = key("The control socket; in cronq.toml only.", {"operators": "adm"})
+    exec: ExecForm = key("Free commands; in cronq.toml only.", {"allow_root": True})
 
 
 FORMS: dict[str, type[Form]] = {
@@ -268,6 +348,8 @@ FORMS: dict[str, type[Form]] = {
     "queue": QueueForm,
     "schedule": ScheduleForm,
     "limits": LimitsForm,
+    "control": ControlForm,
+    "exec": ExecForm,
     "config": ConfigForm,
 }
 

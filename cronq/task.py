@@ -1,31 +1,37 @@
 """A task: what an administrator lets a name stand for; and a plan: what a job of it comes to.
 
-Does:    table of a TOML file -> `Task` (one strict decoder, used by dispatcher and worker alike); `plan(job, task)`
+Does:    table of a TOML file -> `Task` (one strict decoder, used by dispatcher and worker alike); `plan(job, tasks)`
          -> `Plan`, everything that starting, ending and retrying a job needs to know; `load` reads the tasks of a
          config directory.
-Reads:   `cronq.toml` and `tasks.d/*.toml` of the config directory, in `load` only.
-Trusts:  the config directory's owner. Standard library only.
+Reads:   `cronq.toml` and `tasks.d/*.toml` of the config directory, in `load` only; rootless, the passwd entry of a
+         task's user.
+Trusts:  the config directory's owner. Standard library only. How each key is read: `taskkeys`.
 Fails:   `BadConfig` with the file, the key and what would be right; `BadJob` where a job asks what a task refuses.
 """
 
 from __future__ import annotations
 
 import os
+import pwd
 
 from cronq import job as jobs
 from cronq.entry import DEFAULT_QUEUE
-from cronq.errors import BadConfig, BadJob
+from cronq.errors import BadConfig, BadJob, NotPermitted
 from cronq.job import Backoff, Job
+from cronq.taskkeys import READERS, clashes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from typing import Any
 
 KEYS = (
     "description",
     "command",
     "shell",
+    "user",
+    "submit",
+    "allow",
+    "allow_root",
     "queue",
     "priority",
     "timeout",
@@ -37,17 +43,41 @@ KEYS = (
     "max_crashes",
     "limit",
     "env",
+    "env_file",
     "cwd",
+    "umask",
+    "nice",
+    "oom_score_adj",
+    "rlimits",
+    "no_new_privs",
+    "memory_max",
+    "pids_max",
+    "cpu_weight",
     "output_max",
     "leave_children",
 )
-ON_CRASH = ("retry", "dead", "hold")
 DEFAULT_GRACE = 10.0
 DEFAULT_OUTPUT_MAX = 10 * 1024 * 1024
 DEFAULT_MAX_CRASHES = 3
 DEFAULT_PATH = "/usr/local/bin:/usr/bin:/bin"
-MAX_SIZE = 2**60
-_SIZES = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3, "T": 1024**4}
+# What a plan takes over from the task as it is; the rest is asked of the job too, or made of both.
+_AS_IT_IS = (
+    "user",
+    "env_file",
+    "umask",
+    "nice",
+    "oom_score_adj",
+    "rlimits",
+    "no_new_privs",
+    "memory_max",
+    "pids_max",
+    "cpu_weight",
+    "grace",
+    "max_crashes",
+    "limit",
+    "output_max",
+    "leave_children",
+)
 
 
 class Task:
@@ -59,6 +89,10 @@ class Task:
     description: str | None
     command: list[str] | None
     shell: str | None
+    user: str | None
+    submit: list[str] | None
+    allow: list[str]
+    allow_root: bool
     queue: str
     priority: int
     timeout: float | None
@@ -70,7 +104,16 @@ class Task:
     max_crashes: int
     limit: int | None
     env: dict[str, str]
+    env_file: str | None
     cwd: str | None
+    umask: int | None
+    nice: int | None
+    oom_score_adj: int | None
+    rlimits: dict[str, int | str]
+    no_new_privs: bool
+    memory_max: int | None
+    pids_max: int | None
+    cpu_weight: int | None
     output_max: int
     leave_children: bool
 
@@ -78,6 +121,8 @@ class Task:
         self.name = name
         for key in KEYS:
             setattr(self, key, fields.get(key))
+        self.allow = fields.get("allow") or []
+        self.allow_root = fields.get("allow_root", False)
         self.queue = fields.get("queue", DEFAULT_QUEUE)
         self.priority = fields.get("priority", 0)
         self.grace = fields.get("grace", DEFAULT_GRACE)
@@ -86,6 +131,8 @@ class Task:
         self.delivery = fields.get("delivery", "at-least-once")
         self.max_crashes = fields.get("max_crashes", DEFAULT_MAX_CRASHES)
         self.env = fields.get("env") or {}
+        self.rlimits = fields.get("rlimits") or {}
+        self.no_new_privs = fields.get("no_new_privs", False)
         self.output_max = fields.get("output_max", DEFAULT_OUTPUT_MAX)
         self.leave_children = fields.get("leave_children", False)
 
@@ -102,23 +149,29 @@ class Plan:
         "cwd",
         "delivery",
         "env",
-        "grace",
-        "leave_children",
-        "limit",
-        "max_crashes",
         "on_crash",
-        "output_max",
         "priority",
         "queue",
         "retries",
         "stdin",
         "timeout",
+        *_AS_IT_IS,
     )
 
     argv: list[str]
     stdin: str | None
+    user: str | None  # whom the task names; None: it runs as its submitter
     env: dict[str, str]
+    env_file: str | None
     cwd: str | None
+    umask: int | None
+    nice: int | None
+    oom_score_adj: int | None
+    rlimits: dict[str, int | str]  # "unlimited" is the only text
+    no_new_privs: bool
+    memory_max: int | None
+    pids_max: int | None
+    cpu_weight: int | None
     queue: str
     priority: int
     timeout: float | None
@@ -133,32 +186,56 @@ class Plan:
     leave_children: bool
 
 
-def plan(job: Job, tasks: dict[str, Task]) -> Plan:
-    """What `job` comes to. Raises `BadJob` where it names a task that is not there."""
+def plan(job: Job, tasks: dict[str, Task], system: bool = False) -> Plan:
+    """What `job` comes to. Raises `BadJob` where it names a task that is not there, or that cannot run here.
+
+    With `system`, users differ: a directory that a submitter recorded is none of a task's with a `user` of its own,
+    unless its `allow` says "cwd". Who may submit what is `authority`'s to say. Without, everything runs as whoever
+    runs this program, so a task of somebody else's cannot.
+    """
     task = FREE
     if job.task is not None:
         if job.task not in tasks:
             known = ", ".join(sorted(tasks)) or "none"
             raise BadJob(f"unknown task {jobs.show(job.task)}; known are: {known} (cronq.toml, tasks.d/*.toml)")
         task = tasks[job.task]
+    if task.user is not None and not system:
+        _must_be_mine(task.name, task.user)
     made = Plan()
+    for key in _AS_IT_IS:
+        setattr(made, key, getattr(task, key))
     made.argv = _argv(job, task)
     made.stdin = job.stdin
     made.env = {**task.env, **job.env}
-    made.cwd = task.cwd if task.cwd is not None else job.cwd
+    made.cwd = task.cwd
+    if task.cwd is None and (task.user is None or not system or "cwd" in task.allow):
+        made.cwd = job.cwd
     made.queue = _either(job.queue, task.queue)
     made.priority = _either(job.priority, task.priority)
     made.timeout = _either(job.timeout, task.timeout)
-    made.grace = task.grace
     made.retries = _either(job.retries, task.retries)
     made.backoff = _either(job.backoff, task.backoff)
     made.delivery = _either(job.delivery, task.delivery)
     made.on_crash = task.on_crash or ("dead" if made.delivery == "at-most-once" else "retry")
-    made.max_crashes = task.max_crashes
-    made.limit = task.limit
-    made.output_max = task.output_max
-    made.leave_children = task.leave_children
     return made
+
+
+def mine(user: str) -> bool:
+    """Whether the user of this name is the one who runs this program."""
+    try:
+        return pwd.getpwnam(user).pw_uid == os.getuid()
+    except KeyError:
+        return False
+
+
+def _must_be_mine(task: str, user: str) -> None:
+    if not mine(user):
+        refused = BadJob(
+            f"the task {task} runs as {user}, and this dispatcher runs everything as uid {os.getuid()}; submit it to "
+            "the system's dispatcher, or take user out of the task"
+        )
+        refused.exit_code = NotPermitted.exit_code
+        raise refused
 
 
 def _either(asked: Any, default: Any) -> Any:
@@ -190,69 +267,6 @@ def decode(name: str, table: object, where: str) -> Task:
     except BadJob as error:
         raise BadConfig(f"{what} {error.sentence}") from None
     return Task(name, **fields)
-
-
-def clashes(fields: Mapping[str, Any]) -> list[str]:
-    """Which fields of a task do not go together: a sentence each."""
-    found = []
-    if ("command" in fields) == ("shell" in fields):
-        found.append("a task has either a command or a shell line; write one of the two keys")
-    if fields.get("delivery") == "at-most-once" and fields.get("on_crash") == "retry":
-        found.append("an at-most-once job is never run again after a crash; leave out on_crash, or write dead or hold")
-    return found
-
-
-def _shell(key: str, value: object) -> str:
-    text = str(jobs.READERS["stdin"](key, value))
-    if not text.strip():
-        raise BadJob(f"{key} is empty")
-    return text
-
-
-def _on_crash(key: str, value: object) -> str:
-    if value not in ON_CRASH:
-        raise BadJob(f"{key} must be one of {', '.join(ON_CRASH)}, not {jobs.show(value)}")
-    return str(value)
-
-
-def _count(key: str, value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 100_000:
-        raise BadJob(f"{key} must be a whole number from 1 to 100000, not {jobs.show(value)}")
-    return value
-
-
-def _switch(key: str, value: object) -> bool:
-    if not isinstance(value, bool):
-        raise BadJob(f"{key} must be true or false, not {jobs.show(value)}")
-    return value
-
-
-def size(key: str, value: object) -> int:
-    """Bytes of a size: a number, or text like 64M. Raises `BadJob`."""
-    found = -1
-    if isinstance(value, int) and not isinstance(value, bool):
-        found = value
-    elif isinstance(value, str) and value:
-        unit = "" if value[-1] in jobs.DIGITS else value[-1]
-        number = value[: len(value) - len(unit)]
-        if number.isascii() and number.isdigit() and len(number) <= 16 and unit in _SIZES:
-            found = int(number) * _SIZES[unit]
-    if not 0 <= found <= MAX_SIZE:
-        raise BadJob(f"{key} must be a size like 500K, 64M or 2G, not {jobs.show(value)}")
-    return found
-
-
-READERS: dict[str, Any] = {
-    "description": jobs.READERS["stdin"],
-    "command": jobs.READERS["command"],
-    "shell": _shell,
-    "on_crash": _on_crash,
-    "max_crashes": _count,
-    "limit": _count,
-    "output_max": size,
-    "leave_children": _switch,
-    "grace": jobs.READERS["delay"],
-} | {key: jobs.READERS[key] for key in ("queue", "priority", "timeout", "retries", "backoff", "delivery", "env", "cwd")}
 
 
 def files(config: str) -> list[str]:

@@ -70,6 +70,13 @@ def test_all_tables_are_read_from_all_files(folder: Folder) -> None:
     assert found.limits == {"b": 2}
 
 
+def test_the_main_file_says_who_operates_and_whether_root_runs_commands(folder: Folder) -> None:
+    found = folder.main('[control]\noperators = "adm"\n[exec]\nallow_root = true\n').load()
+    assert (found.operators, found.exec_allow_root) == ("adm", True)
+    assert (Config().operators, Config().exec_allow_root) == (None, False)
+    assert folder.main("[control]\n[exec]\n").load() == Config()
+
+
 def test_a_schedule_says_the_job_that_it_makes(folder: Folder) -> None:
     text = '[schedules.s]\nevery = "2s"\ntask = "a"\nargs = ["x"]\npriority = "low"\nqueue = "q"\nenabled = false\n'
     schedule = folder.main(A + text).load().schedules["s"]
@@ -94,7 +101,7 @@ def test_without_a_limit_four_jobs_run_for_each_cpu_and_at_least_eight(monkeypat
     ("text", "fault"),
     [
         ("[task.a]", "cronq.toml: unknown table 'task'; did you mean 'tasks'?"),
-        ("x = 1", "cronq.toml: unknown table 'x'; known are tasks, queues, schedules, limits"),
+        ("x = 1", "cronq.toml: unknown table 'x'; known are tasks, queues, schedules, limits, control, exec"),
         ("tasks = 1", "cronq.toml: tasks must be tables, like [tasks.NAME]"),
         ("[[tasks]]", "cronq.toml: tasks must be tables, like [tasks.NAME]"),
         ("[queues]\nmail = 3", "cronq.toml: [queues.mail] must be a table, not 3"),
@@ -104,6 +111,14 @@ def test_without_a_limit_four_jobs_run_for_each_cpu_and_at_least_eight(monkeypat
         ("limits = 3", "cronq.toml: limits must be a table, like [limits]"),
         ("[limits]\nmax_job = 3", "cronq.toml: [limits] unknown key 'max_job'; did you mean 'max_jobs'?"),
         ("[limits]\nmax_jobs = -1", "cronq.toml: [limits] max_jobs must be a whole number from 1 to 100000, not -1"),
+        (
+            "[control]\noperators = 'cronq'",
+            "cronq.toml: [control] operators must not be cronq: that group never has members; name another group, "
+            "like adm",
+        ),
+        ("[control]\noperator = 'adm'", "cronq.toml: [control] unknown key 'operator'; did you mean 'operators'?"),
+        ("[exec]\nallow_root = 1", "cronq.toml: [exec] allow_root must be true or false, not 1"),
+        ("exec = true", "cronq.toml: exec must be a table, like [exec]"),
         ("[tasks.x]\ncomand = []", "cronq.toml: [tasks.x] unknown key 'comand'; did you mean 'command'?"),
         ("[tasks.x]", "cronq.toml: [tasks.x] a task has either a command or a shell line; write one of the two keys"),
         ("[schedules.a]", "cronq.toml: [schedules.a] every is missing; write it"),
@@ -145,9 +160,10 @@ def test_all_faults_of_all_files_are_told_together(folder: Folder) -> None:
     assert "not TOML" in faults[5]
 
 
-def test_limits_stand_in_the_main_file_only(folder: Folder) -> None:
-    folder.more("a.toml", "[limits]\nmax_jobs = 3\n")
-    assert folder.faults() == ["tasks.d/a.toml: [limits] stands in cronq.toml only; move it there"]
+@pytest.mark.parametrize("table", ["limits", "control", "exec"])
+def test_what_there_is_once_stands_in_the_main_file_only(folder: Folder, table: str) -> None:
+    folder.more("a.toml", f"[{table}]\n")
+    assert folder.faults() == [f"tasks.d/a.toml: [{table}] stands in cronq.toml only; move it there"]
 
 
 @pytest.mark.parametrize("table", ["tasks.a]\ncommand = ['b']", "queues.a]", "schedules.a]\nevery = 9"])

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from cronq import config, forms, intake
+from cronq import config, forms, intake, taskkeys
 from cronq import job as jobs
 from cronq import task as tasks
 from cronq.errors import BadConfig, BadJob
@@ -224,17 +224,58 @@ JOB = {
     "priority": PRIORITIES, "delay": DURATIONS, "at": INSTANTS, "expires": INSTANTS, "timeout": TIMEOUTS,
     "retries": RETRIES, "backoff": BACKOFFS, "delivery": DELIVERIES, "note": LINES,
 }  # fmt: skip
+USERS = (
+    ["www-data", "a", "_x.Y", "EXAMPLE\\ann", "ann@example.org", "pc$", "a" * 100],
+    [None, 0, "", "1000", "-a", ".a", "@adm", "a b", "a:b", "a/b", "ä", "a" * 101, "cronq", []],
+    ["ann\n", "cronq\n"],
+)
+SUBMITTERS = (
+    [[], ["ann"], ["@adm", "www-data", "@adm"], ["cronq"]],
+    [None, "ann", {}, [1], ["ann", None], ["1000"], ["@"], ["@1"], ["@@adm"], ["a,b"]],
+    [["ann\n"]],
+)
+ALLOWS = ([[], ["env", "queue", "retries", "options", "cwd"], ["env", "env"]], [None, "env", {}, [1], ["path"]], [])
+UMASKS = (
+    ["027", "000", "777", "0022"],
+    [None, 18, 0o27, "", "27", "028", "00027", "1022", "0o27", "rwx", []],
+    ["027\n"],
+)
+NICE = ([0, 10, 19], [None, -1, 20, "3", True, 1.5, []], [3.0])
+OOM = ([0, 1000], [None, -1, 1001, "3", True, 1.5], [3.0])
+RLIMITS = (
+    [
+        {},
+        {"nofile": 64, "nproc": 1, "cpu": 600},
+        {"as": "2G", "core": 0, "data": 1, "fsize": "1T", "memlock": "64K", "stack": "8M"},
+        {key: "unlimited" for key in taskkeys.RLIMITS if key != "nofile"},
+    ],
+    [None, [], "64", {"rss": 1}, {"": 1}, {"nofile": "unlimited"}]
+    + [{key: value} for key in taskkeys.COUNTED for value in (0, -1, "64", "1K", True, None, 1.5, 2**31)]
+    + [{"as": value} for value in (None, True, 1.5, "", "K", "infinity", "UNLIMITED", 2**61, -1)],
+    [{"nofile": 3.0}, {"as": "9" * 16 + "T"}, {"as_": 1}],
+)
+MEMORY = (
+    [2**20, "1M", "64M", 2**60],
+    [None, 0, 2**20 - 1, 2**61, "64m", "", True, 1.5],
+    ["0", "1023K", "9" * 16 + "T"],
+)
+PIDS = ([1, 4_194_304], [None, 0, 4_194_305, "3", True, 1.5], [3.0])
+WEIGHTS = ([1, 10_000], [None, 0, 10_001, "3", True, 1.5], [3.0])
 TASK = {
-    "description": TEXTS, "command": COMMANDS, "shell": SHELLS, "queue": NAMES, "priority": PRIORITIES,
-    "timeout": TIMEOUTS, "grace": DURATIONS, "retries": RETRIES, "backoff": BACKOFFS, "delivery": DELIVERIES,
-    "on_crash": CRASHES, "max_crashes": COUNTS, "limit": COUNTS, "env": ENVS, "cwd": PATHS, "output_max": SIZES,
-    "leave_children": SWITCHES,
+    "description": TEXTS, "command": COMMANDS, "shell": SHELLS, "user": USERS, "submit": SUBMITTERS, "allow": ALLOWS,
+    "allow_root": SWITCHES, "queue": NAMES, "priority": PRIORITIES, "timeout": TIMEOUTS, "grace": DURATIONS,
+    "retries": RETRIES, "backoff": BACKOFFS, "delivery": DELIVERIES, "on_crash": CRASHES, "max_crashes": COUNTS,
+    "limit": COUNTS, "env": ENVS, "env_file": PATHS, "cwd": PATHS, "umask": UMASKS, "nice": NICE, "oom_score_adj": OOM,
+    "rlimits": RLIMITS, "no_new_privs": SWITCHES, "memory_max": MEMORY, "pids_max": PIDS, "cpu_weight": WEIGHTS,
+    "output_max": SIZES, "leave_children": SWITCHES,
 }  # fmt: skip
 QUEUE = {"slots": COUNTS}
 SCHEDULE = {
     "every": PERIODS, "task": NAMES, "args": LISTS, "priority": PRIORITIES, "queue": NAMES, "enabled": SWITCHES,
 }  # fmt: skip
 LIMITS = {"max_jobs": COUNTS}
+CONTROL = {"operators": USERS}
+EXEC = {"allow_root": SWITCHES}
 Grammar = dict[str, tuple[list[Any], list[Any], list[Any]]]
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=6),
@@ -294,6 +335,8 @@ DECODERS = {
     "queue": (QUEUE, lambda fields: table_takes({"queues": {"t": fields}})),
     "schedule": (SCHEDULE, lambda fields: table_takes({"schedules": {"t": fields}})),
     "limits": (LIMITS, lambda fields: table_takes({"limits": fields})),
+    "control": (CONTROL, lambda fields: table_takes({"control": fields})),
+    "exec": (EXEC, lambda fields: table_takes({"exec": fields})),
 }
 
 
@@ -335,16 +378,22 @@ def test_model_and_decoder_have_the_same_verdict_on_jobs(fields: dict[str, Any])
 @patient
 @given(near(TASK, beyond=True))
 @example({"command": ["a"], "delivery": "at-most-once", "on_crash": "retry"})
+@example({"command": ["a"], "user": "root"})
+@example({"command": ["a"], "user": "root", "allow_root": False})
+@example({"command": ["a"], "user": "root", "allow_root": True})
+@example({"command": ["a"], "cwd": "/", "allow": ["env", "cwd"]})
 def test_model_and_decoder_have_the_same_verdict_on_tasks(fields: dict[str, Any]) -> None:
     assert model_takes("task", fields) == task_takes(fields)
 
 
 @patient
-@given(near(SCHEDULE, beyond=True), near(QUEUE, beyond=True), near(LIMITS, beyond=True))
+@given(near(SCHEDULE, beyond=True), near(QUEUE, beyond=True), near(LIMITS | CONTROL | EXEC, beyond=True))
 def test_model_and_decoder_have_the_same_verdict_on_the_other_tables(
-    schedule: dict[str, Any], queue: dict[str, Any], limits: dict[str, Any]
+    schedule: dict[str, Any], queue: dict[str, Any], only: dict[str, Any]
 ) -> None:
-    tables = {"schedules": {"s": schedule}, "queues": {"q": queue}, "limits": limits}
+    tables: dict[str, Any] = {"schedules": {"s": schedule}, "queues": {"q": queue}}
+    for title, grammar in (("limits", LIMITS), ("control", CONTROL), ("exec", EXEC)):
+        tables[title] = {key: value for key, value in only.items() if key in grammar}
     assert model_takes("config", tables) == table_takes(tables)
 
 
@@ -361,6 +410,10 @@ def test_schema_and_decoder_have_the_same_verdict_on_jobs(fields: dict[str, Any]
 @patient
 @given(near(TASK, beyond=False))
 @example({"command": ["a"], "delivery": "at-most-once", "on_crash": "retry"})
+@example({"command": ["a"], "user": "root"})
+@example({"command": ["a"], "user": "root", "allow_root": False})
+@example({"command": ["a"], "user": "root", "allow_root": True})
+@example({"command": ["a"], "cwd": "/", "allow": ["env", "cwd"]})
 @example({"command": ["a"], "shell": "a"})
 def test_schema_and_decoder_have_the_same_verdict_on_tasks(fields: dict[str, Any]) -> None:
     assert validator("task")(fields) == task_takes(fields)
@@ -416,7 +469,7 @@ def test_a_schema_describes_every_key_with_examples_and_offers_no_null(name: str
         assert part.get("type") != "null"
         assert "default" not in part
         for key in part.get("properties", {}).values():
-            if "const" not in key:
+            if not {"const", "contains"} & set(key):  # those are conditions, and describe no key
                 assert key["description"][0].isupper()
                 assert key["examples"]
     assert json.loads(json.dumps(made)) == made
@@ -454,7 +507,9 @@ def test_the_reference_of_the_configuration_has_every_key_once() -> None:
     assert found["Tasks: [tasks.NAME]"] == list(tasks.KEYS)
     assert found["Queues: [queues.NAME]"] == list(config.QUEUE_READERS)
     assert found["Schedules: [schedules.NAME]"] == list(config.SCHEDULE_READERS)
-    assert found["Limits: [limits]"] == list(config.LIMIT_READERS)
+    assert found["Limits: [limits]"] == list(config.MAIN_READERS["limits"])
+    assert found["Operators: [control]"] == list(config.MAIN_READERS["control"])
+    assert found["Free commands: [exec]"] == list(config.MAIN_READERS["exec"])
 
 
 @pytest.mark.parametrize("page", ["job-file.md", "config.md"])
@@ -491,6 +546,8 @@ def test_every_configuration_that_the_reference_shows_is_one(tmp_path: Path) -> 
         ("config.md", "Queues: [queues.NAME]", "queue"),
         ("config.md", "Schedules: [schedules.NAME]", "schedule"),
         ("config.md", "Limits: [limits]", "limits"),
+        ("config.md", "Operators: [control]", "control"),
+        ("config.md", "Free commands: [exec]", "exec"),
     ],
 )
 def test_the_example_of_every_key_in_a_reference_is_taken(page: str, heading: str, form: str) -> None:

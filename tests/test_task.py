@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import pwd
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ from hypothesis import strategies as st
 
 from cronq import job as jobs
 from cronq import task as tasks
+from cronq import taskkeys
 from cronq.errors import BadConfig, BadJob
 from cronq.job import Backoff, Job
 from cronq.task import Task, decode, plan
@@ -64,6 +67,42 @@ def test_a_task_says_what_its_keys_say() -> None:
     assert (task.backoff.base, task.backoff.factor) == (1.0, 2.0)
 
 
+WORLD = {
+    "user": "www-data",
+    "env_file": "/etc/cronq/t.env",
+    "umask": "027",
+    "nice": 5,
+    "oom_score_adj": 100,
+    "rlimits": {"nofile": 64, "core": "1K", "as": "unlimited"},
+    "no_new_privs": True,
+    "memory_max": "64M",
+    "pids_max": 10,
+    "cpu_weight": 20,
+}
+
+
+def test_a_task_says_who_may_submit_it_and_as_whom_and_in_which_world_it_runs() -> None:
+    task = decode("t", {"command": ["a"], "submit": ["ann", "@adm"], "allow": ["env"], "allow_root": True} | WORLD, "x")
+    assert (task.submit, task.allow, task.allow_root) == (["ann", "@adm"], ["env"], True)
+    made = plan(Job(task="t"), {"t": task}, system=True)
+    assert (made.user, made.env_file, made.umask, made.nice) == ("www-data", "/etc/cronq/t.env", 0o027, 5)
+    assert (made.oom_score_adj, made.no_new_privs) == (100, True)
+    assert made.rlimits == {"nofile": 64, "core": 1024, "as": "unlimited"}
+    assert (made.memory_max, made.pids_max, made.cpu_weight) == (64 * 1024**2, 10, 20)
+
+
+def test_a_task_that_says_nothing_of_users_and_world_leaves_them_as_they_are() -> None:
+    task = decode("t", {"command": ["a"]}, "x")
+    assert (task.submit, task.allow, task.allow_root) == (None, [], False)
+    for made in (plan(Job(task="t"), {"t": task}), plan(Job(command=["a"]), {}), plan(Job(command=["a"]), {}, True)):
+        assert {getattr(made, key) for key in WORLD.keys() - {"rlimits", "no_new_privs"}} == {None}
+        assert (made.rlimits, made.no_new_privs) == ({}, False)
+
+
+def test_a_task_that_nobody_may_submit_differs_from_one_that_does_not_say() -> None:
+    assert decode("t", {"command": ["a"], "submit": []}, "x").submit == []
+
+
 def test_a_task_that_says_only_its_command_has_the_defaults() -> None:
     task = decode("t", {"command": ["true"]}, "x")
     assert (task.queue, task.priority, task.timeout, task.grace, task.retries) == ("default", 0, None, 10.0, 0)
@@ -96,6 +135,29 @@ def test_a_task_that_says_only_its_command_has_the_defaults() -> None:
         ({"output_max": "64 M"}, "output_max must be a size"),
         ({"leave_children": "yes"}, "leave_children must be true or false"),
         ({"leave_children": 1}, "leave_children must be true or false"),
+        ({"user": "1000"}, "user must be the name of a user, like www-data (no number), not '1000'"),
+        ({"user": "cronq"}, "user must not be cronq: the dispatcher's own user runs no jobs"),
+        ({"user": "root"}, 'user = "root" needs allow_root = true beside it'),
+        ({"submit": "ann"}, 'submit must be a list of users and @groups, like ["www-data", "@staff"], not \'ann\''),
+        ({"submit": ["ann", "@"]}, "submit[1] must be the name of a group"),
+        ({"submit": ["ann bob"]}, "submit[0] must be the name of a user, or of a @group"),
+        ({"allow": ["path"]}, "allow[0] must be one of env, queue, retries, options, cwd, not 'path'"),
+        ({"allow": "env"}, "allow must be a list"),
+        ({"cwd": "/", "allow": ["cwd"]}, 'so that allow "cwd" changes nothing; keep one of the two'),
+        ({"env_file": "t.env"}, "env_file must be an absolute path"),
+        ({"umask": 27}, 'umask must be three octal digits as text, like "027", not 27'),
+        ({"umask": "1777"}, "umask must be three octal digits"),
+        ({"nice": -1}, "nice must be a whole number from 0 to 19"),
+        ({"oom_score_adj": -1}, "oom_score_adj must be a whole number from 0 to 1000"),
+        ({"rlimits": {"rss": 1}}, "rlimits has the unknown key 'rss'; known are as, core, cpu"),
+        ({"rlimits": {"nofile": "unlimited"}}, "rlimits.nofile must be a whole number from 1"),
+        ({"rlimits": {"nproc": "1K"}}, "rlimits.nproc must be a whole number from 1"),
+        ({"rlimits": {"core": "none"}}, "rlimits.core must be a size like 500K"),
+        ({"rlimits": 64}, "rlimits must be a table, like { nofile = 4096, core = 0 }"),
+        ({"no_new_privs": 1}, "no_new_privs must be true or false"),
+        ({"memory_max": "64"}, "memory_max must be at least 1M"),
+        ({"pids_max": 0}, "pids_max must be a whole number from 1"),
+        ({"cpu_weight": 0}, "cpu_weight must be a whole number from 1 to 10000"),
     ],
 )
 def test_a_wrong_table_is_refused_with_file_table_and_key(fields: dict[str, object], words: str) -> None:
@@ -128,7 +190,7 @@ def test_a_bad_name_of_a_task_is_refused_and_shown_harmless(name: str) -> None:
     ("value", "size"), [(0, 0), (500, 500), ("500", 500), ("1K", 1024), ("64M", 64 * 1024**2), ("2G", 2 * 1024**3)]
 )
 def test_a_size_is_a_number_of_bytes(value: object, size: int) -> None:
-    assert tasks.size("output_max", value) == size
+    assert taskkeys.size("output_max", value) == size
 
 
 @pytest.mark.parametrize(
@@ -154,12 +216,12 @@ def test_a_size_is_a_number_of_bytes(value: object, size: int) -> None:
 )
 def test_what_is_no_size_is_refused(value: object) -> None:
     with pytest.raises(BadJob, match=r"output_max must be a size"):
-        tasks.size("output_max", value)
+        taskkeys.size("output_max", value)
 
 
 def test_a_size_too_long_for_python_to_write_is_refused_in_words() -> None:
     with pytest.raises(BadJob, match=r"output_max must be a size .* too long to show"):
-        tasks.size("output_max", 16**5000)
+        taskkeys.size("output_max", 16**5000)
 
 
 def of(task: Task, **fields: object) -> tasks.Plan:
@@ -193,6 +255,37 @@ def test_a_tasks_directory_goes_before_the_one_a_job_recorded() -> None:
     assert of(Task("t", command=["true"]), cwd="/job").cwd == "/job"
 
 
+def test_a_task_of_another_user_runs_in_that_users_home_and_not_where_its_submitter_stood() -> None:
+    job, task = Job(task="t", cwd="/job"), decode("t", {"command": ["true"], "user": "www-data"}, "x")
+    assert plan(job, {"t": task}, system=True).cwd is None
+    task.allow = ["cwd"]
+    assert plan(job, {"t": task}, system=True).cwd == "/job"
+    task.allow, task.cwd = ["env"], "/task"
+    assert plan(job, {"t": task}, system=True).cwd == "/task"
+
+
+def test_a_task_that_runs_as_its_submitter_runs_where_he_stood() -> None:
+    assert plan(Job(task="t", cwd="/job"), {"t": Task("t", command=["a"])}, system=True).cwd == "/job"
+    assert plan(Job(command=["a"], cwd="/job"), {}, system=True).cwd == "/job"
+
+
+def test_where_everything_runs_as_one_user_a_task_of_his_does_and_where_he_stood() -> None:
+    me = next((entry.pw_name for entry in pwd.getpwall() if entry.pw_uid == os.getuid()), None)
+    if me is None:
+        pytest.skip("this user has no passwd entry")
+    made = plan(Job(task="t", cwd="/job"), {"t": Task("t", command=["a"], user=me)})
+    assert (made.user, made.cwd) == (me, "/job")
+
+
+@pytest.mark.parametrize("user", ["daemon", "no-such-user"])
+def test_where_everything_runs_as_one_user_a_task_of_another_is_not_permitted(user: str) -> None:
+    with pytest.raises(
+        BadJob, match=f"the task t runs as {user}, and this dispatcher runs everything as uid "
+    ) as caught:
+        plan(Job(task="t"), {"t": Task("t", command=["a"], user=user)})
+    assert caught.value.exit_code == 77
+
+
 def test_a_free_command_is_its_own_argv_under_the_defaults() -> None:
     made = plan(Job(command=["a", "b"], delivery="at-most-once"), {})
     assert (made.argv, made.queue, made.retries, made.limit) == (["a", "b"], "default", 0, None)
@@ -213,7 +306,7 @@ def test_a_job_of_an_unknown_task_is_refused_with_the_tasks_there_are() -> None:
 
 
 def test_every_key_of_a_task_has_a_reader_and_a_slot() -> None:
-    assert set(tasks.READERS) == set(tasks.KEYS) == set(Task.__slots__) - {"name"}
+    assert set(taskkeys.READERS) == set(tasks.KEYS) == set(Task.__slots__) - {"name"}
     assert set(jobs.READERS) == set(jobs.KEYS) == set(Job.__slots__)
 
 

@@ -1,0 +1,201 @@
+"""The keys of a task: which there are, how the value of each is read, and which do not go together.
+
+Does:    `READERS` (one strict reader a key, those of a job's keys among them), `clashes` of a whole table.
+Reads:   nothing but its arguments. Standard library only: dispatcher and worker use it alike.
+Trusts:  nothing.
+Fails:   `BadJob` with a sentence that names the key and says what would be right; `task.decode` names the file.
+"""
+
+from __future__ import annotations
+
+from cronq import job as jobs
+from cronq.errors import BadJob
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+ON_CRASH = ("retry", "dead", "hold")
+ALLOWED = ("env", "queue", "retries", "options", "cwd")
+CRONQ = "cronq"  # the user and group of the dispatcher: no job ever runs as either
+MAX_SIZE = 2**60
+LEAST_MEMORY = 1024 * 1024
+UNLIMITED = "unlimited"
+RLIMITS = ("as", "core", "cpu", "data", "fsize", "memlock", "nofile", "nproc", "stack")
+COUNTED = ("cpu", "nofile", "nproc")  # seconds, descriptors, processes: no bytes, so no 64K
+MAX_COUNTED = 2**31 - 1
+MAX_ACCOUNT = 100
+_ACCOUNT_FIRST = jobs.NAME_FIRST | frozenset("_")
+_ACCOUNT_REST = jobs.NAME_REST | frozenset("@\\+$")
+_SIZES = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3, "T": 1024**4}
+
+
+def clashes(fields: Mapping[str, Any]) -> list[str]:
+    """Which fields of a task do not go together: a sentence each."""
+    found = []
+    if ("command" in fields) == ("shell" in fields):
+        found.append("a task has either a command or a shell line; write one of the two keys")
+    if fields.get("delivery") == "at-most-once" and fields.get("on_crash") == "retry":
+        found.append("an at-most-once job is never run again after a crash; leave out on_crash, or write dead or hold")
+    if fields.get("user") == "root" and fields.get("allow_root") is not True:
+        found.append('user = "root" needs allow_root = true beside it, to show that it is meant')
+    if fields.get("cwd") is not None and "cwd" in (fields.get("allow") or ()):
+        found.append('cwd goes before a job\'s own, so that allow "cwd" changes nothing; keep one of the two')
+    return found
+
+
+def user(key: str, value: object) -> str:
+    """The name of a Unix user that a job may run as. Raises `BadJob`."""
+    name = account(key, value, "user")
+    if name == CRONQ:
+        raise BadJob(f"{key} must not be {CRONQ}: the dispatcher's own user runs no jobs; name another user")
+    return name
+
+
+def operators(key: str, value: object) -> str:
+    """The name of the group that may see and control every job. Raises `BadJob`."""
+    name = account(key, value, "group")
+    if name == CRONQ:
+        raise BadJob(f"{key} must not be {CRONQ}: that group never has members; name another group, like adm")
+    return name
+
+
+def account(key: str, value: object, what: str) -> str:
+    """The name of a Unix user or group (`what`), whether or not there is one. Raises `BadJob`."""
+    text = value if isinstance(value, str) else ""
+    good = 0 < len(text) <= MAX_ACCOUNT and text[0] in _ACCOUNT_FIRST and all(char in _ACCOUNT_REST for char in text)
+    if not good or text.isdigit():
+        raise BadJob(f"{key} must be the name of a {what}, like www-data (no number), not {jobs.show(value)}")
+    return text
+
+
+def _submit(key: str, value: object) -> list[str]:
+    if not isinstance(value, list):
+        raise BadJob(f'{key} must be a list of users and @groups, like ["www-data", "@staff"], not {jobs.show(value)}')
+    for place, item in enumerate(value):
+        group = isinstance(item, str) and item.startswith("@")
+        account(f"{key}[{place}]", item[1:] if group else item, "group" if group else "user, or of a @group")
+    return list(value)
+
+
+def _allow(key: str, value: object) -> list[str]:
+    if not isinstance(value, list):
+        raise BadJob(f'{key} must be a list, like ["env", "options"], not {jobs.show(value)}')
+    for place, item in enumerate(value):
+        if item not in ALLOWED:
+            raise BadJob(f"{key}[{place}] must be one of {', '.join(ALLOWED)}, not {jobs.show(item)}")
+    return list(value)
+
+
+def _shell(key: str, value: object) -> str:
+    text = str(jobs.READERS["stdin"](key, value))
+    if not text.strip():
+        raise BadJob(f"{key} is empty")
+    return text
+
+
+def _on_crash(key: str, value: object) -> str:
+    if value not in ON_CRASH:
+        raise BadJob(f"{key} must be one of {', '.join(ON_CRASH)}, not {jobs.show(value)}")
+    return str(value)
+
+
+def whole(key: str, value: object, least: int, most: int) -> int:
+    """A whole number from `least` to `most`. Raises `BadJob`."""
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+        raise BadJob(f"{key} must be a whole number from {least} to {most}, not {jobs.show(value)}")
+    return value
+
+
+def count(key: str, value: object) -> int:
+    """How many of something, at least one. Raises `BadJob`."""
+    return whole(key, value, 1, 100_000)
+
+
+def switch(key: str, value: object) -> bool:
+    """True or false. Raises `BadJob`."""
+    if not isinstance(value, bool):
+        raise BadJob(f"{key} must be true or false, not {jobs.show(value)}")
+    return value
+
+
+def size(key: str, value: object) -> int:
+    """Bytes of a size: a number, or text like 64M. Raises `BadJob`."""
+    found = -1
+    if isinstance(value, int) and not isinstance(value, bool):
+        found = value
+    elif isinstance(value, str) and value:
+        unit = "" if value[-1] in jobs.DIGITS else value[-1]
+        number = value[: len(value) - len(unit)]
+        if number.isascii() and number.isdigit() and len(number) <= 16 and unit in _SIZES:
+            found = int(number) * _SIZES[unit]
+    if not 0 <= found <= MAX_SIZE:
+        raise BadJob(f"{key} must be a size like 500K, 64M or 2G, not {jobs.show(value)}")
+    return found
+
+
+def _memory(key: str, value: object) -> int:
+    found = size(key, value)
+    if found < LEAST_MEMORY:
+        raise BadJob(f"{key} must be at least 1M: in less no program starts; it is {jobs.show(value)}")
+    return found
+
+
+def _umask(key: str, value: object) -> int:
+    text = value if isinstance(value, str) else ""
+    if len(text) not in (3, 4) or not all(char in "01234567" for char in text) or (len(text) == 4 and text[0] != "0"):
+        raise BadJob(f'{key} must be three octal digits as text, like "027", not {jobs.show(value)}')
+    return int(text, 8)
+
+
+def _rlimits(key: str, value: object) -> dict[str, int | str]:
+    if not isinstance(value, dict):
+        raise BadJob(f"{key} must be a table, like {{ nofile = 4096, core = 0 }}, not {jobs.show(value)}")
+    for name in value:
+        if name not in RLIMITS:
+            raise BadJob(f"{key} has the unknown key {jobs.show(name)}; known are {', '.join(RLIMITS)}")
+    return {name: rlimit(name, f"{key}.{name}", item) for name, item in value.items()}
+
+
+def rlimit(name: str, key: str, value: object) -> int | str:
+    """The value of the resource limit `name`. Raises `BadJob`."""
+    if value == UNLIMITED and name != "nofile":  # the kernel has no unlimited number of descriptors
+        return UNLIMITED
+    if name in COUNTED:
+        return whole(key, value, 1, MAX_COUNTED)
+    return size(key, value)
+
+
+READERS: dict[str, Any] = {
+    "description": jobs.READERS["stdin"],
+    "command": jobs.READERS["command"],
+    "shell": _shell,
+    "user": user,
+    "submit": _submit,
+    "allow": _allow,
+    "allow_root": switch,
+    "queue": jobs.READERS["queue"],
+    "priority": jobs.READERS["priority"],
+    "timeout": jobs.READERS["timeout"],
+    "grace": jobs.READERS["delay"],
+    "retries": jobs.READERS["retries"],
+    "backoff": jobs.READERS["backoff"],
+    "delivery": jobs.READERS["delivery"],
+    "on_crash": _on_crash,
+    "max_crashes": count,
+    "limit": count,
+    "env": jobs.READERS["env"],
+    "env_file": jobs.READERS["cwd"],
+    "cwd": jobs.READERS["cwd"],
+    "umask": _umask,
+    "nice": lambda key, value: whole(key, value, 0, 19),
+    "oom_score_adj": lambda key, value: whole(key, value, 0, 1000),
+    "rlimits": _rlimits,
+    "no_new_privs": switch,
+    "memory_max": _memory,
+    "pids_max": lambda key, value: whole(key, value, 1, 4_194_304),
+    "cpu_weight": lambda key, value: whole(key, value, 1, 10_000),
+    "output_max": size,
+    "leave_children": switch,
+}
