@@ -37,12 +37,13 @@ def boot_id() -> str:
 class Seen:
     """A process as /proc showed it."""
 
-    __slots__ = ("carries", "pid", "session", "start", "state")
+    __slots__ = ("carries", "parent", "pid", "session", "start", "state")
 
     def __init__(self, pid: int, stat: bytes) -> None:
         fields = stat.rpartition(b")")[2].split()
         self.pid = pid
         self.state = fields[0]
+        self.parent = int(fields[1])
         self.session = int(fields[3])
         self.start = int(fields[19])  # field 22: clock ticks since boot
         self.carries: bytes | None = None  # the job id in its environment
@@ -58,6 +59,13 @@ def look(pid: int) -> Seen | None:
             os.close(descriptor)
     except (FileNotFoundError, ProcessLookupError):
         return None
+
+
+def pid_of(pidfd: int) -> int | None:
+    """The pid of the process that a pidfd means; None once it has been waited for."""
+    with open(f"/proc/self/fdinfo/{pidfd}", encoding="ascii") as file:
+        pids = [int(line.split()[1]) for line in file if line.startswith("Pid:")]
+    return pids[0] if pids and pids[0] > 0 else None  # 0: of no pid namespace of ours
 
 
 def start_time(pid: int) -> int | None:
