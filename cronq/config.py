@@ -69,6 +69,7 @@ class Config:
     max_jobs: int = field(default_factory=default_max_jobs)
     operators: str | None = None  # the group that may see and control every job, beside root
     exec_allow_root: bool = False  # whether free commands of root run
+    max_jobs_per_user: int | None = None  # None: as the mode has it (`lanes.per_user_default`)
 
     @property
     def slots(self) -> dict[str, int]:
@@ -100,6 +101,7 @@ def load(config_dir: str) -> Config:
         reading.main.get("max_jobs") or default_max_jobs(),
         reading.main.get("operators"),
         reading.main.get("allow_root", False),
+        reading.main.get("max_jobs_per_user"),
     )
 
 
@@ -213,7 +215,7 @@ SCHEDULE_READERS: dict[str, Reader] = {
     "enabled": taskkeys.switch,
 }
 MAIN_READERS: dict[str, dict[str, Reader]] = {
-    "limits": {"max_jobs": taskkeys.count},
+    "limits": {"max_jobs": taskkeys.count, "max_jobs_per_user": taskkeys.count},
     "control": {"operators": taskkeys.operators},
     "exec": {"allow_root": taskkeys.switch},
 }

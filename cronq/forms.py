@@ -315,6 +315,9 @@ class LimitsForm(Form):
     """The table [limits] of cronq.toml."""
 
     max_jobs: Count = key("How many jobs may run at once. Default: 4 for each CPU, at least 8.", 16)
+    max_jobs_per_user: Count = key(
+        "How many jobs of one submitter may run at once. Default: three quarters of max_jobs; rootless, no limit.", 8
+    )
 
 
 class ControlForm(Form):

@@ -89,6 +89,14 @@ def test_a_schedule_that_says_nothing_of_its_job_leaves_it_to_the_task() -> None
     assert Schedule("s", 2.0, "a").fields() == {"task": "a"}
 
 
+def test_a_limit_for_each_user_stands_alone_or_beside_that_of_all(folder: Folder) -> None:
+    assert Config().max_jobs_per_user is None
+    found = folder.main("[limits]\nmax_jobs_per_user = 3\n").load()
+    assert (found.max_jobs, found.max_jobs_per_user) == (config.default_max_jobs(), 3)
+    found = folder.main("[limits]\nmax_jobs = 5\nmax_jobs_per_user = 2\n").load()
+    assert (found.max_jobs, found.max_jobs_per_user) == (5, 2)
+
+
 def test_without_a_limit_four_jobs_run_for_each_cpu_and_at_least_eight(monkeypatch: pytest.MonkeyPatch) -> None:
     found = []
     for cpus in (1, 2, 16):

@@ -273,7 +273,7 @@ QUEUE = {"slots": COUNTS}
 SCHEDULE = {
     "every": PERIODS, "task": NAMES, "args": LISTS, "priority": PRIORITIES, "queue": NAMES, "enabled": SWITCHES,
 }  # fmt: skip
-LIMITS = {"max_jobs": COUNTS}
+LIMITS = {"max_jobs": COUNTS, "max_jobs_per_user": COUNTS}
 CONTROL = {"operators": USERS}
 EXEC = {"allow_root": SWITCHES}
 Grammar = dict[str, tuple[list[Any], list[Any], list[Any]]]
