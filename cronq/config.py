@@ -16,13 +16,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from cronq import intake, taskkeys
+from cronq import intake, taskkeys, tick, trusted
 from cronq import job as jobs
 from cronq import task as tasks
 from cronq.errors import BadConfig, BadJob
 from cronq.task import Task
 
-SHORTEST_PERIOD = 1.0
 TABLES = ("tasks", "queues", "schedules")
 ONLY_IN_MAIN = ("limits", "control", "exec")
 MAIN = "cronq.toml"
@@ -50,8 +49,7 @@ class Schedule:
 
     def fields(self) -> dict[str, Any]:
         """The fields of the job that a tick of it makes."""
-        asked = {"task": self.task, "args": self.args or None, "priority": self.priority, "queue": self.queue}
-        return {key: value for key, value in asked.items() if value is not None}
+        return tick.fields(self.task, self.args, self.priority, self.queue)
 
 
 def default_max_jobs() -> int:
@@ -82,16 +80,21 @@ class Config:
         return {task.name: task.limit for task in self.tasks.values() if task.limit is not None}
 
 
-def load(config_dir: str) -> Config:
-    """The configuration that the files of `config_dir` say. Raises `BadConfig`."""
+def load(config_dir: str, *, system: bool = False) -> Config:
+    """The configuration that the files of `config_dir` say. Raises `BadConfig`.
+
+    With `system` it is one for many users: root's alone to change, and each schedule's task has a user.
+    """
     reading = _Reading()
+    if system:
+        reading.errors += [error.sentence for error in trusted.problems(config_dir)]
     for path in tasks.files(config_dir):
         try:
             reading.file(path, tasks.tables(path), main=os.path.basename(path) == MAIN)
         except BadConfig as error:
             reading.errors.append(error.sentence)
             reading.whole = False
-    reading.check_schedules()
+    reading.check_schedules(system)
     if reading.errors:
         raise BadConfig(reading.errors[0], reading.errors[1:])
     return Config(
@@ -152,7 +155,7 @@ class _Reading:
                 self.queues[name] = Queue(name, **found)
         elif "cron" in fields:
             self.errors.append(f'{what} cron schedules are not there yet; write every = "10m" instead of cron')
-        elif (found := self.read("schedule", what, fields, SCHEDULE_READERS, needed="every")) is not None:
+        elif (found := self.read("schedule", what, fields, tick.READERS, needed="every")) is not None:
             self.schedules[name] = Schedule(name, **{"task": name, **found})
 
     def task(self, path: str, name: str, fields: dict[str, Any]) -> None:
@@ -186,9 +189,13 @@ class _Reading:
         self.errors += [f"{what} {each}" for each in intake.complaints(form, fields, readers) or [refused]]
         return None
 
-    def check_schedules(self) -> None:
+    def check_schedules(self, system: bool) -> None:
         """Every schedule's task must be there, unless a file that may hold it could not be read."""
         for schedule in self.schedules.values():
+            task = self.tasks.get(schedule.task)
+            if system and task is not None and task.user is None:
+                where = self.places["schedules", schedule.name]
+                self.errors.append(f"{where}: {tick.needs_user(schedule.name, task.name)}")
             if self.whole and ("tasks", schedule.task) not in self.places:
                 what = f"{self.places['schedules', schedule.name]}: [schedules.{schedule.name}]"
                 known = sorted(name for title, name in self.places if title == "tasks")
@@ -198,22 +205,7 @@ class _Reading:
 Reader = Callable[[str, Any], Any]
 
 
-def _every(key: str, value: object) -> float:
-    found = jobs.seconds(value, key)
-    if found < SHORTEST_PERIOD:
-        raise BadJob(f"{key} must be at least 1s, not {jobs.show(value)}")
-    return found
-
-
 QUEUE_READERS: dict[str, Reader] = {"slots": taskkeys.count}
-SCHEDULE_READERS: dict[str, Reader] = {
-    "every": _every,
-    "task": jobs.READERS["task"],
-    "args": jobs.READERS["args"],
-    "priority": jobs.READERS["priority"],
-    "queue": jobs.READERS["queue"],
-    "enabled": taskkeys.switch,
-}
 MAIN_READERS: dict[str, dict[str, Reader]] = {
     "limits": {"max_jobs": taskkeys.count, "max_jobs_per_user": taskkeys.count},
     "control": {"operators": taskkeys.operators},

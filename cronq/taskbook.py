@@ -17,6 +17,10 @@ from cronq import task
 from cronq.errors import BadConfig
 from cronq.task import Task
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 LOOK_EVERY = 0.1
 SETTLED_AFTER = 2.0
 
@@ -24,10 +28,11 @@ Stamp = tuple[tuple[str, int, int, int], ...]
 
 
 class TaskBook:
-    """A config directory's tasks, kept."""
+    """A config directory's tasks, kept. `guard` is asked before each look, and may raise `BadConfig`."""
 
-    def __init__(self, config: str) -> None:
+    def __init__(self, config: str, guard: Callable[[str], None] = lambda _config: None) -> None:
         self._config = config
+        self._guard = guard
         self._looked = float("-inf")
         self._stamp: Stamp | None = None
         self._found: dict[str, Task] | BadConfig = {}
@@ -45,6 +50,7 @@ class TaskBook:
 
     def _look(self) -> None:
         try:
+            self._guard(self._config)
             stamp = _stamp(self._config)
             if stamp == self._stamp and not self.young and not isinstance(self._found, BadConfig):
                 return

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
+from aside import ANN, CONFIG, aside, write
 
 from cronq import config
 from cronq import job as jobs
@@ -203,3 +204,32 @@ def test_a_folder_of_tasks_that_is_no_folder_is_told(tmp_path: Path) -> None:
 def test_a_configuration_cannot_be_changed_in_place() -> None:
     with pytest.raises(AttributeError):
         Config().max_jobs = 3  # type: ignore[misc]
+
+
+@aside
+def test_a_configuration_for_many_users_is_roots_alone_and_every_fault_is_told() -> None:
+    write("cronq.toml", A + "[queues.q]\nslots = 0\n", mode=0o664)
+    write("tasks.d/b.toml", "", owner=ANN)
+    with pytest.raises(BadConfig) as caught:
+        load(str(CONFIG), system=True)
+    told = [sentence.removeprefix("/mnt/cronq/") for sentence in (caught.value.sentence, *caught.value.more)]
+    assert told == [
+        "cronq.toml: can be written by its group, and must be by root alone; chmod go-w /mnt/cronq/cronq.toml",
+        "tasks.d/b.toml: belongs to uid 2001, and must be root's; chown root /mnt/cronq/tasks.d/b.toml",
+        "cronq.toml: [queues.q] slots must be a whole number from 1 to 100000, not 0",
+    ]
+
+
+@aside
+def test_a_schedule_needs_a_user_where_there_are_many() -> None:
+    write(
+        "cronq.toml",
+        A + '[tasks.b]\ncommand = ["b"]\nuser = "ann"\n[schedules.a]\nevery = 5\n[schedules.b]\nevery = 5\n',
+    )
+    assert sorted(load(str(CONFIG)).schedules) == ["a", "b"]
+    with pytest.raises(BadConfig) as caught:
+        load(str(CONFIG), system=True)
+    assert (caught.value.sentence, caught.value.more) == (
+        "/mnt/cronq/tasks.d/s.toml: [schedules.a] has no submitter to run as; write user into [tasks.a]",
+        [],
+    )

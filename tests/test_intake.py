@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from cronq import config, forms, intake, taskkeys
+from cronq import config, forms, intake, taskkeys, tick
 from cronq import job as jobs
 from cronq import task as tasks
 from cronq.errors import BadConfig, BadJob
@@ -506,7 +506,7 @@ def test_the_reference_of_the_configuration_has_every_key_once() -> None:
     found = keys_below("config.md")
     assert found["Tasks: [tasks.NAME]"] == list(tasks.KEYS)
     assert found["Queues: [queues.NAME]"] == list(config.QUEUE_READERS)
-    assert found["Schedules: [schedules.NAME]"] == list(config.SCHEDULE_READERS)
+    assert found["Schedules: [schedules.NAME]"] == list(tick.READERS)
     assert found["Limits: [limits]"] == list(config.MAIN_READERS["limits"])
     assert found["Operators: [control]"] == list(config.MAIN_READERS["control"])
     assert found["Free commands: [exec]"] == list(config.MAIN_READERS["exec"])
