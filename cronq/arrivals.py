@@ -14,15 +14,17 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from cronq import intake, job, safeopen, shelves, spool, states, task
+from cronq import inboxes, intake, job, safeopen, spool, states, task
 from cronq.entry import AT_MOST_ONCE, HAS_DATA, Entry, digest
 from cronq.errors import BadJob, CronqError, Duplicate
 from cronq.house import House, Now
 from cronq.job import MAX_JOB_BYTES, Job
 from cronq.log import line as log
+from cronq.payload import Payload
 from cronq.spool import reason_text
 
 YOUNG = 10.0  # seconds in which a file that does not parse may still be being written
+UNREADABLE = -1
 UNSETTLED = 2.0  # seconds in which a directory's mtime may not tell of a change (kernels stamp in ticks)
 SLICE_SECONDS = 0.010
 SLICE_NAMES = 256
@@ -36,7 +38,7 @@ class NotWhole(Exception):
 
 def admit(house: House, now: Now, rung: set[Any]) -> None:
     """Take what lies in the inboxes that changed, and judge it."""
-    uids = house.shelves.inboxes()
+    uids = house.shelves.inboxes.uids()
     for uid in uids:
         if ("inbox", uid) in rung or _changed(house, uid):
             _collect(house, now, uid)
@@ -55,44 +57,64 @@ def recover(house: House, now: Now) -> None:
 
 def _changed(house: House, uid: int) -> bool:
     try:
-        mtime = house.shelves.inbox_mtime(uid)
+        mtime = house.shelves.inboxes.mtime(uid)
     except OSError:
-        return False
+        mtime = UNREADABLE
     return house.seen.get(uid) != mtime
 
 
 def _collect(house: House, now: Now, uid: int) -> None:
-    try:
-        mtime = house.shelves.inbox_mtime(uid)
-        names = house.shelves.arrivals(uid)
-    except OSError as error:
-        log("inbox-unreadable", uid=uid, reason=error.strerror)
-        house.seen[uid] = -1
-        return
+    """Take a slice of what lies in an inbox: as much as time allows, so that no inbox delays another."""
+    inbox = house.shelves.inboxes
     deadline = time.monotonic() + SLICE_SECONDS
+    try:
+        mtime = inbox.mtime(uid)
+        names, all_seen = inbox.names(uid, SLICE_NAMES)
+    except OSError as error:
+        if house.seen.get(uid) != UNREADABLE:
+            log("inbox-unreadable", uid=uid, reason=error.strerror)
+        house.seen[uid] = UNREADABLE
+        return
     left = False
     for count, filename in enumerate(names):
-        if count and (count >= SLICE_NAMES or time.monotonic() > deadline):
-            house.urgent = True
-            return
-        captured = house.shelves.capture(uid, filename)
+        if count and time.monotonic() > deadline:
+            inbox.put_back(uid, names[count:])
+            all_seen = False
+            break
+        try:
+            captured = inbox.capture(uid, filename)
+        except BadJob as error:
+            _leave(house, uid, filename, error)
+            continue
         if captured is None:
             left = True  # one of its name is being judged: it is taken when that has been
         else:
             house.step("captured")
             judge(house, now, captured)
-    if not left and now.wall - mtime / 1e9 > UNSETTLED:
+    if not all_seen:
+        house.urgent = True
+    elif not left and now.wall - mtime / 1e9 > UNSETTLED:
         house.seen[uid] = mtime
-        for name in house.shelves.foreign(uid):
+        for name in inbox.foreign(uid):
             log("name-refused", uid=uid, file=ascii(name), reason="letters, digits, '.', '_', '-' only, at most 81")
+
+
+def _leave(house: House, uid: int, filename: str, error: CronqError) -> None:
+    """Say once why something stays in its inbox."""
+    if len(house.left) > SLICE_NAMES:
+        house.left.clear()
+    if (uid, filename) not in house.left:
+        house.left.add((uid, filename))
+        log("refused", uid=uid, file=filename, reason=error.sentence)
+        house.shelves.give_reason(uid, filename, reason_text(error))
 
 
 def judge(house: House, now: Now, captured: str) -> None:
     """One captured file: an entry, a refusal with its reason, or another look later."""
-    uid, filename = shelves.owner(captured)
-    name, ending = shelves.split(filename) or ("", "")
+    uid, filename = inboxes.owner(captured)
+    name, ending = inboxes.split(filename) or ("", "")
     try:
-        descriptor, found = house.shelves.open_file(f"{shelves.CAPTURE}/{captured}", uid)
+        descriptor, found = house.shelves.open_file(f"{inboxes.CAPTURE}/{captured}", uid)
     except FileNotFoundError:
         return
     except BadJob as error:
@@ -123,13 +145,13 @@ def judge(house: House, now: Now, captured: str) -> None:
 
 def refuse(house: House, now: Now, captured: str, error: CronqError) -> None:
     """Set a captured file aside; its owner finds it, and the reason, below `rejected/`."""
-    uid, filename = shelves.owner(captured)
+    uid, filename = inboxes.owner(captured)
     log("refused", uid=uid, file=filename, reason=error.sentence)
-    name = shelves.split(filename)
+    name = inboxes.split(filename)
     house.history.note(
         now.wall, f"{uid}-{name[0] if name else ''}", states.QUEUED, states.REJECTED, cause=error.sentence
     )
-    house.shelves.set_aside(f"{shelves.CAPTURE}/{captured}", uid, filename, reason_text(error))
+    house.shelves.set_aside(f"{inboxes.CAPTURE}/{captured}", uid, filename, reason_text(error))
 
 
 def _admit_job(
@@ -137,10 +159,21 @@ def _admit_job(
 ) -> None:
     data = safeopen.read(descriptor, MAX_JOB_BYTES)
     wanted = _judged(data, young)
+    house.permit(wanted, uid)
     entry = entry_of(house, identify(house, uid, name, found), wanted, digest(data), arrived(now, name, found))
-    if house.shelves.take_data(uid, name, entry.id):
+    if house.shelves.inboxes.take_data(uid, name, entry.id):
         entry = entry.flagged(HAS_DATA)
+        if house.authority is not None and _runner(house, entry) != uid:
+            house.judging[captured] = Payload(house.shelves, entry)
+            return
     place(house, now, captured, entry)
+
+
+def _runner(house: House, entry: Entry) -> int:
+    try:
+        return house.runner(entry.task, entry.uid)
+    except CronqError:
+        return entry.uid
 
 
 def _judged(data: bytes, young: bool) -> Job:
@@ -206,11 +239,14 @@ def entry_of(house: House, job_id: str, wanted: Job, hashed: str, submitted: flo
 
 def place(house: House, now: Now, captured: str, entry: Entry) -> None:
     """Give a judged job its state."""
-    move = "postpone" if entry.due > now.micros else "admit"
+    reason = house.strangers.get(entry.uid)
+    move = "detain" if reason else "postpone" if entry.due > now.micros else "admit"
     state = states.target(move, states.QUEUED)
     house.shelves.admit(captured, state, entry)
     house.backlog.put(state, entry)
-    house.history.note(now.wall, entry.id, states.QUEUED, state, move=move, task=entry.task or None)
+    if reason:
+        house.reasons[entry.id] = reason
+    house.history.note(now.wall, entry.id, states.QUEUED, state, move=move, cause=reason, task=entry.task or None)
 
 
 # ---------------------------------------------------------------- batches
@@ -225,6 +261,7 @@ class _Batch:
         self.descriptor = descriptor
         self.found = found
         self.young = young
+        self.uid = uid
         self.id = identify(house, uid, name, found)
         self.submitted = arrived(now, name, found)
         self.priority: int | None = None
@@ -243,17 +280,20 @@ class _Batch:
                 return False
             try:
                 wanted = _judged(line, young=False)
+                house.permit(wanted, self.uid)
                 entry = entry_of(house, f"{self.id}+{number + 1:09d}", wanted, digest(line), self.submitted)
             except CronqError as error:
-                raise BadJob(f"line {number + 1}: {error.sentence}") from None
+                refused = BadJob(f"line {number + 1}: {error.sentence}")
+                refused.exit_code = error.exit_code
+                raise refused from None
             self.priority = entry.priority if self.priority is None else max(self.priority, entry.priority)
             self.count = number + 1
             if time.monotonic() > deadline:
                 return False
         return True
 
-    def check(self, now: Now) -> None:
-        """Whether the batch is whole. Raises `NotWhole`, `BadJob`."""
+    def entry(self, now: Now) -> Entry:
+        """The entry of a batch that is whole. Raises `NotWhole`, `BadJob`."""
         if self.expected is None and now.wall - self.found.st_mtime < UNSETTLED:
             raise NotWhole
         if self.expected is not None and self.count < self.expected and self.young:
@@ -262,6 +302,12 @@ class _Batch:
             raise BadJob(f"the batch says it has {self.expected} jobs, but has {self.count}; write it anew")
         if not self.count:
             raise BadJob("the batch is empty; write one job object a line")
+        batch = (0, self.start, self.count)
+        return Entry(priority=self.priority or 0, due=int(self.submitted * 1e6), id=self.id, batch=batch)
+
+    def close(self) -> None:
+        """Let go of the file."""
+        os.close(self.descriptor)
 
 
 def header(line: bytes) -> int | None:
@@ -292,26 +338,21 @@ def read_lines(descriptor: int, offset: int) -> Iterator[tuple[int, bytes]]:
 
 
 def _read_on(house: House, now: Now, captured: str) -> None:
-    batch: _Batch = house.judging[captured]
+    """One slice more of what takes longer than a turn: reading a batch, copying a payload."""
+    long = house.judging[captured]
     try:
-        if not batch.step(house):
+        if not long.step(house):
             house.urgent = True
             return
-        batch.check(now)
+        entry = long.entry(now)
     except NotWhole:
         house.looks[captured] = now.mono + 0.2
     except CronqError as error:
         refuse(house, now, captured, error)
     else:
-        entry = Entry(
-            priority=batch.priority or 0,
-            due=int(batch.submitted * 1e6),
-            id=batch.id,
-            batch=(0, batch.start, batch.count),
-        )
         place(house, now, captured, entry)
     del house.judging[captured]
-    os.close(batch.descriptor)
+    long.close()
 
 
 def expand(house: House, now: Now, entry: Entry) -> None:
@@ -322,9 +363,8 @@ def expand(house: House, now: Now, entry: Entry) -> None:
     """
     assert entry.batch is not None  # noqa: S101 - the caller looked
     number, offset, total = entry.batch
-    place_of = f"{house.shelves.place(states.READY, entry)}/{entry.name}"
     try:
-        descriptor, _ = house.shelves.open_file(place_of, entry.uid)
+        descriptor = house.shelves.open_entry(states.READY, entry)
     except BadJob as error:
         log("batch-unreadable", id=entry.id, reason=error.sentence)
         descriptor = -1
@@ -334,7 +374,7 @@ def expand(house: House, now: Now, entry: Entry) -> None:
         while number < total and house.backlog.members[entry.id] < WINDOW:
             found, line = next(lines, (offset, b""))
             number += 1
-            _member(house, now, entry, f"{entry.id}+{number:0{len(str(total))}d}", line)
+            _member(house, now, entry, f"{entry.id}+{number:0{len(str(total))}d}", line, found)
             offset = found + len(line)
     finally:
         if descriptor >= 0:
@@ -347,12 +387,12 @@ def expand(house: House, now: Now, entry: Entry) -> None:
         house.move(now, "start", states.READY, entry, changed)
 
 
-def _member(house: House, now: Now, batch: Entry, member_id: str, line: bytes) -> None:
+def _member(house: House, now: Now, batch: Entry, member_id: str, line: bytes, offset: int) -> None:
     if member_id in house.backlog or house.shelves.result(member_id):
         return
     try:
         wanted = _judged(line, young=False)
-        entry = entry_of(house, member_id, wanted, digest(line), batch.due / 1e6)
+        entry = entry_of(house, member_id, wanted, digest(line), batch.due / 1e6).but(offset=offset)
     except CronqError as error:  # its producer changed it after it was judged, or its task has gone since
         log("member-refused", id=member_id, reason=error.sentence)
         house.history.note(now.wall, member_id, states.QUEUED, states.REJECTED, cause=error.sentence)

@@ -277,7 +277,9 @@ def _rm(house: House, request: dict[str, Any], now: Now) -> Iterator[dict[str, A
 
 
 def _stats(house: House, _request: dict[str, Any], _now: Now) -> Iterator[dict[str, Any]]:
-    arrived = sum(len(house.shelves.arrivals(uid)) for uid in house.shelves.inboxes()) + len(house.shelves.captured())
+    arrived = sum(house.shelves.inboxes.count(uid) for uid in house.shelves.inboxes.uids()) + len(
+        house.shelves.captured()
+    )
     yield {"in": arrived, **{state: house.backlog.counts[state] for state in states.KEPT}, **house.history.counts}
 
 

@@ -20,6 +20,8 @@ LIFETIME = 60.0  # seconds after which group changes and account locks must take
 ANSWER_WITHIN = 10.0  # seconds in which a worker must have taken up a job it was sent
 MOST_UNANSWERED = 64
 RETRY_LAUNCH = 1.0
+TELL_EVERY = 0.9
+BARRED = 30.0  # seconds until an account that may not have jobs is looked at again
 
 
 class Worker:
@@ -36,6 +38,15 @@ class Worker:
         self.condemned = False
 
 
+class Bar:
+    """Why a user gets no worker, until when; with `hold`, his jobs wait for an administrator."""
+
+    def __init__(self, reason: str, hold: bool, until: float) -> None:
+        self.reason = reason
+        self.hold = hold
+        self.until = until
+
+
 class Crew:
     """All workers of one dispatcher."""
 
@@ -48,17 +59,44 @@ class Crew:
         self.asked: dict[int, float] = {}
         self.heard: list[dict[str, Any]] = []
         self.lost: list[str] = []  # jobs whose worker is gone
+        self.bars: dict[int, Bar] = {}
+        self.inboxes: dict[int, str] = {}  # what became of each that was asked for: empty where it is there
         self.complaints: list[str] = []
+        self._told = float("-inf")
         bell.listen(launcher.fileno(), "launcher")
 
     def ready(self, uid: int, now: float) -> Worker | None:
         """A worker that takes a job of `uid` now; None while there is none (then one is asked for)."""
         worker = self.current.get(uid)
+        if self.barred(uid, now) is not None:
+            return None
         if worker is None or now - worker.born > LIFETIME:
             self._ask(uid, now)
         if worker is None or worker.condemned or len(worker.unanswered) >= MOST_UNANSWERED:
             return None
         return worker
+
+    def barred(self, uid: int, now: float) -> Bar | None:
+        """Why no worker of this user can be had for now; None where one can."""
+        bar = self.bars.get(uid)
+        if bar is not None and now > bar.until:
+            del self.bars[uid]
+            return None
+        return bar
+
+    def invite(self, uid: int) -> None:
+        """Ask for a user's inbox; `inboxes` will say what became of it."""
+        self._verb({"verb": "INBOX", "uid": uid})
+
+    def tell_launcher(self, news: str) -> None:
+        """Tell how it goes: ready, turning."""
+        self._verb({"is": news})
+
+    def turning(self, now: float) -> None:
+        """Tell once a second that the loop turns: systemd's watchdog is fed by that."""
+        if now - self._told >= TELL_EVERY:
+            self._told = now
+            self.tell_launcher("turning")
 
     def run(self, worker: Worker, message: dict[str, Any], descriptors: list[int], now: float) -> bool:
         """Hand a job over; False, and nothing sent, if the worker cannot take it."""
@@ -90,13 +128,13 @@ class Crew:
             self._hear_launcher(now)
         for key in rung:
             if isinstance(key, tuple) and key[0] == "worker" and key[1] in self.workers:
-                self._hear_worker(self.workers[key[1]])
+                self._hear_worker(self.workers[key[1]], now)
         for worker in list(self.workers.values()):
             if not worker.condemned and any(now - sent > ANSWER_WITHIN for sent in worker.unanswered.values()):
                 worker.condemned = True
                 self.complaints.append(f"worker {worker.pid} does not answer; it is ended")
                 self._verb({"verb": "END", "worker": worker.pid})
-            elif worker is not self.current.get(worker.uid) and not worker.jobs:
+            elif not worker.jobs and (worker is not self.current.get(worker.uid) or now - worker.born > LIFETIME):
                 self._part(worker)
 
     def _hear_launcher(self, now: float) -> None:
@@ -110,6 +148,9 @@ class Crew:
             else:
                 if "failed" in message:
                     self.complaints.append(str(message["failed"]))
+                    self.inboxes[message.get("uid", -1)] = str(message["failed"])
+                elif "inbox" in message:
+                    self.inboxes[message["inbox"]] = ""
                 for descriptor in descriptors:
                     os.close(descriptor)
 
@@ -122,7 +163,7 @@ class Crew:
         self.asked.pop(worker.uid, None)
         self.bell.listen(line.fileno(), ("worker", worker.pid))
 
-    def _hear_worker(self, worker: Worker) -> None:
+    def _hear_worker(self, worker: Worker, now: float) -> None:
         for received in _messages(worker.line):
             if received is None:
                 self._lose(worker)
@@ -130,6 +171,8 @@ class Crew:
             message, descriptors = received
             for descriptor in descriptors:
                 os.close(descriptor)
+            if message.get("is") == "barred":
+                self._bar(worker.uid, str(message.get("reason")), bool(message.get("hold")), now)
             job_id = message.get("id")
             if not isinstance(job_id, str):
                 continue
@@ -138,6 +181,10 @@ class Crew:
                 worker.jobs.discard(job_id)
             if message.get("is") in ("ended", "reaped"):
                 self.heard.append(message)
+
+    def _bar(self, uid: int, reason: str, hold: bool, now: float) -> None:
+        self.bars[uid] = Bar(reason, hold, now + (BARRED if hold else RETRY_LAUNCH))
+        self.complaints.append(f"uid {uid} has no worker: {reason}")
 
     def _lose(self, worker: Worker) -> None:
         self.lost += sorted(worker.jobs)

@@ -25,6 +25,7 @@ from cronq import arrivals, config, control, settle, shelves, spool, states
 from cronq.crew import Crew
 from cronq.doorbell import Doorbell
 from cronq.errors import BadConfig, CronqError
+from cronq.guests import Guests
 from cronq.history import History
 from cronq.house import House, Now
 from cronq.log import line as log
@@ -37,29 +38,38 @@ def main(argv: list[str], **seams: Any) -> int:
     """Run the dispatcher of one spool until it is told to stop; its exit code. `seams`: see `run`."""
     options = dict(zip(argv[::2], argv[1::2], strict=False))
     root, config_dir = options["--spool"], options["--config"]
+    system = options.get("--system") == "yes"
     line = socket.socket(fileno=int(options["--launcher-fd"]))
     line.setblocking(False)
     os.set_inheritable(line.fileno(), False)
     bell = Doorbell(inotify=options.get("--inotify", "yes") != "no")
     bell.catch(signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
     try:
-        spool.make(root, os.getuid())
+        if system:
+            os.umask(0o022)
+            spool.make_queue(root)
+        else:
+            spool.make(root, os.getuid())
         settings = config.load(config_dir)
     except CronqError as error:
         log("cannot-start", reason=error.sentence)
         return error.exit_code
     lock = FileLock(os.path.join(root, "queue", "dispatcher.lock"), fallback_to_soft=False)
-    if not _wait_for_lock(lock, bell, line):
+    crew = Crew(line, bell)
+    if not _wait_for_lock(lock, bell, crew):
         return 0
+    if system:
+        from cronq.authority import Authority  # type: ignore[import-not-found]
+
+        seams["authority"] = Authority(config_dir)
     try:
-        return run(root, config_dir, settings, Crew(line, bell), bell, **seams)
+        return run(root, config_dir, settings, crew, bell, os.getgid() if system else None, **seams)
     finally:
         lock.release()
 
 
-def _wait_for_lock(lock: FileLock, bell: Doorbell, line: socket.socket) -> bool:
+def _wait_for_lock(lock: FileLock, bell: Doorbell, crew: Crew) -> bool:
     """Wait until no other dispatcher serves the spool; False if told to stop meanwhile."""
-    bell.listen(line.fileno(), "launcher")
     said = False
     while True:
         try:
@@ -67,24 +77,35 @@ def _wait_for_lock(lock: FileLock, bell: Doorbell, line: socket.socket) -> bool:
         except Timeout:
             if not said:
                 log("standby", reason="another dispatcher serves this spool; this one takes over when it ends")
+                crew.tell_launcher("ready")
                 said = True
             rung = bell.wait(STANDBY_POLL)
-            if rung & {signal.SIGTERM, signal.SIGINT, "launcher"}:
+            crew.hear(rung, time.monotonic())
+            crew.turning(time.monotonic())
+            if crew.launcher_gone or rung & {signal.SIGTERM, signal.SIGINT}:
                 return False
         else:
-            bell.ignore(line.fileno())
             return True
 
 
-def run(root: str, config_dir: str, settings: config.Config, crew: Crew, bell: Doorbell, **seams: Any) -> int:
-    """Serve the spool; `seams` are the house's fields that a test hands in."""
+def run(
+    root: str,
+    config_dir: str,
+    settings: config.Config,
+    crew: Crew,
+    bell: Doorbell,
+    gid: int | None = None,
+    **seams: Any,
+) -> int:
+    """Serve the spool; `gid`: the group `cronq` of a system's; `seams`: the house's fields that a test hands in."""
     now = clock()
-    house = House(
-        shelves.Shelves(root, os.getuid()), History(root), crew, settings, config_dir, fired=now.wall, **seams
-    )
+    files = shelves.Shelves(root, os.getuid(), gid)
+    house = House(files, History(root), crew, settings, config_dir, fired=now.wall, **seams)
+    guests = None if gid is None else Guests(house)
     take_up(house, now)
     desk = control.Control(house, bell)
     _watch(house, bell)
+    crew.tell_launcher("ready")
     log("ready", spool=root, jobs=sum(house.backlog.counts.values()), running=len(house.running))
     patience = 0.0
     while True:
@@ -98,11 +119,14 @@ def run(root: str, config_dir: str, settings: config.Config, crew: Crew, bell: D
         if crew.launcher_gone or house.stopping:
             return _leave(house, now)
         asked = [(peer, desk.handle(peer, now)) for peer in desk.hear(rung, now)]
+        if guests is not None and guests.turn(now, rung):
+            _watch(house, bell)
         patience = turn(house, now, rung)
+        crew.turning(now.mono)
         for peer, lines in asked:
             desk.answer(peer, lines)
         _complain(house)
-        if "in" in rung:
+        if "in" in rung and guests is None:
             _watch(house, bell)
         _listen_for_orphans(house, bell)
 
@@ -139,9 +163,12 @@ def reload(house: House) -> None:
 
 
 def _watch(house: House, bell: Doorbell) -> None:
-    bell.watch(f"{house.shelves.root}/in", "in")
-    for uid in house.shelves.inboxes():
-        bell.watch(f"{house.shelves.root}/in/{uid}", ("inbox", uid))
+    bell.watch(f"{house.shelves.root}/{'in' if house.authority is None else 'hello'}", "in")
+    for uid in house.shelves.inboxes.uids():
+        try:
+            bell.watch(f"/proc/self/fd/{house.shelves.inboxes.enter(uid)}", ("inbox", uid))
+        except OSError:
+            continue  # it is polled
 
 
 def _listen_for_orphans(house: House, bell: Doorbell) -> None:

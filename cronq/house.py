@@ -67,6 +67,7 @@ class House:
     crew: Crew
     config: Config
     config_dir: str
+    authority: Any = None  # who may do what, on a system spool
     backlog: Backlog = field(default_factory=Backlog)
     running: dict[str, Running] = field(default_factory=dict)
     settled: list[Settled] = field(default_factory=list)
@@ -76,6 +77,10 @@ class House:
     seen: dict[int, int] = field(default_factory=dict)  # each inbox's mtime when it was last read to its end
     fired: float = 0.0  # up to when the schedules have been fired
     paused_until: float = 0.0  # no room on the disk, or a config that does not parse: nothing starts until then
+    left: set[tuple[int, str]] = field(default_factory=set)  # what cannot be taken out of an inbox: uid, file name
+    strangers: dict[int, str] = field(default_factory=dict)  # uids whose jobs are held, and why (`guests`)
+    reasons: dict[str, str] = field(default_factory=dict)  # why a job is held, by id
+    lanes_closed: dict[tuple[str, int], float] = field(default_factory=dict)  # (task, uid): a bad configuration, until
     broken: str = ""  # a flush failed: nothing is accepted or started any more
     stopping: bool = False
     urgent: bool = False  # something is left to do at once
@@ -88,6 +93,10 @@ class House:
         """Move an entry on disk, in the backlog and in the history."""
         state = self.shelves.move(move, source, entry, changed)
         self.backlog.put(state, changed)
+        if state == states.HELD:
+            self.reasons[entry.id] = cause
+        else:
+            self.reasons.pop(entry.id, None)
         self.history.note(now.wall, entry.id, source, state, move=move, cause=cause or None, **facts)
         return state
 
@@ -100,6 +109,21 @@ class House:
         if facts:
             self.history.note(now.wall, entry.id, source, state, move=move, **facts)
         self.tally(entry, state)
+
+    def permit(self, wanted: Job, submitter: int) -> None:
+        """Whether this user may have that run. Raises `NotPermitted`, `BadJob`."""
+        if self.authority is not None:
+            self.authority.permit(wanted, self.config.tasks.get(wanted.task or ""), submitter)
+
+    def runner(self, task_name: str, submitter: int) -> int:
+        """The uid that a job of this task (empty: a free command) runs as. Raises `CronqError`."""
+        if self.authority is None:
+            return submitter
+        return int(self.authority.runs_as(self.config.tasks.get(task_name), submitter))
+
+    def stranger(self, *uids: int) -> str | None:
+        """Why jobs of these users wait for an administrator; None where they do not."""
+        return next((self.strangers[uid] for uid in uids if uid in self.strangers), None)
 
     def tally(self, entry: Entry, state: str) -> None:
         """Count how a batch's member ended."""

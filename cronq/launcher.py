@@ -1,14 +1,16 @@
 """The launcher: starts the dispatcher and the workers, and serves a closed list of verbs. Nothing else.
 
 Does:    forks and execs the dispatcher, and starts it again when it dies; forks a worker for WORKER, makes an inbox for
-         INBOX, kills a worker of its own for END; passes TERM (also for INT) and HUP on; reaps what it forked.
-Reads:   messages of the dispatcher: a verb and a number. No byte of a user's, no path that came over the socket.
-Writes:  `in/<uid>/`. Logs to standard error.
-Trusts:  the dispatcher to be alive, no more: every other message is answered with a sentence. Rootless it becomes
-         nobody: `become` only makes sure that it is that user already.
+         INBOX, kills a worker of its own for END, puts a job into a cgroup of its own for PLACE and ends all in it for
+         KILL; passes TERM (also for INT) and HUP on; reaps what it forked; speaks to systemd.
+Reads:   messages of the dispatcher: a verb, numbers and a job's id. No byte of a user's, no path that came over the
+         socket.
+Writes:  `in/<uid>/`, `users/`, cgroups. Logs to standard error.
+Trusts:  the dispatcher to be alive, no more: every other message is answered with a sentence. For whom it works, and
+         how it becomes them, is `realm`.
 Fails:   with the dispatcher's exit code, where a restart would not help. It never waits for a stopped dispatcher.
 
-    python -I -m cronq.launcher --spool DIR --config DIR [--no-inotify]
+    python -I -m cronq.launcher --spool DIR --config DIR [--no-inotify] [--system]
 
 Standard library only. Workers are forked from here and never exec'd, so `worker` is imported up here.
 """
@@ -22,17 +24,22 @@ import socket
 import sys
 import time
 
-from cronq import linux, spool, wire, worker
+from cronq import linux, wire, worker
+from cronq.become import Barred
 from cronq.errors import CronqError
 from cronq.log import line as log
 from cronq.loop import Loop
+from cronq.notify import Notify
+from cronq.realm import Everybody, Own
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, NoReturn
 
-    Work = Callable[[socket.socket, str, str, int], int]
+    from cronq.safeopen import System
+
+    Work = Callable[[socket.socket, str, str, int, System | None], int]
 
 FINAL = (0, 2, 69, 73, 75, 78)  # exit codes of the dispatcher that a restart would only repeat
 YOUNG = 10.0  # seconds; who dies younger is started again later and later
@@ -40,7 +47,10 @@ LONGEST_DELAY = 5.0
 MOST_DESCRIPTORS = 1 << 20
 PASSED_ON = {signal.SIGTERM: signal.SIGTERM, signal.SIGINT: signal.SIGTERM, signal.SIGHUP: signal.SIGHUP}
 VERBS = {"WORKER": "uid", "INBOX": "uid", "END": "worker"}  # and what each names
-USAGE = "usage: python -I -m cronq.launcher --spool DIR --config DIR [--no-inotify]\n"
+NEWS = {"ready": "READY=1", "turning": "WATCHDOG=1"}  # of the dispatcher's, for systemd
+NOT_BECOME = 126  # the exit code of a process that could not become who it should
+FLAGS = {"--no-inotify": ("--inotify", "no"), "--system": ("--system", "yes")}
+USAGE = "usage: python -I -m cronq.launcher --spool DIR --config DIR [--no-inotify] [--system]\n"
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -54,36 +64,42 @@ def main(argv: list[str] | None = None) -> int:
     if "CRONQ_JOB_ID" in os.environ:
         env = {key: value for key, value in os.environ.items() if key != "CRONQ_JOB_ID"}
         os.execve(sys.executable, [sys.executable, "-I", "-m", "cronq.launcher", *argv], env)  # noqa: S606 - no shell
-    command = [sys.executable, "-I", "-m", "cronq.dispatcher"]
-    for name, value in options.items():
-        command += [name, value]
-    return Launcher(options["--spool"], options["--config"], command).serve()
+    system = options.pop("--system", None)
+    root, config = options["--spool"], options["--config"]
+    try:
+        realm = Own(root) if system is None else Everybody(root, config)
+    except CronqError as error:
+        log("cannot-start", reason=error.sentence)
+        return error.exit_code
+    except OSError as error:
+        log("cannot-start", reason=f"{error.filename or root}: {error.strerror}")
+        return CronqError.exit_code
+    command = [sys.executable, "-I", "-m", "cronq.dispatcher", *(word for pair in options.items() for word in pair)]
+    return Launcher(root, config, [*command, *realm.options], realm).serve()
 
 
 def _options(argv: list[str]) -> dict[str, str] | None:
-    words = [word for word in argv if word != "--no-inotify"]
+    words = [word for word in argv if word not in FLAGS]
     found = dict(zip(words[::2], words[1::2], strict=False))
     if len(words) != 4 or set(found) != {"--spool", "--config"}:
         return None
-    return found if words == argv else {**found, "--inotify": "no"}
-
-
-def become(uid: int) -> None:
-    """Be `uid`, in a fresh fork, or raise. Rootless there is nothing to drop, only to make sure."""
-    if {uid} != set(os.getresuid()):
-        raise PermissionError(f"not uid {uid}, and a rootless launcher becomes nobody")
+    return found | dict(FLAGS[word] for word in argv if word in FLAGS)
 
 
 class Launcher:
     """One dispatcher, and the workers that it asked for."""
 
-    def __init__(self, root: str, config: str, command: list[str], work: Work = worker.main) -> None:
+    def __init__(
+        self, root: str, config: str, command: list[str], realm: Own | Everybody, work: Work = worker.main
+    ) -> None:
         _occupy()
         self.root = root
         self.config = config
         self.command = command
+        self.realm = realm
         self.work = work
-        self.uid = os.getuid()
+        self.notify = Notify()
+        self.pid = os.getpid()
         self.loop = Loop()
         self.workers: dict[int, int] = {}  # pid -> pidfd
         self.line: socket.socket | None = None
@@ -115,7 +131,9 @@ class Launcher:
             self._reap()
 
     def _pass_on(self, number: int) -> None:
-        self.stopping = self.stopping or number == signal.SIGTERM
+        if number == signal.SIGTERM and not self.stopping:
+            self.stopping = True
+            self.notify.tell("STOPPING=1")
         if self.dispatcher:
             os.kill(self.dispatcher, number)  # not waited for yet, so the pid is its own
         elif self.stopping:
@@ -152,9 +170,12 @@ class Launcher:
     def _exec_dispatcher(self, line: socket.socket) -> NoReturn:
         _close_but(0, 1, 2, line.fileno())
         _reset_signals()
+        env = self.realm.become_dispatcher()
+        # A dispatcher that is stopped would not see that its line ends, and would keep the spool's lock for ever.
+        linux.die_with_parent(self.pid)
         line.set_inheritable(True)
         argv = [*self.command, "--launcher-fd", str(line.fileno())]
-        os.execv(argv[0], argv)  # noqa: S606 - no shell is wanted
+        os.execve(argv[0], argv, env)  # noqa: S606 - no shell is wanted
 
     def _dispatcher_died(self, code: int) -> None:
         log("dispatcher-ended", pid=self.dispatcher, code=code)
@@ -198,18 +219,20 @@ class Launcher:
             self._fail(f"the launcher cannot do that now: {error.strerror or error}", message.get("uid"))
 
     def _obey(self, message: dict[str, Any]) -> None:
+        if isinstance(news := message.get("is"), str) and news in NEWS and set(message) == {"is"}:
+            self.notify.tell(NEWS[news])
+            return
         verb = message.get("verb")
         named = VERBS.get(verb, "") if isinstance(verb, str) else ""
         if set(message) != {"verb", named} or type(message[named]) is not int:
             self._fail("not a verb of the launcher's", message.get("uid"))
         elif verb == "END":
             self._end(message["worker"])
-        elif message["uid"] != self.uid:
-            self._fail(f"a rootless launcher serves uid {self.uid} only", message["uid"])
         elif verb == "INBOX":
-            spool.make(self.root, self.uid)
-            self._reply({"inbox": self.uid})
+            self.realm.inbox(message["uid"])
+            self._reply({"inbox": message["uid"]})
         else:
+            self.realm.must_serve(message["uid"])
             self._worker(message["uid"])
 
     def _worker(self, uid: int) -> None:
@@ -253,10 +276,16 @@ class Launcher:
         os.dup2(null, 1)
         os.close(null)
         _reset_signals()
-        become(uid)
-        linux.set_undumpable()
+        try:
+            self.realm.become_worker(uid)
+            linux.set_undumpable()
+        except Exception as error:  # noqa: BLE001 - whatever it is, nothing is done as nobody knows whom
+            barred = error if isinstance(error, Barred) else Barred(f"start failed: {error}", hold=False)
+            log("not-become", uid=uid, reason=barred.sentence)
+            wire.send(line, {"is": "barred", "reason": barred.sentence, "hold": barred.hold})
+            return NOT_BECOME
         os.chdir("/")
-        return self.work(line, self.root, self.config, uid)
+        return self.work(line, self.root, self.config, uid, self.realm.system)
 
 
 def _occupy() -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import signal
 
 RESOLVE_NO_XDEV = 0x01
 RESOLVE_NO_MAGICLINKS = 0x02
@@ -16,8 +17,8 @@ RESOLVE_NO_SYMLINKS = 0x04
 RESOLVE_BENEATH = 0x08
 RENAME_NOREPLACE = 1
 _SYS_OPENAT2 = 437
+_PR_SET_PDEATHSIG = 1
 _PR_SET_DUMPABLE = 4
-_PR_SET_CHILD_SUBREAPER = 36
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -44,6 +45,13 @@ def rename_new(source_dir: int, source: str, target_dir: int, target: str) -> No
 def set_undumpable() -> None:
     """No process of the same user may trace this one or open its descriptors under /proc (prctl(2))."""
     _checked(_libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0), "prctl")
+
+
+def die_with_parent(parent: int) -> None:
+    """Be killed when the parent dies (prctl(2)); at once where it is dead already."""
+    _checked(_libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0), "prctl")
+    if os.getppid() != parent:
+        os._exit(1)
 
 
 def drop_capabilities() -> None:

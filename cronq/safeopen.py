@@ -27,6 +27,17 @@ _KINDS = {
 }
 
 
+class System:
+    """That a spool is a system's: the ids of `cronq`, and whether jobs are put into cgroups of their own."""
+
+    __slots__ = ("gid", "placing", "uid")
+
+    def __init__(self, uid: int, gid: int, placing: bool = False) -> None:
+        self.uid = uid
+        self.gid = gid
+        self.placing = placing
+
+
 class Proof:
     """What a file must be to be taken as `uid`'s.
 

@@ -87,7 +87,7 @@ def read_outcome(data: bytes) -> list[dict[str, Any]]:
 
 def _reap(house: House, now: Now, running: Running) -> None:
     assert running.reap is not None  # noqa: S101 - set before
-    if house.crew.tell(running.entry.uid, running.reap, now.mono):
+    if house.crew.tell(running.entry.runner, running.reap, now.mono):
         running.reaping = now.mono
 
 
@@ -241,15 +241,18 @@ def _refused(house: House, now: Now, running: Running, outcome: dict[str, Any]) 
         house.paused_until = now.mono + CONFIG_PAUSE
         give_back(house, now, running, reason)
     else:
-        refuse(house, now, running.entry, states.RUNNING, reason)
+        error = BadJob(reason)
+        error.exit_code = outcome["code"] if outcome.get("code") in (65, 77) else BadJob.exit_code
+        refuse(house, now, running.entry, states.RUNNING, error)
 
 
-def refuse(house: House, now: Now, entry: Entry, state: str, reason: str) -> None:
+def refuse(house: House, now: Now, entry: Entry, state: str, error: CronqError) -> None:
     """A job that must not run (its bytes changed after they were judged) is set aside with the reason."""
+    reason = error.sentence
     house.running.pop(entry.id, None)
     place = f"{house.shelves.place(state, entry)}/{entry.name}"
     name = entry.id.partition("-")[2]
-    house.shelves.set_aside(place, entry.uid, f"{name}.job", spool.reason_text(BadJob(reason)))
+    house.shelves.set_aside(place, entry.uid, f"{name}.job", spool.reason_text(error))
     house.shelves.drop_outcome(entry)
     house.backlog.forget(entry.id)
     house.tally(entry, states.REJECTED)
@@ -340,7 +343,10 @@ def _restore(record: dict[str, Any], now: Now) -> policy.Verdict:
 
 def check_bytes(descriptor: int, entry: Entry) -> bytes:
     """The job's bytes, which must be those that were judged. Raises `BadJob`."""
-    data = os.pread(descriptor, MAX_JOB_BYTES + 1, 0)
+    data = os.pread(descriptor, MAX_JOB_BYTES + 1, max(0, entry.offset))
+    if entry.parent:
+        line, newline, _ = data.partition(b"\n")
+        data = line + newline
     if digest(data) != entry.hash:
         raise BadJob("it was changed after it was accepted; write a job whole, and do not touch it again")
     return data

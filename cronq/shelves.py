@@ -1,7 +1,7 @@
 """The dispatcher's side of the spool: every move is one rename, and one group sync makes a turn's moves durable.
 
-Does:    captures what producers dropped, moves entries between states, makes ticks and batch members, result
-         directories and outcome files, sets refused files aside, and flushes.
+Does:    moves entries between states, makes ticks and batch members, result directories and outcome files, sets refused
+         files aside, and flushes. What producers dropped is captured by `inboxes`.
 Reads:   directories; files only by `safeopen`.
 Writes:  everything below the spool but the inboxes' own content. One dispatcher at a time (its lock).
 Trusts:  `queue/` is ours alone (0700). Inboxes are their users': captured first, looked at then (docs/spool.md rule 4).
@@ -17,15 +17,12 @@ import os
 import stat
 from collections.abc import Iterator
 
-from cronq import linux, safeopen, states
+from cronq import acl, linux, safeopen, states
 from cronq.entry import HAS_DATA, Entry, parse
-from cronq.errors import BadJob
-from cronq.job import is_name
-from cronq.spool import DATA_ENDING, ENDINGS, write_all
+from cronq.inboxes import CAPTURE, DATA, Inboxes
+from cronq.spool import write_all
 
-CAPTURE = "queue/.capture"
 OUTCOME = "queue/outcome"
-DATA = "queue/data"
 SHARD_DIGITS = {states.READY: 7, states.DELAYED: 6}  # of a due time's 13: 17 seconds, 4.5 minutes a directory
 
 
@@ -36,12 +33,16 @@ class SyncFailed(Exception):
 class Shelves:
     """The spool below one directory, as its dispatcher handles it."""
 
-    def __init__(self, root: str, uid: int) -> None:
+    def __init__(self, root: str, uid: int, gid: int | None = None) -> None:
+        """`gid` is the group `cronq` on a system spool, None on a rootless one."""
         self.root = root
         self.uid = uid
+        self.gid = gid
         self.fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self.device = os.fstat(self.fd).st_dev
         self.dirty: list[str] = []  # directories to flush, in an order in which every target comes before its source
+        self.inboxes = Inboxes(self.fd, gid is not None, self.touch)
+        self.locked: set[int] = set()  # uids that are another's now: nothing is theirs to read
         self._made: set[str] = set()
 
     def close(self) -> None:
@@ -50,53 +51,14 @@ class Shelves:
 
     # ---------------------------------------------------------------- arrival
 
-    def inboxes(self) -> list[int]:
-        """The uids that have an inbox."""
-        return sorted(int(name) for name in os.listdir(self._path("in")) if name.isdigit())
-
-    def inbox_mtime(self, uid: int) -> int:
-        """When the inbox last changed, in nanoseconds."""
-        return os.stat(f"in/{uid}", dir_fd=self.fd).st_mtime_ns
-
-    def arrivals(self, uid: int) -> list[str]:
-        """The names in an inbox that are whole files to take, oldest names first."""
-        return sorted(name for name in os.listdir(self._path(f"in/{uid}")) if split(name) is not None)
-
-    def foreign(self, uid: int) -> list[str]:
-        """The names in an inbox that look like jobs but are not names that a job may have."""
-        names = os.listdir(os.fsencode(self._path(f"in/{uid}")))
-        odd = [name for name in names if name.endswith((b".job", b".jobs", b".tab")) and not name.startswith(b".")]
-        return [os.fsdecode(name) for name in odd if split(os.fsdecode(name)) is None]
-
-    def capture(self, uid: int, filename: str) -> str | None:
-        """Take a file out of its inbox, unseen; its name below `.capture`, or None if it cannot be had now."""
-        captured = f"{uid},{filename}"
-        try:
-            linux.rename_new(self.fd, f"in/{uid}/{filename}", self.fd, f"{CAPTURE}/{captured}")
-        except (FileNotFoundError, FileExistsError):
-            return None
-        self.touch(CAPTURE, f"in/{uid}")
-        return captured
-
     def captured(self) -> list[str]:
         """What lies captured: after a crash, or since it is not whole yet."""
         return sorted(name for name in os.listdir(self._path(CAPTURE)) if "," in name)
 
-    def take_data(self, uid: int, name: str, job_id: str) -> bool:
-        """Take the NAME.data that belongs to a job; whether there is one (taken now, or before a crash)."""
-        try:
-            linux.rename_new(self.fd, f"in/{uid}/{name}{DATA_ENDING}", self.fd, f"{DATA}/{job_id}")
-        except FileNotFoundError:
-            return os.path.exists(self._path(f"{DATA}/{job_id}"))
-        except FileExistsError:
-            return True
-        self.touch(DATA, f"in/{uid}")
-        return True
-
     def set_aside(self, place: str, uid: int, filename: str, reason: str) -> None:
         """Keep a refused file in `rejected/<uid>/`, with its reason beside it."""
         folder = f"rejected/{uid}"
-        self._folder(folder, 0o700)
+        self._own(folder, uid)
         kept, count = filename, 0
         while True:
             try:
@@ -105,9 +67,15 @@ class Shelves:
             except FileExistsError:
                 count += 1
                 kept = f"{filename}.{count}"
-        for text in {f"{folder}/{filename}.reason", f"{folder}/{kept}.reason"}:
-            self._write(text, reason.encode(), os.O_TRUNC)
+        for text in {filename, kept}:
+            self.give_reason(uid, text, reason)
         self.touch(folder, os.path.dirname(place))
+
+    def give_reason(self, uid: int, filename: str, reason: str) -> None:
+        """Write beside what was refused, why."""
+        self._own(f"rejected/{uid}", uid)
+        self._write(f"rejected/{uid}/{filename}.reason", reason.encode(), os.O_TRUNC)
+        self.touch(f"rejected/{uid}")
 
     # ---------------------------------------------------------------- states
 
@@ -178,11 +146,17 @@ class Shelves:
 
     def open_file(self, path: str, uid: int) -> tuple[int, os.stat_result]:
         """A descriptor of a file that must be `uid`'s. Raises `BadJob`, `FileNotFoundError`."""
-        return safeopen.open_file(self.fd, path, safeopen.Proof(uid, self.device))
+        gid = None if uid == self.uid else self.gid  # what is ours needs no proof but that: it lies where only we write
+        return safeopen.open_file(self.fd, path, safeopen.Proof(uid, self.device, gid))
+
+    def open_entry(self, state: str, entry: Entry) -> int:
+        """A descriptor of a queued job's file. Raises `BadJob`, `FileNotFoundError`."""
+        owner = self.uid if entry.parent else entry.uid  # a batch's members are files of ours
+        return self.open_file(f"{self.place(state, entry)}/{entry.name}", owner)[0]
 
     def read(self, state: str, entry: Entry, most: int) -> bytes:
         """The bytes of a queued job. Raises `BadJob`, `FileNotFoundError`."""
-        descriptor, _ = self.open_file(f"{self.place(state, entry)}/{entry.name}", entry.uid)
+        descriptor = self.open_entry(state, entry)
         try:
             return safeopen.read(descriptor, most)
         finally:
@@ -247,7 +221,7 @@ class Shelves:
     def result_folder(self, entry: Entry) -> str:
         """The job's result directory, made if it is missing."""
         owner = f"out/{entry.uid}"
-        self._folder(owner, 0o700)
+        self._own(owner, entry.uid)
         folder = f"{owner}/{entry.id}"
         self._folder(folder, 0o755)
         return folder
@@ -378,6 +352,14 @@ class Shelves:
         if not folder.startswith("out/") or folder.count("/") == 1:
             self._made.add(folder)
 
+    def _own(self, folder: str, uid: int) -> None:
+        """Make a directory for what one user may read, and nobody else."""
+        if folder in self._made:
+            return
+        self._folder(folder, 0o700)
+        if self.gid is not None and uid != self.uid and uid not in self.locked:
+            acl.lend(self._path(folder), uid)
+
     def _create(self, path: str) -> int:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
         return os.open(path, flags, 0o644, dir_fd=self.fd)
@@ -400,19 +382,3 @@ class Shelves:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-
-
-def split(filename: str) -> tuple[str, str] | None:
-    """NAME and ending of a file to take; None for any other name in an inbox."""
-    for ending in ENDINGS:
-        if filename.endswith(ending) and is_name(filename[: -len(ending)]):
-            return filename[: -len(ending)], ending
-    return None
-
-
-def owner(captured: str) -> tuple[int, str]:
-    """The inbox's uid and the file name of a captured file. Raises `BadJob` for a name that is not one of ours."""
-    uid, comma, filename = captured.partition(",")
-    if not comma or not uid.isdigit() or split(filename) is None:
-        raise BadJob(f"{captured!r} is no captured file's name")
-    return int(uid), filename

@@ -13,15 +13,17 @@ import os
 from typing import Any
 
 from cronq import arrivals, job, settle, states, task
-from cronq.entry import AT_MOST_ONCE, HAS_DATA, Entry, digest
-from cronq.errors import BadJob
+from cronq.entry import AT_MOST_ONCE, HAS_DATA, NONE, Entry, digest
+from cronq.errors import BadConfig, BadJob, CronqError
 from cronq.house import House, Now, Running
+from cronq.inboxes import DATA
 from cronq.lanes import Gates
 from cronq.log import line as log
-from cronq.shelves import DATA, SyncFailed
+from cronq.shelves import SyncFailed
 
 POLL = 1.0
 DISK_PAUSE = 1.0
+CONFIG_PAUSE = 1.0
 Waiting = list[tuple[dict[str, Any], list[int], Running]]
 
 
@@ -118,9 +120,13 @@ def launch(house: House, now: Now, waiting: Waiting) -> None:
     gates = Gates(house.config.max_jobs, house.config.slots, house.config.limits, entries)
     ready = house.backlog.ready
     full: list[Entry] = []
+
+    def gate(queue: str, task_name: str, submitter: int = house.shelves.uid) -> bool:
+        return gates.open(queue, task_name) and _reachable(house, now, task_name, submitter)
+
     try:
-        while now.mono >= house.paused_until and house.crew.ready(house.shelves.uid, now.mono) is not None:
-            entry = ready.peek(gates.open)
+        while now.mono >= house.paused_until:
+            entry = ready.peek(gate)
             if entry is None:
                 break
             if entry.batch is not None and house.backlog.members[entry.id] >= arrivals.WINDOW:
@@ -139,29 +145,54 @@ def launch(house: House, now: Now, waiting: Waiting) -> None:
             ready.add(entry)
 
 
+def _reachable(house: House, now: Now, task_name: str, submitter: int) -> bool:
+    """Whether a job of this task and submitter gets a worker now, or something else must be decided about it now."""
+    if now.mono < house.lanes_closed.get((task_name, submitter), 0.0):
+        return False
+    try:
+        runner = house.runner(task_name, submitter)
+    except CronqError:
+        return True  # `start` says why it cannot run
+    bar = house.crew.barred(runner, now.mono)
+    if (bar is not None and bar.hold) or house.stranger(submitter, runner):
+        return True  # it is held
+    return house.crew.ready(runner, now.mono) is not None
+
+
 def start(house: House, now: Now, entry: Entry) -> tuple[dict[str, Any], list[int], Running] | None:
     """Make an attempt of a ready job: the message and the descriptors for its worker."""
     descriptors: list[int] = []
     try:
-        descriptor, _ = house.shelves.open_file(f"{house.shelves.place(states.READY, entry)}/{entry.name}", entry.uid)
-        descriptors.append(descriptor)
-        wanted = job.decode(settle.check_bytes(descriptor, entry))
-        plan = task.plan(wanted, house.config.tasks)
-    except (BadJob, FileNotFoundError) as error:
+        wanted, plan, runner = _examine(house, entry, descriptors)
+    except BadConfig as error:  # the administrator's to mend: its jobs wait, all others go on
         _close(descriptors)
-        settle.refuse(house, now, entry, states.READY, str(error))
+        log("config-bad", id=entry.id, reason=error.sentence)
+        house.lanes_closed[entry.task, entry.uid] = now.mono + CONFIG_PAUSE
         return None
+    except (CronqError, FileNotFoundError) as error:
+        _close(descriptors)
+        refused = error if isinstance(error, CronqError) else BadJob(str(error))
+        settle.refuse(house, now, entry, states.READY, refused)
+        return None
+    bar = house.crew.barred(runner, now.mono)
+    reason = house.stranger(entry.uid, runner) or (bar.reason if bar is not None and bar.hold else None)
+    if reason is not None:
+        _close(descriptors)
+        house.move(now, "hold", states.READY, entry, entry, cause=reason)
+        log("held", id=entry.id, reason=reason)
+        return None
+    job_file, *payload = descriptors
+    descriptors = [job_file]
     redelivered = entry.attempt > 0 or entry.crashes > 0
-    changed = entry.but(attempt=entry.attempt + 1)
-    house.move(now, "start", states.READY, entry, changed, attempt=changed.attempt)
+    changed = entry.but(attempt=entry.attempt + 1, runs_as=NONE if runner == entry.uid else runner)
+    house.move(now, "start", states.READY, entry, changed, attempt=changed.attempt, uid=runner)
     running = house.running[entry.id] = Running(changed, wanted, plan)
     try:
         descriptors.append(house.shelves.lock_outcome(changed))
         descriptors += house.shelves.outputs(changed)
-        if HAS_DATA in entry.flags:
-            descriptors.append(house.shelves.open_file(f"{DATA}/{entry.id}", entry.uid)[0])
-    except (OSError, BadJob) as error:
-        _close(descriptors)
+        descriptors += payload
+    except OSError as error:
+        _close([*descriptors, *(each for each in payload if each not in descriptors)])
         settle.give_back(house, now, running, str(error))
         house.paused_until = now.mono + DISK_PAUSE
         return None
@@ -174,8 +205,27 @@ def start(house: House, now: Now, entry: Entry) -> tuple[dict[str, Any], list[in
         "scheduled": entry.due / 1e6,
         "hash": entry.hash,
         "data": HAS_DATA in entry.flags,
+        "offset": entry.offset,
     }
     return message, descriptors, running
+
+
+def _examine(house: House, entry: Entry, descriptors: list[int]) -> tuple[job.Job, task.Plan, int]:
+    """The job, what it comes to, and who runs it; the file that proves it is opened. Raises `CronqError`."""
+    if entry.parent:
+        batch = house.backlog.find(entry.parent)
+        if batch is None:
+            raise BadJob("its batch is gone")
+        descriptors.append(house.shelves.open_entry(*batch))
+    else:
+        descriptors.append(house.shelves.open_entry(states.READY, entry))
+    wanted = job.decode(settle.check_bytes(descriptors[0], entry))
+    house.permit(wanted, entry.uid)
+    runner = house.runner(entry.task, entry.uid)
+    if HAS_DATA in entry.flags:
+        owner = entry.uid if runner == entry.uid else house.shelves.uid
+        descriptors.append(house.shelves.open_file(f"{DATA}/{entry.id}", owner)[0])
+    return wanted, task.plan(wanted, house.config.tasks), runner
 
 
 def send(house: House, now: Now, started: Waiting) -> bool:
@@ -185,7 +235,7 @@ def send(house: House, now: Now, started: Waiting) -> bool:
     """
     all_sent = True
     for message, descriptors, running in started:
-        worker = house.crew.ready(running.entry.uid, now.mono)
+        worker = house.crew.ready(running.entry.runner, now.mono)
         sent = worker is not None and house.crew.run(worker, message, descriptors, now.mono)
         _close(descriptors)
         house.step("sent")

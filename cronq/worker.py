@@ -4,8 +4,8 @@ Does:    takes jobs from the dispatcher, makes sure by itself that each may run,
          ends the jobs of workers that died (`process`).
 Reads:   the job's bytes, once, from the descriptor that came with it; tasks from the config directory, by itself.
 Writes:  outcome and result files that the dispatcher opened.
-Trusts:  the kernel: device, owner and links of the job's descriptor. Of the dispatcher only ids, the hash of the bytes
-         that were admitted, and descriptors (docs/house.md).
+Trusts:  the kernel: device, owner and links of the job's descriptor, on a system spool its group and mode too. Of the
+         dispatcher only ids, the hash of the bytes that were admitted, and descriptors (`evidence`, docs/house.md).
 Fails:   a job that may not run is `refused`, with a sentence. A dispatcher that is gone changes nothing: the jobs are
          finished, their outcomes written, then the worker leaves. It never waits for the dispatcher to read.
 """
@@ -20,23 +20,22 @@ import signal
 import tomllib  # noqa: F401 - the same: `task.load`
 from collections import deque
 
-from cronq import job as jobs
-from cronq import safeopen, wire
-from cronq import task as tasks
+from cronq import wire
 from cronq.attempt import Attempt, Outcome
-from cronq.entry import digest, is_id
-from cronq.errors import BadConfig, BadJob
+from cronq.entry import is_id
+from cronq.evidence import Judge, Refused
 from cronq.log import line as log
 from cronq.loop import Loop
 from cronq.process import Hunts
 from cronq.start import IGNORED, Starter
-from cronq.taskbook import TaskBook
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable
     from typing import Any
+
+    from cronq.safeopen import System
 
 MESSAGES_A_TURN = 8
 _KEYS: dict[str, dict[str, tuple[type, ...]]] = {
@@ -47,6 +46,7 @@ _KEYS: dict[str, dict[str, tuple[type, ...]]] = {
         "scheduled": (int, float),
         "hash": (str,),
         "data": (bool,),
+        "offset": (int,),
     },
     "stop": {"id": (str,), "now": (bool,)},
     "reap": {
@@ -59,18 +59,13 @@ _KEYS: dict[str, dict[str, tuple[type, ...]]] = {
 }
 
 
-class Refused(Exception):
-    """A job that may not run; with `again`, not now."""
-
-    def __init__(self, sentence: str, code: int, again: bool = False) -> None:
-        super().__init__(sentence)
-        self.sentence = sentence
-        self.code = code
-        self.again = again
-
-
 def main(
-    line: socket.socket, spool: str, config: str, uid: int, step: Callable[[str], None] = lambda _name: None
+    line: socket.socket,
+    spool: str,
+    config: str,
+    uid: int,
+    system: System | None = None,
+    step: Callable[[str], None] = lambda _name: None,
 ) -> int:
     """Work for the dispatcher at the other end of `line` until it is gone and every job has ended.
 
@@ -79,19 +74,26 @@ def main(
     for number in IGNORED:  # a TERM for everybody (shutdown) is for the jobs: the worker tells how they ended
         signal.signal(number, signal.SIG_IGN)
     os.umask(0o022)
-    Worker(line, spool, config, uid, step).run()
+    Worker(line, spool, config, uid, system, step).run()
     return 0
 
 
 class Worker:
     """One user's worker."""
 
-    def __init__(self, line: socket.socket, spool: str, config: str, uid: int, step: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        line: socket.socket,
+        spool: str,
+        config: str,
+        uid: int,
+        system: System | None,
+        step: Callable[[str], None],
+    ) -> None:
         self.line = line
         self.step = step
         self.loop = Loop()
-        self.proof = safeopen.Proof(uid, os.stat(spool).st_dev)
-        self.book = TaskBook(config)
+        self.judge = Judge(spool, config, uid, system)
         self.starter = Starter(spool, uid)
         self.attempts: dict[str, Attempt] = {}
         self.unsent: deque[dict[str, Any]] = deque()
@@ -171,7 +173,9 @@ class Worker:
         self._say({"is": "starting", "id": message["id"], "attempt": message["attempt"]})
         outcome = Outcome(outcome_file)
         try:
-            job, plan = self._judge(message, job_file, data)
+            if message["id"] in self.attempts:
+                raise Refused("it runs already", 65)
+            job, plan = self.judge.judge(message, job_file, data)
         except Refused as error:
             outcome.write("refused", reason=error.sentence, code=error.code, again=error.again)
             log("refused", id=message["id"], reason=error.sentence)
@@ -185,25 +189,6 @@ class Worker:
         attempt = Attempt(message, plan, outcome, self.loop, self._finished, self.step)
         self.attempts[attempt.id] = attempt
         attempt.start(self.starter, job.task, (stdout, stderr), data[0] if data else None)
-
-    def _judge(self, message: dict[str, Any], job_file: int, data: list[int]) -> tuple[jobs.Job, tasks.Plan]:
-        if message["id"] in self.attempts:
-            raise Refused("it runs already", 65)
-        try:
-            self.proof.check(job_file)
-            found = safeopen.read(job_file, jobs.MAX_JOB_BYTES)
-            if digest(found) != message["hash"]:
-                raise BadJob("it was changed after acceptance; write a job whole, and do not touch it again")
-            for payload in data:
-                self.proof.check(payload)
-            job = jobs.decode(found)
-            return job, tasks.plan(job, {} if job.task is None else self.book.tasks())
-        except BadJob as error:
-            # A config that is being written may miss the task for a moment.
-            unsure = self.book.young and error.sentence.startswith("unknown task")
-            raise Refused(error.sentence, error.exit_code, unsure) from None
-        except BadConfig as error:
-            raise Refused(error.sentence, error.exit_code, again=True) from None
 
     def _finished(self, attempt: Attempt) -> None:
         del self.attempts[attempt.id]

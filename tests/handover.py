@@ -8,7 +8,7 @@ import signal
 import sys
 from functools import partial
 
-from cronq import dispatcher, launcher, worker
+from cronq import dispatcher, launcher, realm, worker
 
 
 def killer(step, flag):
@@ -25,7 +25,7 @@ def killer(step, flag):
 def launch(who, step, flag, spool, config):
     command = [sys.executable, __file__, "dispatch", who, step, flag, "--spool", spool, "--config", config]
     work = partial(worker.main, step=killer(step, flag)) if who == "worker" else worker.main
-    return launcher.Launcher(spool, config, command, work).serve()
+    return launcher.Launcher(spool, config, command, realm.Own(spool), work).serve()
 
 
 def dispatch(who, step, flag, *argv):

@@ -16,7 +16,7 @@ import pytest
 from conftest import eventually
 from workbench import UID, alive
 
-from cronq import launcher, spool, wire
+from cronq import launcher, realm, spool, wire
 
 # It hands its end of the launcher's line over to the test, tells what it was started with and which signals come, and
 # exits as it is told.
@@ -39,10 +39,10 @@ os._exit(int(talk.recv(100) or b"0"))
 LAUNCHER = """
 import os, resource, signal, socket, sys, time
 from cronq.launcher import Launcher
-from cronq import linux, wire, worker
+from cronq import linux, realm, wire, worker
 work = worker.main
 {work}
-sys.exit(Launcher(sys.argv[1], sys.argv[2], sys.argv[3:], work).serve())
+sys.exit(Launcher(sys.argv[1], sys.argv[2], sys.argv[3:], realm.Own(sys.argv[1]), work).serve())
 """
 
 
@@ -419,7 +419,7 @@ def _switches(pid: int) -> int:
 # -------------------------------------------------------------------- in a worker's process
 
 SHOWN = """
-def work(line, root, config, uid):
+def work(line, root, config, uid, system):
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     handled = [n for n in signal.valid_signals() if signal.getsignal(n) not in (signal.SIG_DFL, signal.SIG_IGN)]
     open_ = []
@@ -431,7 +431,7 @@ def work(line, root, config, uid):
             pass
     wire.send(line, {"fds": open_, "line": line.fileno(), "blocked": len(blocked), "handled": handled,
         "null": [os.readlink(f"/proc/self/fd/{fd}") for fd in (0, 1)], "log": os.fstat(2).st_ino,
-        "cwd": os.getcwd(), "session": os.getsid(0) == os.getpid(), "given": [root, config, uid],
+        "cwd": os.getcwd(), "session": os.getsid(0) == os.getpid(), "given": [root, config, uid, system],
         "dumpable": linux._libc.prctl(3, 0, 0, 0, 0)})
     return 7
 """
@@ -448,7 +448,7 @@ def test_a_worker_has_the_named_descriptors_fresh_signals_and_a_session_of_its_o
     assert (found["blocked"], found["handled"], found["session"]) == (0, [], True)
     assert found["cwd"] == "/"
     assert found["dumpable"] == 0
-    assert found["given"] == [str(stage.spool), str(stage.path), UID]
+    assert found["given"] == [str(stage.spool), str(stage.path), UID, None]
     eventually(lambda: f"event=worker-ended pid={worker.pid} code=7" in stage.log())
 
 
@@ -473,10 +473,12 @@ def test_what_a_child_raises_ends_the_child_only(stage):
 
 
 def test_a_worker_that_did_not_become_who_it_should_be_does_nothing(stage):
-    stage.start("import cronq.launcher\ndef refuse(uid): raise PermissionError(uid)\ncronq.launcher.become = refuse")
+    stage.start("def refuse(self, uid): raise PermissionError('no way')\nrealm.Own.become_worker = refuse")
     worker = stage.dispatcher().worker()
-    eventually(lambda: f"event=worker-ended pid={worker.pid} code=70" in stage.log())
-    assert "PermissionError" in stage.log()
+    told = wire.receive(worker.line)[0]
+    assert (told["is"], told["hold"]) == ("barred", False)
+    eventually(lambda: f"event=worker-ended pid={worker.pid} code=126" in stage.log())
+    assert "start failed: no way" in stage.log()
 
 
 def test_a_worker_survives_its_launcher(stage, dispatcher):
@@ -502,9 +504,9 @@ def test_a_launcher_that_a_job_started_is_none_of_the_jobs(stage, monkeypatch):
 
 
 def test_become_makes_sure_who_it_is():
-    launcher.become(UID)
+    realm.become_oneself(UID)
     with pytest.raises(PermissionError):
-        launcher.become(UID + 1)
+        realm.become_oneself(UID + 1)
 
 
 # -------------------------------------------------------------------- the program
@@ -534,7 +536,8 @@ def test_nothing_but_the_standard_library_comes_along():
     )
     loaded = {name for name in done.stdout.split() if name.partition(".")[0] not in sys.stdlib_module_names}
     rooms = (
-        "attempt entry errors job launcher linux log loop output process safeopen spool start task taskbook wire worker"
+        "acl attempt become entry errors evidence ground job launcher linux log loop notify output process realm "
+        "safeopen spool start task taskbook taskkeys wire worker"
     )
     assert loaded == {"cronq", *(f"cronq.{room}" for room in rooms.split())} | ({"__main__"} & loaded)
     assert not {"dataclasses", "subprocess", "argparse", "asyncio"} & set(done.stdout.split())

@@ -7,7 +7,8 @@ import pytest
 from cronq import spool, states
 from cronq.entry import Entry
 from cronq.errors import BadJob
-from cronq.shelves import CAPTURE, Shelves
+from cronq.inboxes import CAPTURE
+from cronq.shelves import Shelves
 
 
 @pytest.fixture
@@ -23,30 +24,34 @@ def entry(**fields):
     return Entry(**{"due": 1_790_000_000_000_000, "id": f"{os.getuid()}-one", "hash": "h" * 22} | fields)
 
 
+def arrivals(shelves):
+    return shelves.inboxes.names(shelves.uid, 100)[0]
+
+
 def test_put_is_invisible_until_whole(shelves):
     seen = []
 
     def write(descriptor):
-        seen.append(shelves.arrivals(shelves.uid))
+        seen.append(arrivals(shelves))
         os.write(descriptor, b"{}")
 
     spool.put(shelves.root, "one", write)
     assert seen == [[]]
-    assert shelves.arrivals(shelves.uid) == ["one.job"]
+    assert arrivals(shelves) == ["one.job"]
 
 
 def test_a_captured_file_is_no_longer_its_producers_to_name(shelves):
     spool.put(shelves.root, "one", b"{}")
-    assert shelves.capture(shelves.uid, "one.job") == f"{shelves.uid},one.job"
-    assert shelves.arrivals(shelves.uid) == []
+    assert shelves.inboxes.capture(shelves.uid, "one.job") == f"{shelves.uid},one.job"
+    assert arrivals(shelves) == []
     assert shelves.captured() == [f"{shelves.uid},one.job"]
 
 
 def test_nothing_captured_is_replaced_by_a_file_of_the_same_name(shelves):
     for _ in range(2):
         spool.put(shelves.root, "one", b"{}")
-        shelves.capture(shelves.uid, "one.job")
-    assert shelves.arrivals(shelves.uid) == ["one.job"]
+        shelves.inboxes.capture(shelves.uid, "one.job")
+    assert arrivals(shelves) == ["one.job"]
 
 
 def test_an_entry_moves_by_one_rename_and_is_found_by_scan(shelves):
@@ -98,7 +103,7 @@ def test_a_file_of_the_wrong_shape_is_not_opened(shelves, shape, tmp_path):
 def test_a_refused_file_is_kept_with_its_reason(shelves):
     for text in ("first", "second"):
         spool.put(shelves.root, "one", text.encode())
-        captured = shelves.capture(shelves.uid, "one.job")
+        captured = shelves.inboxes.capture(shelves.uid, "one.job")
         shelves.set_aside(f"{CAPTURE}/{captured}", shelves.uid, "one.job", f"{text}\nexit 65\n")
     folder = os.path.join(shelves.root, "rejected", str(shelves.uid))
     assert sorted(os.listdir(folder)) == ["one.job", "one.job.1", "one.job.1.reason", "one.job.reason"]

@@ -605,6 +605,7 @@ def test_the_tree_of_a_dead_workers_job_is_ended_wherever_it_hid(hand, worker):
     script = f"setsid sleep 100 & echo $! >> {pids}; env -i sleep 100 & echo $! >> {pids}; echo $$ >> {pids}; wait"
     worker.sh("a", script)
     eventually(lambda: len(numbers(pids)) == 3)
+    eventually(lambda: hand.steps("a")[-1] == "started")
     worker.kill()
     _reap(hand, "a", hand.outcome("a")[-1])
     assert not any(map(alive, numbers(pids)))

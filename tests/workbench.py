@@ -102,7 +102,7 @@ class Worker:
             resource.setrlimit(resource.RLIMIT_NOFILE, (FILES, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
             launcher._close_but(0, 1, 2, line.fileno())
             launcher._reset_signals()
-            code = worker.main(line, str(self.hand.spool), str(self.hand.config), UID, step)
+            code = worker.main(line, str(self.hand.spool), str(self.hand.config), UID, None, step)
         except BaseException:  # noqa: BLE001 - a fork of the test must never run on as a second test run
             os.write(2, traceback.format_exc().encode())
         finally:
@@ -134,6 +134,7 @@ class Worker:
                 "scheduled": 1e9,
                 "hash": digest(content),
                 "data": data is not None,
+                "offset": -1,
                 **how,
             },
             descriptors,

@@ -98,6 +98,7 @@ def test_less_than_three_hours_back_the_virtual_clock_stands_still(difference: i
 
 # ---- the rule at work
 
+
 def test_a_minute_is_looked_at_once_however_many_turns_it_has() -> None:
     watch = Watch(at(2026, 6, 1, 11, 59), "* * * * * wild", "0 12 * * * noon")
     assert watch.to(at(2026, 6, 1, 12, 0, 1)) == ["wild", "noon"]
@@ -180,6 +181,7 @@ def test_a_zone_that_comes_with_a_reload_begins_with_the_next_minute() -> None:
 
 # ---- nights when the clocks change (section 1, point 6; test_against_debian has the judge)
 
+
 def test_in_the_skipped_hour_fixed_times_run_at_its_end_each_on_its_own() -> None:
     lines = ["30 2 * * * once", "0,15,45 2 * * * thrice", "* 2 * * * never", "*/30 2 * * * never", "0 * * * * hourly"]
     watch = Watch(at(2026, 3, 8, 1, 58, zone=NEW_YORK), *lines, zone=NEW_YORK)
@@ -251,6 +253,7 @@ def test_asked_in_the_repeated_hour_a_fixed_time_comes_next_day(text: str) -> No
 
 # ---- restart
 
+
 @pytest.mark.parametrize("gap", [0, 1, 5])
 def test_a_restart_within_six_minutes_is_no_gap(gap: int) -> None:
     watch = Watch(at(2026, 6, 1, 11, 58), "* * * * * wild", "0-59 12 * * * fixed")
@@ -307,6 +310,7 @@ def test_reboot_lines_are_never_due_by_the_clock() -> None:
 
 # ---- catching up
 
+
 @pytest.mark.parametrize(
     ("catchup", "hours"),
     [
@@ -358,6 +362,7 @@ def test_years_of_downtime_are_looked_through_quickly() -> None:
 
 
 # ---- extended schedules
+
 
 class Plain:
     """A schedule of cronq.toml as the clock sees it."""
@@ -494,6 +499,7 @@ def test_asking_again_after_each_run_gives_the_same_runs() -> None:
 
 
 # ---- waking, and what a turn costs
+
 
 def test_nothing_to_wait_for_is_waited_for_for_ever() -> None:
     assert Clock().wake(12.0) == float("inf")

@@ -182,6 +182,7 @@ def test_the_two_day_fields_are_joined_as_cron_joins_them(days: str, meaning: st
 
 # ---- lines
 
+
 def test_blanks_and_tabs_part_the_fields_and_may_stand_in_front() -> None:
     entry = only(" \t 5\t*  *\t \t* * \t run  it ")
     assert (entry.when, entry.command) == ("5 * * * *", "run  it ")
@@ -268,6 +269,7 @@ def test_control_bytes_in_a_line_do_not_reach_the_terminal() -> None:
 
 # ---- warnings
 
+
 @pytest.mark.parametrize(
     ("line", "code", "column"),
     [
@@ -336,6 +338,7 @@ def test_a_table_of_more_than_ten_thousand_lines_is_one_that_debian_ignores() ->
 
 # ---- the user column
 
+
 def test_in_a_system_table_the_user_stands_before_the_command() -> None:
     entry = only("17 *\t* * *\troot    cd / && run", system=True)
     assert (entry.user, entry.command) == ("root", "   cd / && run")  # cron keeps all blanks but the first
@@ -358,6 +361,7 @@ def test_a_users_own_table_is_that_users() -> None:
 
 
 # ---- variables (section 4)
+
 
 @pytest.mark.parametrize(
     ("line", "name", "value"),
@@ -432,6 +436,7 @@ def test_an_unknown_zone_is_an_error_said_once_and_its_entries_do_not_run(zone: 
 
 
 # ---- options and identity
+
 
 def test_options_in_a_comment_hold_for_the_next_entry_alone() -> None:
     first, second = read(
@@ -508,6 +513,7 @@ def test_every_without_a_period_in_seconds_is_refused(line: str) -> None:
 
 # ---- percent (section 5)
 
+
 @pytest.mark.parametrize(
     ("command", "shown", "fed"),
     [
@@ -528,6 +534,7 @@ def test_percent_ends_the_command_and_begins_its_input(command: str, shown: str,
 
 
 # ---- limits
+
 
 def test_a_table_that_is_too_big_or_has_a_nul_byte_is_refused_with_a_sentence() -> None:
     line = b"5 * * * * x\n"
@@ -573,6 +580,7 @@ def test_no_bytes_make_the_reader_raise(data: bytes) -> None:
 
 
 # ---- schedules of cronq.toml
+
 
 def test_five_plain_fields_mean_in_the_configuration_what_they_mean_in_a_crontab() -> None:
     assert parse_extended("*/2 22-4 1-1 * mon", "x") == parse("*/2 22-4 1-1 * mon")

@@ -1,0 +1,86 @@
+"""The evidence for a job: what a worker insists on, by itself, before it runs anything.
+
+Does:    `Judge.judge` reads a job's bytes from the descriptor that came with it, and gives the job and its plan.
+Reads:   the job's bytes, once; tasks, schedules and who may do what from the config directory, by itself.
+Trusts:  the kernel: device, owner and links of a descriptor, on a system spool its group and mode too (only the kernel
+         gives a file that pair of ids, and only in that user's inbox). Of the message only that it names a job.
+Fails:   `Refused` with a sentence; with `again` where the job may run when the configuration is whole again.
+
+Three kinds of evidence: a job file in the submitter's inbox; a line of his batch file; a tick, which says what the
+schedule in root's configuration says. That a dispatcher lies is tested in tests/attacks.
+"""
+
+from __future__ import annotations
+
+import os
+
+from cronq import job as jobs
+from cronq import safeopen
+from cronq import task as tasks
+from cronq.entry import digest
+from cronq.errors import BadConfig, BadJob, CronqError
+from cronq.taskbook import TaskBook
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from cronq.safeopen import System
+
+TICK = "cron-"  # how the names of ticks begin; a producer's never do
+
+
+class Refused(Exception):
+    """A job that may not run; with `again`, not now."""
+
+    def __init__(self, sentence: str, code: int, again: bool = False) -> None:
+        super().__init__(sentence)
+        self.sentence = sentence
+        self.code = code
+        self.again = again
+
+
+class Judge:
+    """What one user's worker makes sure of."""
+
+    def __init__(self, spool: str, config: str, uid: int, system: System | None) -> None:
+        self.uid = uid
+        self.system = system
+        self.device = os.stat(spool).st_dev
+        self.book = TaskBook(config)
+
+    def judge(self, message: dict[str, Any], job_file: int, data: list[int]) -> tuple[jobs.Job, tasks.Plan]:
+        """The job and its plan. Raises `Refused`."""
+        submitter = int(message["id"].partition("-")[0])
+        try:
+            if self.system is None and submitter != self.uid:
+                raise BadJob(f"it is a job of uid {submitter}, and a rootless worker runs its own user's only")
+            found = self._bytes(submitter, message["offset"], job_file)
+            if digest(found) != message["hash"]:
+                raise BadJob("it was changed after acceptance; write a job whole, and do not touch it again")
+            for payload in data:
+                self._check_payload(submitter, payload)
+            job = jobs.decode(found)
+            return job, tasks.plan(job, {} if job.task is None else self.book.tasks())
+        except BadConfig as error:
+            raise Refused(error.sentence, error.exit_code, again=True) from None
+        except CronqError as error:
+            # A config that is being written may miss the task for a moment.
+            unsure = self.book.young and error.sentence.startswith("unknown task")
+            raise Refused(error.sentence, error.exit_code, unsure) from None
+
+    def _proof(self, owner: int) -> safeopen.Proof:
+        return safeopen.Proof(owner, self.device, None if self.system is None else self.system.gid)
+
+    def _bytes(self, submitter: int, offset: int, job_file: int) -> bytes:
+        """What the file says, or the batch's line at `offset`."""
+        self._proof(submitter).check(job_file)
+        if offset < 0:
+            return safeopen.read(job_file, jobs.MAX_JOB_BYTES)
+        line, newline, _ = safeopen.read(job_file, jobs.MAX_JOB_BYTES, offset).partition(b"\n")
+        return line + newline
+
+    def _check_payload(self, submitter: int, payload: int) -> None:
+        """His own file where he runs it himself; else the dispatcher's copy, which he cannot change any more."""
+        owner = submitter if self.system is None or submitter == self.uid else self.system.uid
+        self._proof(owner).check(payload)

@@ -1,0 +1,153 @@
+"""Guests: who has an inbox on a system spool, who asks for one, and whether each is still who he was.
+
+Does:    takes the wishes in `hello/` to the launcher, who makes the inbox; looks whether the name that a uid had when
+         its inbox was made is still its name, and locks what is kept for it where it is not.
+Reads:   `hello/` (whose a name is says lstat), `users/`, passwd.
+Writes:  removes from `hello/`; the ACLs of `out/<uid>` and `rejected/<uid>`.
+Trusts:  `users/`, which is root's. Of `hello/` only who owns a name: a wish for somebody else's inbox does no harm.
+Fails:   never: what cannot be read now is looked at again.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import stat
+from collections.abc import Callable
+from functools import partial
+from itertools import islice
+
+from cronq import acl
+from cronq.house import House, Now
+from cronq.log import line as log
+
+SLICE = 256  # names of hello/ a turn
+LOOK_EVERY = 60.0  # seconds, for accounts that are not in /etc/passwd
+ASK_AGAIN = 1.0
+FORGET = 60.0  # seconds until a uid that was refused is asked for again
+
+
+class Guests:
+    """What is known of the users of one spool."""
+
+    def __init__(self, house: House) -> None:
+        self.house = house
+        self.asked: dict[int, float] = {}
+        self._passwd = 0
+        self._looked = float("-inf")
+        self._greeted = -1
+
+    def turn(self, now: Now, rung: set[object]) -> bool:
+        """Look at wishes and names; whether somebody new is there."""
+        fresh = False
+        made, self.house.crew.inboxes = self.house.crew.inboxes, {}
+        for uid, refused in made.items():
+            if refused:
+                self.asked[uid] = now.mono + FORGET
+            else:
+                self.asked.pop(uid, None)
+                fresh = True
+        if fresh or self._changed(now):
+            self.look()
+        self._greet(now, made, "in" in rung)
+        return fresh
+
+    def invite(self, names: set[str], now: Now) -> None:
+        """Have an inbox made for each of these users, before the first contact."""
+        there = set(self.house.shelves.inboxes.uids())
+        for name in sorted(names):
+            try:
+                uid = pwd.getpwnam(name).pw_uid
+            except KeyError:
+                continue
+            if uid not in there:
+                self._ask(uid, now)
+
+    # ---------------------------------------------------------------- hello/
+
+    def _greet(self, now: Now, made: dict[int, str], rung: bool) -> None:
+        """Ask for the inboxes that are wished for; a wish is taken away when it has been dealt with."""
+        fd = self.house.shelves.fd
+        mtime = os.stat("hello", dir_fd=fd).st_mtime_ns
+        settled = now.wall - mtime / 1e9 > 2.0
+        if not (rung or made or mtime != self._greeted):
+            return
+        there = set(self.house.shelves.inboxes.uids())
+        with os.scandir(f"{self.house.shelves.root}/hello") as names:
+            wishes = list(islice(names, SLICE))
+        left = 0
+        for wish in wishes:
+            try:
+                found = os.stat(f"hello/{wish.name}", dir_fd=fd, follow_symlinks=False)
+            except FileNotFoundError:
+                continue
+            uid = found.st_uid
+            if uid in there or made.get(uid) or self.asked.get(uid, 0.0) > now.mono + ASK_AGAIN:
+                left += not self._take_away(f"hello/{wish.name}", found)
+            else:
+                self._ask(uid, now)
+                left += 1
+        self.house.urgent = self.house.urgent or (len(wishes) == SLICE and left < SLICE)
+        self._greeted = mtime if settled and not left else -1
+
+    def _take_away(self, path: str, found: os.stat_result) -> bool:
+        try:
+            if stat.S_ISDIR(found.st_mode):
+                os.rmdir(path, dir_fd=self.house.shelves.fd)
+            else:
+                os.unlink(path, dir_fd=self.house.shelves.fd)
+        except OSError:
+            return False  # a directory with something in it: its owner's, and in nobody's way
+        return True
+
+    def _ask(self, uid: int, now: Now) -> None:
+        if self.asked.get(uid, 0.0) <= now.mono:
+            self.asked[uid] = now.mono + ASK_AGAIN
+            self.house.crew.invite(uid)
+
+    # ---------------------------------------------------------------- names
+
+    def _changed(self, now: Now) -> bool:
+        try:
+            mtime = os.stat("/etc/passwd").st_mtime_ns
+        except OSError:
+            mtime = 0
+        if mtime == self._passwd and now.mono - self._looked < LOOK_EVERY:
+            return False
+        self._passwd, self._looked = mtime, now.mono
+        return True
+
+    def look(self) -> None:
+        """Compare each uid's name with the one that it had; who is another now is a stranger."""
+        strangers = {}
+        for uid in self.house.shelves.inboxes.uids():
+            reason = self._strange(uid)
+            if reason is not None:
+                strangers[uid] = reason
+        for uid in strangers.keys() - self.house.strangers.keys():
+            log("stranger", uid=uid, reason=strangers[uid])
+            self._each_folder(uid, acl.take_back)
+        for uid in self.house.strangers.keys() - strangers.keys():
+            log("known-again", uid=uid)
+            self._each_folder(uid, partial(acl.lend, uid=uid))
+        self.house.strangers = strangers
+        self.house.shelves.locked = set(strangers)
+
+    def _strange(self, uid: int) -> str | None:
+        try:
+            with open(f"{self.house.shelves.root}/users/{uid}", encoding="utf-8", errors="replace") as file:
+                earlier = file.read(256).strip()
+        except OSError:
+            return None
+        try:
+            name = pwd.getpwuid(uid).pw_name
+        except KeyError:
+            return f"uid {uid} was {earlier}, who has no account any more"
+        return None if name == earlier else f"uid {uid} was {earlier} and is {name} now"
+
+    def _each_folder(self, uid: int, change: Callable[[str], None]) -> None:
+        for folder in (f"out/{uid}", f"rejected/{uid}"):
+            try:
+                change(f"{self.house.shelves.root}/{folder}")
+            except FileNotFoundError:
+                pass

@@ -1,0 +1,135 @@
+"""For whom a launcher works: for one user, or as root for all of them; and what it does differently then.
+
+Does:    says whose spool it is, makes inboxes, and turns a fresh fork into the dispatcher's user or a worker's.
+Reads:   accounts (`become`); for a worker of root's the configuration, whose every file must be root's.
+Trusts:  the config directory where it is root's up to `/`.
+Fails:   `CronqError` with a sentence; in a fork any exception: `launcher` ends the process then.
+"""
+
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+
+from cronq import become, ground, spool, task
+from cronq.errors import BadConfig, NotPermitted
+from cronq.safeopen import System
+
+
+class Own:
+    """A rootless launcher's: its own user only, and nothing is dropped."""
+
+    system: System | None = None
+    options: tuple[str, ...] = ()
+
+    def __init__(self, root: str) -> None:
+        self._root = root
+        self._uid = os.getuid()
+
+    def inbox(self, uid: int) -> None:
+        """Make the inbox. Raises `CronqError`."""
+        self.must_serve(uid)
+        spool.make(self._root, uid)
+
+    def must_serve(self, uid: int) -> None:
+        """Raises `CronqError` for a uid that gets no worker here."""
+        if uid != self._uid:
+            raise NotPermitted(f"a rootless launcher serves uid {self._uid} only")
+
+    def become_dispatcher(self) -> dict[str, str]:
+        """In a fork: be who the dispatcher is; its environment."""
+        become_oneself(self._uid)
+        return dict(os.environ)
+
+    def become_worker(self, uid: int) -> None:
+        """In a fork: be `uid`, or raise."""
+        become_oneself(uid)
+
+
+def become_oneself(uid: int) -> None:
+    """Rootless there is nothing to drop, only to make sure."""
+    if {uid} != set(os.getresuid()):
+        raise PermissionError(f"not uid {uid}, and a rootless launcher becomes nobody")
+
+
+class Everybody:
+    """The system's: root's, who becomes `cronq` for the dispatcher and each user for his worker."""
+
+    options = ("--system", "yes")
+
+    def __init__(self, root: str, config: str) -> None:
+        """Lay the ground. Raises `CronqError`."""
+        if os.geteuid() != 0:
+            raise NotPermitted("only root starts the system's dispatcher; without --system it is your own")
+        self._config = config
+        self._ours = ours()
+        ground.must_be_roots(os.path.dirname(root))
+        ground.must_be_roots(config)
+        control = spool.SYSTEM_RUN if root == spool.SYSTEM_SPOOL else os.path.join(root, "run")
+        self._spool = ground.lay(root, control, self._ours)
+        self.system = System(self._ours.uid, self._ours.gid, placing=False)
+
+    def inbox(self, uid: int) -> None:
+        """Make the inbox of a user that has an account. Raises `CronqError`."""
+        self.must_serve(uid)
+        try:
+            entry = pwd.getpwuid(uid)
+        except KeyError:
+            raise NotPermitted(f"uid {uid} has no account") from None
+        ground.inbox(self._spool, become.Account(entry.pw_name, uid, entry.pw_gid, []), self._ours)
+
+    def must_serve(self, uid: int) -> None:
+        """Raises `CronqError` for a uid that gets no worker here."""
+        if not 0 <= uid < 2**32 - 1 or uid == self._ours.uid:
+            raise NotPermitted(f"nothing runs as uid {uid}")
+
+    def become_dispatcher(self) -> dict[str, str]:
+        """In a fork: be `cronq`; of the environment only what a daemon needs."""
+        become.drop(self._ours)
+        return {key: os.environ[key] for key in ("PATH", "LANG", "LC_ALL", "TZ") if key in os.environ}
+
+    def become_worker(self, uid: int) -> None:
+        """In a fork: be `uid`, with the groups that it has now, or raise."""
+        self.must_serve(uid)
+        who = become.account(uid, self._ours)
+        if uid == 0:
+            root_must_be_allowed(self._config)
+        with open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
+            file.write("0")  # what the unit protects the daemon by is not for jobs
+        become.drop(who)
+
+
+def ours() -> become.Account:
+    """The account `cronq`, as the dispatcher is dropped to it. Raises `BadConfig`."""
+    name = become.OURS
+    mend = f"make it: `cronq install --system`, or useradd --system --user-group --shell /usr/sbin/nologin {name}"
+    try:
+        entry, group = pwd.getpwnam(name), grp.getgrnam(name)
+    except KeyError as error:
+        raise BadConfig(f"{error.args[0].strip(chr(39))}; {mend}") from None
+    if entry.pw_uid == 0 or entry.pw_gid != group.gr_gid or group.gr_gid == 0:
+        raise BadConfig(f"the user {name} must not be root, and its group must be {name}; {mend}")
+    if group.gr_mem:
+        members = ", ".join(group.gr_mem)
+        raise BadConfig(
+            f"the group {name} must have no members, and has {members}; gpasswd -d {group.gr_mem[0]} {name}"
+        )
+    return become.Account(name, entry.pw_uid, entry.pw_gid, [])
+
+
+def root_must_be_allowed(config: str) -> None:
+    """Jobs run as root only where the configuration says so. Raises `BadConfig`, `become.Barred`."""
+    for path in task.files(config):
+        ground.must_be_roots(path)
+        found = task.tables(path)
+        tasks = found.get("tasks", {})
+        named = tasks.values() if isinstance(tasks, dict) else ()
+        free = found.get("exec", {})
+        if isinstance(free, dict) and free.get("allow_root") is True:
+            return
+        if any(
+            isinstance(each, dict) and each.get("user") == "root" and each.get("allow_root") is True for each in named
+        ):
+            return
+    raise become.Barred(f'nothing runs as root: no task below {config} says user = "root" and allow_root = true')
