@@ -301,3 +301,42 @@ def doctor() -> int:
 
     root = spools.find()
     return checks.main(root, spools.find_config(root))
+
+
+Prefix = Annotated[str, typer.Option(metavar="DIR", help="Where units and the command go.")]
+Destdir = Annotated[str, typer.Option(metavar="DIR", help="Make the tree below it, for a package.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")]
+
+
+@app.command()
+def install(
+    system: Annotated[bool, typer.Option("--system", help="As this machine's cron and job queue.")] = False,
+    prefix: Prefix = "/usr/local",
+    destdir: Destdir = "",
+    dry_run: DryRun = False,
+) -> None:
+    """Make this installation the system's, as root.
+
+    Units, the user cronq, directories, the command: docs/install.md.
+    """
+    from cronq import install as installation
+
+    if not system:
+        raise UsageError("say cronq install --system; for yourself alone, `cronq dispatcher` needs no installing")
+    installation.install(os.path.abspath(prefix), destdir and os.path.abspath(destdir), dry_run, print)
+
+
+@app.command()
+def uninstall(
+    system: Annotated[bool, typer.Option("--system", help="The system's; there is no other.")] = False,  # noqa: ARG001
+    prefix: Prefix = "/usr/local",
+    destdir: Destdir = "",
+    dry_run: DryRun = False,
+) -> None:
+    """Undo `cronq install --system`, as root.
+
+    Jobs, results and the configuration stay.
+    """
+    from cronq import install as installation
+
+    installation.uninstall(os.path.abspath(prefix), destdir and os.path.abspath(destdir), dry_run, print)

@@ -1,0 +1,152 @@
+"""`cronq install --system`, `cronq uninstall`: units, user and directories around an installation that pip made.
+
+Does:    writes what systemd needs, makes the user `cronq` and the directories, and says each step in a line. What is
+         there already stays. Uninstalling takes away what installing wrote, and nothing that a user queued.
+Reads:   the unit files that come with the package (systemd/).
+Writes:  below the prefix units, sysusers.d, tmpfiles.d, bin/cronq; /etc/cronq, /var/spool/cronq, /run/cronq.
+Trusts:  root. No path is written to that others can change, and no file replaced that `install` did not write.
+Fails:   `NotPermitted` where it is not root, `BadConfig` for what is not as it must be, with the way to mend it.
+"""
+
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+import shutil
+
+from cronq import premises
+from cronq.errors import BadConfig, NotPermitted
+from cronq.hand import Hand, Say
+
+OURS = "cronq"
+PREFIX = "/usr/local"
+BUILT_FOR = "/opt/cronq/bin/cronq"  # what stands in the units as they come
+SPOOL, SETTINGS, RUN = "/var/spool/cronq", "/etc/cronq", "/run/cronq"
+FOLDERS = ((SETTINGS, 0o755), (f"{SETTINGS}/tasks.d", 0o755), (SPOOL, 0o711))
+SYSTEM_UNIT = "lib/systemd/system/cronq.service"
+UNITS = {  # below the prefix
+    SYSTEM_UNIT: "cronq.service",
+    "lib/systemd/user/cronq.service": "cronq-user.service",
+    "lib/sysusers.d/cronq.conf": "cronq.sysusers",
+    "lib/tmpfiles.d/cronq.conf": "cronq.tmpfiles",
+}
+
+
+def install(prefix: str, destdir: str, dry_run: bool, say: Say) -> None:
+    """Make this installation the system's; with `destdir` a tree for a package, without the account."""
+    hand = Hand(destdir, dry_run, say)
+    if not destdir:
+        _must_be_root()
+        premises.must_be_usable()
+        _account(hand)
+    for path, mode in FOLDERS:
+        hand.folder(path, mode, (0, 0))
+    hand.file(f"{SETTINGS}/cronq.toml", shipped("cronq.toml"), once=True)
+    for below, name in UNITS.items():
+        hand.file(f"{prefix}/{below}", shipped(name).replace(BUILT_FOR, premises.program()))
+    hand.link(f"{prefix}/bin/cronq", premises.program())
+    if not destdir:
+        owner = _ids() or (0, 0)  # nobody yet: a dry run
+        hand.folder(RUN, 0o755, owner)
+        _reload(hand)
+    say("nothing was done (--dry-run)" if dry_run else "now: systemctl enable --now cronq" if not destdir else "done")
+
+
+def uninstall(prefix: str, destdir: str, dry_run: bool, say: Say) -> None:
+    """Take away what `install` wrote. Jobs, results, the configuration and the account stay."""
+    hand = Hand(destdir, dry_run, say)
+    if not destdir:
+        _must_be_root()
+        if _systemd_runs() and os.path.lexists(f"{prefix}/{SYSTEM_UNIT}"):
+            hand.run(["systemctl", "disable", "--quiet", "--now", "cronq.service"])
+    for below in UNITS:
+        hand.remove_file(f"{prefix}/{below}")
+    hand.remove_link(f"{prefix}/bin/cronq", premises.program())
+    if not destdir:
+        _reload(hand)
+    for path, what in ((SPOOL, "jobs and results"), (SETTINGS, "the configuration")):
+        if os.path.isdir(destdir + path):
+            say(f"left     {path}: {what}; rm -r {path} removes them for good")
+    if not destdir and _ids():
+        say(f"left     the user {OURS}; userdel {OURS} when nothing of it is left")
+    say("nothing was done (--dry-run)" if dry_run else "done; what runs ends by itself" if not destdir else "done")
+
+
+def shipped(name: str) -> str:
+    """The text of a file that comes with the package: in it (as pip installs it), or beside it (in a checkout)."""
+    here = os.path.dirname(os.path.abspath(__file__))
+    for folder in (f"{here}/systemd", f"{os.path.dirname(here)}/systemd"):
+        try:
+            with open(f"{folder}/{name}", encoding="utf-8") as file:
+                return file.read()
+        except FileNotFoundError:
+            pass
+    raise BadConfig(f"{here}/systemd/{name} is missing; install cronq again: {premises.MEND}")
+
+
+def _must_be_root() -> None:
+    if os.geteuid() != 0:
+        raise NotPermitted("only root can do this (sudo …); for yourself alone, `cronq dispatcher` needs no installing")
+
+
+def _systemd_runs() -> bool:
+    return os.path.isdir("/run/systemd/system")
+
+
+def _reload(hand: Hand) -> None:
+    if _systemd_runs():
+        hand.run(["systemctl", "daemon-reload"])
+    else:
+        hand.said("left", "systemd, which does not run here: it reads the units when it starts")
+
+
+# ---------------------------------------------------------------- the account
+
+
+def _ids() -> tuple[int, int] | None:
+    try:
+        return pwd.getpwnam(OURS).pw_uid, grp.getgrnam(OURS).gr_gid
+    except KeyError:
+        return None
+
+
+def _account(hand: Hand) -> None:
+    """Make the user and its group; whatever made them, they must be what the launcher insists on."""
+    if _ids() is None:
+        for command in _commands():
+            hand.run(command)
+    else:
+        hand.said("there", f"the user {OURS}")
+    if hand.dry_run:
+        return
+    ids = _ids()
+    if ids is None:
+        raise BadConfig(f"the user {OURS} could not be made; make it, with a group of its own, and try again")
+    uid, gid = ids
+    members = grp.getgrgid(gid).gr_mem + [
+        entry.pw_name for entry in pwd.getpwall() if entry.pw_gid == gid and entry.pw_name != OURS
+    ]
+    if uid == 0 or gid == 0 or pwd.getpwuid(uid).pw_gid != gid:
+        raise BadConfig(f"the user {OURS} must not be root, and its group must be {OURS}; usermod -g {OURS} {OURS}")
+    if members:
+        raise BadConfig(f"the group {OURS} must have no members: take {', '.join(members)} out of it (gpasswd -d)")
+
+
+def _commands() -> list[list[str]]:
+    if shutil.which("systemd-sysusers"):
+        lines = [line for line in shipped("cronq.sysusers").splitlines() if line and not line.startswith("#")]
+        return [["systemd-sysusers", "--inline", *lines]]
+    if shutil.which("groupadd") and shutil.which("useradd"):
+        group = [] if _group_exists() else [["groupadd", "--system", OURS]]
+        nowhere = ["--no-create-home", "--home-dir", "/nonexistent", "--shell", "/usr/sbin/nologin"]
+        return [*group, ["useradd", "--system", "--gid", OURS, *nowhere, OURS]]
+    raise BadConfig(f"neither systemd-sysusers nor useradd is here: make the user {OURS}, with a group of its own")
+
+
+def _group_exists() -> bool:
+    try:
+        grp.getgrnam(OURS)
+        return True
+    except KeyError:
+        return False
