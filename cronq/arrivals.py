@@ -14,9 +14,9 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from cronq import inboxes, intake, job, safeopen, spool, states, task
+from cronq import inboxes, intake, job, safeopen, spool, states
 from cronq.entry import AT_MOST_ONCE, HAS_DATA, Entry, digest
-from cronq.errors import BadJob, CronqError, Duplicate
+from cronq.errors import BadConfig, BadJob, CronqError, Duplicate
 from cronq.house import House, Now
 from cronq.job import MAX_JOB_BYTES, Job
 from cronq.log import line as log
@@ -159,7 +159,7 @@ def _admit_job(
 ) -> None:
     data = safeopen.read(descriptor, MAX_JOB_BYTES)
     wanted = _judged(data, young)
-    house.permit(wanted, uid)
+    _permit(house, wanted, uid)
     entry = entry_of(house, identify(house, uid, name, found), wanted, digest(data), arrived(now, name, found))
     if house.shelves.inboxes.take_data(uid, name, entry.id):
         entry = entry.flagged(HAS_DATA)
@@ -167,6 +167,13 @@ def _admit_job(
             house.judging[captured] = Payload(house.shelves, entry)
             return
     place(house, now, captured, entry)
+
+
+def _permit(house: House, wanted: Job, submitter: int) -> None:
+    try:
+        house.permit(wanted, submitter)
+    except BadConfig:
+        pass  # an administrator's to mend; it is judged again when it is to start
 
 
 def _runner(house: House, entry: Entry) -> int:
@@ -214,7 +221,7 @@ def arrived(now: Now, name: str, found: os.stat_result) -> float:
 
 def entry_of(house: House, job_id: str, wanted: Job, hashed: str, submitted: float) -> Entry:
     """The entry of a job. Raises `BadJob`."""
-    plan = task.plan(wanted, house.config.tasks)
+    plan = house.plan(wanted)
     due = submitted
     if wanted.at is not None:
         due = max(wanted.at, submitted)
@@ -280,7 +287,7 @@ class _Batch:
                 return False
             try:
                 wanted = _judged(line, young=False)
-                house.permit(wanted, self.uid)
+                _permit(house, wanted, self.uid)
                 entry = entry_of(house, f"{self.id}+{number + 1:09d}", wanted, digest(line), self.submitted)
             except CronqError as error:
                 refused = BadJob(f"line {number + 1}: {error.sentence}")

@@ -253,6 +253,7 @@ def dispatcher(
     spool: Annotated[str | None, typer.Option(metavar="DIR", help="The spool.")] = None,
     config: Annotated[str | None, typer.Option(metavar="DIR", help="The directory of cronq.toml.")] = None,
     no_inotify: Annotated[bool, typer.Option("--no-inotify", help="Look once a second instead.")] = False,
+    system: Annotated[bool, typer.Option("--system", help="For all users; the default of root's.")] = False,
 ) -> None:
     """Run the dispatcher, in the foreground.
 
@@ -261,8 +262,9 @@ def dispatcher(
     root = os.path.abspath(spool) if spool else _spool_to_serve()
     settings = os.path.abspath(config) if config else spools.find_config(root)
     argv = [sys.executable, "-I", "-m", "cronq.launcher", "--spool", root, "--config", settings]
+    everybody = system or root == spools.SYSTEM_SPOOL
     sys.stdout.flush()
-    os.execv(sys.executable, argv + ["--no-inotify"] * no_inotify)  # noqa: S606 - a small process, without typer
+    os.execv(sys.executable, argv + ["--no-inotify"] * no_inotify + ["--system"] * everybody)  # noqa: S606 - a small process, without typer
 
 
 def _spool_to_serve() -> str:

@@ -22,6 +22,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from cronq import arrivals, config, control, settle, shelves, spool, states
+from cronq.authority import Authority
 from cronq.crew import Crew
 from cronq.doorbell import Doorbell
 from cronq.errors import BadConfig, CronqError
@@ -50,7 +51,7 @@ def main(argv: list[str], **seams: Any) -> int:
             spool.make_queue(root)
         else:
             spool.make(root, os.getuid())
-        settings = config.load(config_dir)
+        settings = config.load(config_dir, system=system)
     except CronqError as error:
         log("cannot-start", reason=error.sentence)
         return error.exit_code
@@ -59,8 +60,6 @@ def main(argv: list[str], **seams: Any) -> int:
     if not _wait_for_lock(lock, bell, crew):
         return 0
     if system:
-        from cronq.authority import Authority  # type: ignore[import-not-found]
-
         seams["authority"] = Authority(config_dir)
     try:
         return run(root, config_dir, settings, crew, bell, os.getgid() if system else None, **seams)
@@ -155,7 +154,7 @@ def take_up(house: House, now: Now) -> None:
 def reload(house: House) -> None:
     """Read the configuration anew, all or nothing."""
     try:
-        house.config = config.load(house.config_dir)
+        house.config = config.load(house.config_dir, system=house.authority is not None)
     except BadConfig as error:
         log("reload-failed", reason=error.sentence, kept="the configuration as it was")
     else:

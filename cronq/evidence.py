@@ -17,6 +17,7 @@ import os
 from cronq import job as jobs
 from cronq import safeopen
 from cronq import task as tasks
+from cronq.authority import Authority
 from cronq.entry import digest
 from cronq.errors import BadConfig, BadJob, CronqError
 from cronq.taskbook import TaskBook
@@ -47,7 +48,8 @@ class Judge:
         self.uid = uid
         self.system = system
         self.device = os.stat(spool).st_dev
-        self.book = TaskBook(config)
+        self.authority = None if system is None else Authority(config)
+        self.book = TaskBook(config) if self.authority is None else self.authority.book
 
     def judge(self, message: dict[str, Any], job_file: int, data: list[int]) -> tuple[jobs.Job, tasks.Plan]:
         """The job and its plan. Raises `Refused`."""
@@ -61,7 +63,10 @@ class Judge:
             for payload in data:
                 self._check_payload(submitter, payload)
             job = jobs.decode(found)
-            return job, tasks.plan(job, {} if job.task is None else self.book.tasks())
+            known = {} if job.task is None else self.book.tasks()
+            if self.authority is not None:
+                self._check_right(self.authority, message["id"], submitter, job, known, found)
+            return job, tasks.plan(job, known, system=self.authority is not None)
         except BadConfig as error:
             raise Refused(error.sentence, error.exit_code, again=True) from None
         except CronqError as error:
@@ -79,6 +84,30 @@ class Judge:
             return safeopen.read(job_file, jobs.MAX_JOB_BYTES)
         line, newline, _ = safeopen.read(job_file, jobs.MAX_JOB_BYTES, offset).partition(b"\n")
         return line + newline
+
+    def _check_right(
+        self,
+        authority: Authority,
+        job_id: str,
+        submitter: int,
+        job: jobs.Job,
+        known: dict[str, tasks.Task],
+        found: bytes,
+    ) -> None:
+        """That the submitter may have this job, and that it runs as me. Raises `CronqError`."""
+        assert self.system is not None  # noqa: S101 - there is an authority
+        task = known.get(job.task or "")
+        if submitter == self.system.uid:
+            name = job_id.partition("-")[2]
+            if not name.startswith(TICK):
+                raise BadJob("it is no tick, and cronq submits nothing else")
+            if found != jobs.encode(authority.schedule_fields(name.removeprefix(TICK).rpartition("-")[0])):
+                raise BadJob("its schedule is another now")
+        else:
+            authority.permit(job, task, submitter)
+        runner = authority.runs_as(task, submitter)
+        if runner != self.uid:
+            raise BadJob(f"it runs as uid {runner}, not as uid {self.uid}")
 
     def _check_payload(self, submitter: int, payload: int) -> None:
         """His own file where he runs it himself; else the dispatcher's copy, which he cannot change any more."""

@@ -17,6 +17,7 @@ import stat
 
 from cronq import acl
 from cronq.errors import BadConfig, CronqError
+from cronq.trusted import trusted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -43,25 +44,6 @@ class Reused(CronqError):
     exit_code = 77
 
 
-def must_be_roots(path: str) -> None:
-    """Raises `BadConfig` unless every part of the path that is there is root's, and nobody else's to write."""
-    while True:
-        try:
-            found = os.lstat(path)
-        except FileNotFoundError:
-            pass
-        else:
-            if stat.S_ISLNK(found.st_mode):
-                raise BadConfig(f"{path} is a symbolic link; name the directory that it leads to")
-            if found.st_uid != 0:
-                raise BadConfig(f"{path} belongs to uid {found.st_uid}; chown root {path}")
-            if found.st_mode & 0o022:
-                raise BadConfig(f"{path} can be written by others than root; chmod go-w {path}")
-        if path == "/":
-            return
-        path = os.path.dirname(path)
-
-
 def lay(root: str, control: str, ours: Account) -> int:
     """Make what is missing of a system spool, and of the folder of its control socket; a descriptor of the spool.
 
@@ -70,6 +52,7 @@ def lay(root: str, control: str, ours: Account) -> int:
     """
     try:
         os.makedirs(os.path.dirname(root), exist_ok=True)
+        trusted(os.path.dirname(root))
         spool = _directory(root, None, 0, 0, 0o711)
         for name, (owner, mode) in TREE.items():
             uid, gid = (ours.uid, ours.gid) if owner == "cronq" else (0, 0)

@@ -13,7 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from cronq import shelves, states
+from cronq import shelves, states, task
+from cronq.authority import Authority
 from cronq.backlog import Backlog
 from cronq.config import Config
 from cronq.crew import Crew
@@ -67,7 +68,7 @@ class House:
     crew: Crew
     config: Config
     config_dir: str
-    authority: Any = None  # who may do what, on a system spool
+    authority: Authority | None = None  # who may do what, on a system spool
     backlog: Backlog = field(default_factory=Backlog)
     running: dict[str, Running] = field(default_factory=dict)
     settled: list[Settled] = field(default_factory=list)
@@ -112,14 +113,18 @@ class House:
 
     def permit(self, wanted: Job, submitter: int) -> None:
         """Whether this user may have that run. Raises `NotPermitted`, `BadJob`."""
-        if self.authority is not None:
+        if self.authority is not None and submitter != self.shelves.uid:  # a tick's evidence is its schedule
             self.authority.permit(wanted, self.config.tasks.get(wanted.task or ""), submitter)
+
+    def plan(self, wanted: Job) -> Plan:
+        """What a job comes to. Raises `BadJob`."""
+        return task.plan(wanted, self.config.tasks, system=self.authority is not None)
 
     def runner(self, task_name: str, submitter: int) -> int:
         """The uid that a job of this task (empty: a free command) runs as. Raises `CronqError`."""
         if self.authority is None:
             return submitter
-        return int(self.authority.runs_as(self.config.tasks.get(task_name), submitter))
+        return self.authority.runs_as(self.config.tasks.get(task_name), submitter)
 
     def stranger(self, *uids: int) -> str | None:
         """Why jobs of these users wait for an administrator; None where they do not."""

@@ -12,7 +12,7 @@ import grp
 import os
 import pwd
 
-from cronq import become, ground, spool, task
+from cronq import become, ground, spool, task, trusted
 from cronq.errors import BadConfig, NotPermitted
 from cronq.safeopen import System
 
@@ -64,8 +64,7 @@ class Everybody:
             raise NotPermitted("only root starts the system's dispatcher; without --system it is your own")
         self._config = config
         self._ours = ours()
-        ground.must_be_roots(os.path.dirname(root))
-        ground.must_be_roots(config)
+        trusted.tree(config)
         control = spool.SYSTEM_RUN if root == spool.SYSTEM_SPOOL else os.path.join(root, "run")
         self._spool = ground.lay(root, control, self._ours)
         self.system = System(self._ours.uid, self._ours.gid, placing=False)
@@ -120,8 +119,8 @@ def ours() -> become.Account:
 
 def root_must_be_allowed(config: str) -> None:
     """Jobs run as root only where the configuration says so. Raises `BadConfig`, `become.Barred`."""
+    trusted.tree(config)
     for path in task.files(config):
-        ground.must_be_roots(path)
         found = task.tables(path)
         tasks = found.get("tasks", {})
         named = tasks.values() if isinstance(tasks, dict) else ()

@@ -96,7 +96,7 @@ def _details(house: House, running: Running) -> tuple[job.Job, task.Plan]:
     if running.job is None or running.plan is None:
         try:
             running.job = job.decode(house.shelves.read(states.RUNNING, running.entry, MAX_JOB_BYTES))
-            running.plan = task.plan(running.job, house.config.tasks)
+            running.plan = house.plan(running.job)
         except (CronqError, OSError):  # the task has gone since: a free command's rules
             running.job = job.Job(task=running.entry.task or None)
             running.plan = task.plan(job.Job(command=["?"]), {})

@@ -225,7 +225,7 @@ def _examine(house: House, entry: Entry, descriptors: list[int]) -> tuple[job.Jo
     if HAS_DATA in entry.flags:
         owner = entry.uid if runner == entry.uid else house.shelves.uid
         descriptors.append(house.shelves.open_file(f"{DATA}/{entry.id}", owner)[0])
-    return wanted, task.plan(wanted, house.config.tasks), runner
+    return wanted, house.plan(wanted), runner
 
 
 def send(house: House, now: Now, started: Waiting) -> bool:
