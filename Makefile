@@ -9,7 +9,6 @@ demo: $(VENV)/installed
 	$(BIN)/cronq demo
 
 test: lint
-	.ci/packages
 	$(BIN)/pytest -q
 
 lint: $(VENV)/installed

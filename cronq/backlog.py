@@ -21,9 +21,10 @@ class Backlog:
 
     def __init__(self) -> None:
         self.ready = Ready()
-        self.members: Counter[str] = Counter()  # unfinished members of each batch
+        self.members: Counter[str] = Counter()  # how many unfinished members each batch has
         self._entries: dict[str, tuple[str, Entry]] = {}
-        self._states: dict[str, dict[str, Entry]] = {state: {} for state in KEPT}
+        self._states: dict[str, dict[int, dict[str, Entry]]] = {state: {} for state in KEPT}  # by uid, by id
+        self._members: dict[str, set[str]] = {}  # the unfinished members of each batch
         self._names: dict[tuple[int, str], str] = {}  # unfinished jobs by (uid, the name their producer gave them)
         self._due: list[tuple[int, str]] = []
         self._expiring: list[tuple[int, str]] = []
@@ -41,18 +42,33 @@ class Backlog:
 
     def of(self, state: str) -> list[Entry]:
         """The entries of one state, in the order of dispatch."""
-        return sorted(self._states[state].values(), key=lambda entry: entry.order)
+        return sorted(self.entries(state), key=lambda entry: entry.order)
+
+    def entries(self, state: str, uid: int | None = None) -> list[Entry]:
+        """The entries of one state, of one user or of all, in no order."""
+        users = self._states[state]
+        if uid is not None:
+            return list(users.get(uid, {}).values())
+        return [entry for entries in users.values() for entry in entries.values()]
+
+    def unfinished(self, batch_id: str) -> list[str]:
+        """The ids of a batch's members that are entries of their own and have not ended."""
+        return sorted(self._members.get(batch_id, ()))
 
     @property
     def counts(self) -> dict[str, int]:
         """How many entries are in each state."""
-        return {state: len(entries) for state, entries in self._states.items()}
+        return {state: sum(map(len, users.values())) for state, users in self._states.items()}
+
+    def counts_of(self, uid: int) -> dict[str, int]:
+        """How many entries of this user are in each state."""
+        return {state: len(users.get(uid, ())) for state, users in self._states.items()}
 
     def put(self, state: str, entry: Entry) -> None:
         """This entry is in this state now, wherever it was before."""
         self.forget(entry.id)
         self._entries[entry.id] = (state, entry)
-        self._states[state][entry.id] = entry
+        self._states[state].setdefault(entry.uid, {})[entry.id] = entry
         if state == READY:
             self.ready.add(entry)
         elif state == DELAYED:
@@ -61,6 +77,7 @@ class Backlog:
             self._names[entry.uid, given_name(entry)] = entry.id
             if entry.parent:
                 self.members[entry.parent] += 1
+                self._members.setdefault(entry.parent, set()).add(entry.id)
             if entry.expires:
                 heapq.heappush(self._expiring, (entry.expires, entry.id))
 
@@ -70,15 +87,19 @@ class Backlog:
         if found is None:
             return
         state, entry = found
-        del self._states[state][job_id]
+        own = self._states[state][entry.uid]
+        del own[job_id]
+        if not own:
+            del self._states[state][entry.uid]
         if state == READY:
             self.ready.discard(job_id)
         if state not in (DEAD, SKIPPED):
             self._names.pop((entry.uid, given_name(entry)), None)
             if entry.parent:
                 self.members[entry.parent] -= 1
+                self._members[entry.parent].discard(job_id)
                 if not self.members[entry.parent]:
-                    del self.members[entry.parent]
+                    del self.members[entry.parent], self._members[entry.parent]
 
     def ripe(self, now: int) -> list[Entry]:
         """The delayed entries whose time has come, all of them before any is chosen."""

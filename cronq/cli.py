@@ -8,6 +8,7 @@ Fails:   `cronq: sentence` on standard error and the error's exit code; usage 2;
 
 from __future__ import annotations
 
+import itertools
 import os
 import sys
 from typing import Annotated, Any
@@ -17,7 +18,7 @@ import typer
 from cronq import __version__, attend, client, follow, ids, producers, show, usage
 from cronq import job as jobs_file
 from cronq import spool as spools
-from cronq.errors import CronqError, NotEnded, NotRunning, UnknownJob, UsageError
+from cronq.errors import CronqError, NotEnded, NotPermitted, NotRunning, UnknownJob, UsageError
 from cronq.tail import Tail
 
 app = typer.Typer(
@@ -92,21 +93,41 @@ producers.add(app, "map", "Queue a job per line of input, and wait.\n\nPrints wh
 @app.command("list")
 def list_jobs(
     state: Annotated[list[str] | None, typer.Option(help="Only jobs in this state; may be repeated.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Those that have ended or were refused, too.")] = False,
+    user: Annotated[str | None, typer.Option(metavar="NAME", help="Only the jobs of this user.")] = None,
+    mine: Annotated[bool, typer.Option("--mine", help="Only your own jobs.")] = False,
     limit: Annotated[int | None, typer.Option(min=1, help="At most that many.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Show your jobs."""
+    """Show what is in the queue.
+
+    That is what waits or runs, and what is dead until you retry or remove it. Root and operators see everybody's jobs.
+    """
     from cronq import states
 
     for name in state or ():
         if name not in states.STATES:
             raise UsageError(f"there is no state {name!r}; the states are {', '.join(states.STATES)}")
-    answer = client.ask(spools.find(), {"do": "list", "states": state or None, "limit": limit})
+    request = {"do": "list", "states": list(states.STATES) if everything else state or None, "limit": limit}
+    if mine or user is not None:
+        request["user"] = os.getuid() if user is None else _uid(user)
+    answer = client.ask(spools.find(), request)
+    first = next(answer, None)
+    jobs = answer if first is None or "id" not in first else itertools.chain([first], answer)
     if not as_json:
-        show.table(answer)
+        show.table(jobs, users=first is not None and first.get("sees") == "all" and not mine)
         return
-    for job in answer:
+    for job in jobs:
         show.one_object(job)
+
+
+def _uid(user: str) -> int:
+    import pwd
+
+    try:
+        return int(user) if user.isdecimal() else pwd.getpwnam(user).pw_uid
+    except KeyError:
+        raise UsageError(f"--user: there is no user {jobs_file.show(user)}") from None
 
 
 @app.command("show")
@@ -137,6 +158,7 @@ def logs(
     """
     root = spools.find()
     job_id = ids.resolve(root, job)
+    _must_be_readable(root, job_id)
     ids.must_be_known(root, job_id)
     name, writer = "stderr" if stderr else "stdout", show.Printable(1, raw)
     if follow_it:
@@ -161,6 +183,7 @@ def wait(
     root = spools.find()
     job_ids = ids.resolve_all(root, jobs)
     for job_id in job_ids:
+        _must_be_readable(root, job_id)
         try:
             ids.must_be_known(root, job_id)
         except NotRunning as error:
@@ -186,7 +209,7 @@ def show_result(job: Id, as_json: Json = False) -> None:
     """Print how a job has ended."""
     root = spools.find()
     job_id = ids.resolve(root, job)
-    found = follow.ended(root, job_id)
+    found = _asked(root, job_id) if ids.is_anothers(root, job_id) else follow.ended(root, job_id)
     if found is None:
         ids.must_be_known(root, job_id)
         raise NotEnded(f"{job_id} has not ended yet; wait for it with `cronq wait {job_id}`")
@@ -194,11 +217,26 @@ def show_result(job: Id, as_json: Json = False) -> None:
     show.one_object(found) if as_json else show.details(found)
 
 
+def _asked(root: str, job_id: str) -> dict[str, Any] | None:
+    """How another user's job has ended, which only the dispatcher can tell an operator. Raises `UnknownJob`."""
+    from cronq import states
+
+    (found,) = client.ask(root, {"do": "show", "id": job_id})
+    return found if found.get("state") in states.TERMINAL else None
+
+
+def _must_be_readable(root: str, job_id: str) -> None:
+    """Refuse to wait for what this user could not see. Raises `NotPermitted`, `UnknownJob`."""
+    if ids.is_anothers(root, job_id):
+        list(client.ask(root, {"do": "show", "id": job_id}))
+        raise NotPermitted(f"only its owner and root read what {job_id} prints; see `cronq show {job_id}`")
+
+
 def _each(request: dict[str, Any], jobs: list[str], as_json: bool) -> int:
     """Ask something of each of these jobs; returns the first refusal's exit code."""
     root = spools.find()
     code = 0
-    for answer in client.ask(root, {**request, "ids": ids.resolve_all(root, jobs)}):
+    for answer in client.of_ids(root, request, ids.resolve_all(root, jobs)):
         if as_json:
             show.one_object(answer)
         elif "error" in answer:
@@ -216,7 +254,7 @@ def cancel(
     now: Annotated[bool, typer.Option("--now", help="Kill it at once, without the time to end tidily.")] = False,
     as_json: Json = False,
 ) -> int:
-    """Cancel jobs.
+    """Cancel jobs, or whole batches.
 
     Those that wait never run, those that run are ended.
     """
@@ -243,7 +281,10 @@ def remove(jobs: Ids, as_json: Json = False) -> int:
 
 @app.command()
 def stats(as_json: Json = False) -> None:
-    """Count jobs, by state."""
+    """Count jobs, by state.
+
+    Your own; as root or an operator, everybody's.
+    """
     (found,) = client.ask(spools.find(), {"do": "stats"})
     show.one_object(found) if as_json else show.counts(found)
 

@@ -1,10 +1,11 @@
-"""The control socket: what people ask of a running dispatcher, answered for the peer that the kernel names.
+"""The control socket: what people ask of a running dispatcher, heard and answered so that nobody holds anybody up.
 
-Does:    list, show, cancel, retry, rm, stats: one JSON line asks, JSON lines answer, the last one says ok or why not.
-Trusts:  SO_PEERCRED. Peers may be slow, silent or flooding: requests, answers and connections are bounded.
-Fails:   a bad request gets one sentence and an exit code; a peer that does not read is dropped.
-
-An answer to what changes something is sent only after the turn's flush (docs/spool.md rule 5).
+Does:    takes connections, reads one request of each (a line of JSON), has it answered a step at a time, each user in
+         his turn, and writes the answer: lines of JSON, the last one says ok or why not.
+Writes:  the socket `control` in `spool.control_folder`: for everybody on a system spool, else its owner's (0600).
+Trusts:  the kernel about who asks (`caller`). Peers may be slow, silent or flooding: what they cost is bounded.
+Fails:   who neither writes nor reads for a while is dropped. Without its socket a dispatcher goes on, and tries again
+         each second.
 """
 
 from __future__ import annotations
@@ -14,280 +15,243 @@ import json
 import os
 import select
 import socket
-import struct
-from collections.abc import Callable, Iterator
+import time
+from collections import Counter, deque
 from typing import Any
 
-from cronq import job, settle, states, task
+from cronq import caller, spool
+from cronq.answer import Answer
 from cronq.doorbell import Doorbell
-from cronq.entry import CANCEL_WANTED, Entry, is_id
-from cronq.errors import BadJob, CronqError, NotPermitted, UnknownJob, UsageError
+from cronq.errors import Full
 from cronq.house import House, Now
-from cronq.job import MAX_JOB_BYTES
+from cronq.log import line as log
 
-MAX_REQUEST = 256 * 1024
+MAX_REQUEST = 64 * 1024
 MAX_PEERS_PER_UID = 32
-PATIENCE = 10.0
+MAX_PEERS = 256
+AT_ONCE = 4  # answers to one user that are being worked out; the others of his wait for them
+BACKLOG = 512
+ACCEPTED_A_TURN = 128
+PATIENCE = 10.0  # seconds for a request, and for each 64 KiB of an answer
+SLICE = 0.010  # seconds a turn, for all answers together
+LOOK_AGAIN = 1.0
 
 
 class Peer:
     """One connection."""
 
-    def __init__(self, line: socket.socket, uid: int, now: float) -> None:
+    def __init__(self, line: socket.socket, uid: int, groups: frozenset[int], now: float) -> None:
         self.line = line
         self.uid = uid
-        self.since = now
-        self.request = b""
-        self.answer: memoryview | None = None
+        self.groups = groups
+        self.request = bytearray()
+        self.answer: Answer | None = None
+        self.awaited: float | None = now  # since when it is its turn to write or to read
 
 
 class Control:
-    """The socket of one spool, `<spool>/control`."""
+    """The socket of one spool, and everybody who is connected to it."""
 
     def __init__(self, house: House, bell: Doorbell) -> None:
         self.house = house
         self.bell = bell
+        self.system = house.shelves.gid is not None
+        self.doorman = caller.Doorman(os.geteuid(), self.system)
         self.peers: dict[int, Peer] = {}
-        self.line = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink("control", dir_fd=house.shelves.fd)
-        self.line.bind(f"/proc/self/fd/{house.shelves.fd}/control")  # a path of any length
-        self.line.listen(64)
-        bell.listen(self.line.fileno(), "control")
+        self.served = -1  # the uid that was served last
+        self.line: socket.socket | None = None
+        self.name: tuple[int, int] | None = None  # device and inode of the socket's name
+        self.looked = -LOOK_AGAIN
+        self.complaint = ""
+        self._tend(time.monotonic())
 
-    def hear(self, rung: set[Any], now: Now) -> list[Peer]:
-        """Take connections, read requests, write answers; the peers whose request is whole."""
-        if "control" in rung:
-            self._accept(now)
-        whole = []
-        for peer in list(self.peers.values()):
-            if ("peer", peer.line.fileno()) in rung and self._progress(peer):
-                whole.append(peer)
-            elif now.mono - peer.since > PATIENCE:
-                self._drop(peer)
-        return whole
+    # ---------------------------------------------------------------- the socket
 
-    def _accept(self, now: Now) -> None:
-        while True:
+    def _tend(self, now: float) -> None:
+        """Have a socket under its name: its directory may come later, or somebody clean it away."""
+        if now - self.looked < LOOK_AGAIN:
+            return
+        self.looked = now
+        folder = spool.control_folder(self.house.shelves.root)
+        complaint = ""
+        try:
+            directory = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
             try:
+                if self.name is None or self.name != _inode(directory):
+                    self._bind(directory)
+            finally:
+                os.close(directory)
+        except OSError as error:
+            complaint = f"{folder}: {error.strerror or error}"
+        if complaint and complaint != self.complaint:
+            log("control-closed", reason=complaint)
+        self.complaint = complaint
+
+    def _bind(self, directory: int) -> None:
+        found = os.fstat(directory)
+        if found.st_uid != os.geteuid() or found.st_mode & 0o022:
+            raise OSError("others could put a socket there; it must be the dispatcher's and nobody else's to write")
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink("control", dir_fd=directory)  # of a dispatcher that is gone: this one holds the spool's lock
+        line = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        mask = os.umask(0o111 if self.system else 0o177)
+        try:
+            line.bind(f"/proc/self/fd/{directory}/control")  # a path of any length
+            line.listen(BACKLOG)
+        except OSError:
+            line.close()
+            raise
+        finally:
+            os.umask(mask)
+        if self.line is not None:
+            self.bell.ignore(self.line.fileno())
+            self.line.close()
+        self.line, self.name = line, _inode(directory)
+        self.bell.listen(line.fileno(), "control")
+
+    # ---------------------------------------------------------------- before a turn
+
+    def hear(self, rung: set[Any], now: Now) -> None:
+        """Take connections, read requests, and do a slice of what they ask."""
+        self._tend(now.mono)
+        for descriptor in [key[1] for key in rung if isinstance(key, tuple) and key[0] == "peer"]:
+            if descriptor in self.peers:
+                self._progress(self.peers[descriptor], now.mono)
+        if "control" in rung:
+            self._accept(now.mono)
+        for peer in list(self.peers.values()):
+            if peer.awaited is not None and now.mono - peer.awaited > PATIENCE:
+                self._drop(peer)
+        self._work(now)
+
+    def _accept(self, now: float) -> None:
+        for _ in range(ACCEPTED_A_TURN):
+            try:
+                assert self.line is not None  # noqa: S101 - it rang
                 line, _ = self.line.accept()
             except OSError:
                 return
             line.setblocking(False)
-            size = struct.calcsize("3i")
-            uid = struct.unpack("3i", line.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size))[1]
-            if sum(peer.uid == uid for peer in self.peers.values()) >= MAX_PEERS_PER_UID:
+            try:
+                uid, groups = caller.credentials(line)
+            except OSError:
                 line.close()
                 continue
-            self.peers[line.fileno()] = Peer(line, uid, now.mono)
-            self.bell.listen(line.fileno(), ("peer", line.fileno()))
+            counts = Counter(peer.uid for peer in self.peers.values())
+            if counts[uid] >= MAX_PEERS_PER_UID:
+                _refuse(line, f"you have {MAX_PEERS_PER_UID} connections to the dispatcher already; close some")
+            elif len(self.peers) >= MAX_PEERS and not self._make_room(counts, uid):
+                _refuse(line, "too many people are asking the dispatcher; try again in a moment")
+            else:
+                self.peers[line.fileno()] = Peer(line, uid, groups, now)
+                self.bell.listen(line.fileno(), ("peer", line.fileno()))
 
-    def _progress(self, peer: Peer) -> bool:
-        try:
-            if peer.answer is not None:
-                self._write(peer)
-                return False
-            part = peer.line.recv(65536)
-        except BlockingIOError:
+    def _make_room(self, counts: Counter[int], uid: int) -> bool:
+        """Take a place from the user who has most of them, for one who has fewer; whether there is room now."""
+        largest, most = counts.most_common(1)[0]
+        if most <= counts[uid] + 1:
             return False
+        self._drop(next(peer for peer in self.peers.values() if peer.uid == largest))
+        return True
+
+    def _progress(self, peer: Peer, now: float) -> None:
+        """A peer rang: it wrote, it has read, or it is gone."""
+        if peer.answer is not None:
+            if peer.awaited is None:
+                self._drop(peer)
+            else:
+                self._write(peer, now)
+            return
+        try:
+            part = peer.line.recv(MAX_REQUEST)
+        except BlockingIOError:
+            return
         except OSError:
             part = b""
         peer.request += part
         if not part or len(peer.request) > MAX_REQUEST:
             self._drop(peer)
-            return False
-        return peer.request.endswith(b"\n")
+        elif peer.request.endswith(b"\n"):
+            peer.answer = Answer(self.house, self.doorman, peer.uid, peer.groups, bytes(peer.request))
+            self._await(peer, None)
 
-    def answer(self, peer: Peer, lines: list[dict[str, Any]]) -> None:
-        """Send a peer its answer."""
-        peer.answer = memoryview(b"".join(json.dumps(line).encode() + b"\n" for line in lines))
-        self._write(peer)
+    def _await(self, peer: Peer, since: float | None, events: int = 0) -> None:
+        """Wait for these events of a peer, from now on; with none of them it rings only when it hangs up."""
+        peer.awaited = since
+        self.bell.ignore(peer.line.fileno())
+        self.bell.listen(peer.line.fileno(), ("peer", peer.line.fileno()), events)
 
-    def _write(self, peer: Peer) -> None:
+    def _work(self, now: Now) -> None:
+        """Work on answers for a slice: a step for one user, then for the next."""
+        end = time.monotonic() + SLICE
+        lanes = self._lanes()
+        turns = deque(sorted(lanes, key=lambda uid: (uid <= self.served, uid)))
+        while turns and time.monotonic() < end:
+            self.served = uid = turns.popleft()
+            answer = lanes[uid].popleft()
+            answer.step(now)
+            if answer.ready:
+                lanes[uid].append(answer)
+            if lanes[uid]:
+                turns.append(uid)
+
+    def _lanes(self) -> dict[int, deque[Answer]]:
+        """What can be worked on, by user: the oldest of his first, or those that have waited longest."""
+        begun: dict[int, list[Answer]] = {}
+        for peer in self.peers.values():
+            if peer.answer is not None and not peer.answer.over:
+                begun.setdefault(peer.uid, []).append(peer.answer)
+        lanes = {
+            uid: deque(sorted((each for each in answers[:AT_ONCE] if each.ready), key=lambda each: each.stepped))
+            for uid, answers in begun.items()
+        }
+        return {uid: answers for uid, answers in lanes.items() if answers}
+
+    # ---------------------------------------------------------------- after a turn
+
+    def say(self, now: Now) -> float:
+        """Send what may be said by now; how long to wait at most until there is more to do."""
+        for peer in list(self.peers.values()):
+            if peer.answer is not None:
+                peer.answer.release()
+                if peer.answer.out and peer.awaited is None:
+                    self._write(peer, now.mono)
+        return 0.0 if self._lanes() else LOOK_AGAIN
+
+    def _write(self, peer: Peer, now: float) -> None:
         assert peer.answer is not None  # noqa: S101 - the caller looked
+        out = peer.answer.out
         try:
-            while peer.answer:
-                peer.answer = peer.answer[peer.line.send(peer.answer) :]
+            while out:
+                del out[: peer.line.send(out)]
         except BlockingIOError:
-            self.bell.ignore(peer.line.fileno())
-            self.bell.listen(peer.line.fileno(), ("peer", peer.line.fileno()), select.EPOLLOUT)
+            if peer.awaited is None:
+                self._await(peer, now, select.EPOLLOUT)
             return
         except OSError:
-            pass
-        self._drop(peer)
+            self._drop(peer)
+            return
+        if peer.answer.over and not peer.answer.unsaid:
+            self._drop(peer)
+        elif peer.awaited is not None:
+            self._await(peer, None)
 
     def _drop(self, peer: Peer) -> None:
         self.bell.ignore(peer.line.fileno())
         del self.peers[peer.line.fileno()]
         peer.line.close()
 
-    def handle(self, peer: Peer, now: Now) -> list[dict[str, Any]]:
-        """Do what a request asks; the lines of its answer."""
-        try:
-            if peer.uid not in (self.house.shelves.uid, 0):
-                raise NotPermitted("this spool belongs to another user")
-            request = job.parse_object(peer.request.rstrip(b"\n"), "the request")
-            verb = VERBS.get(str(request.get("do")))
-            if verb is None:
-                raise UsageError(f"unknown request {job.show(request.get('do'))}")
-            return [*verb(self.house, request, now), {"ok": True}]
-        except CronqError as error:
-            return [{"error": error.sentence, "code": error.exit_code}]
-        except OSError as error:
-            return [{"error": f"the disk refuses: {error}", "code": 75}]
 
-
-def _list(house: House, request: dict[str, Any], _now: Now) -> Iterator[dict[str, Any]]:
-    wanted = request.get("states") or states.KEPT
-    limit = request.get("limit")
-    left = limit if isinstance(limit, int) else 1 << 60
-    for state in wanted:
-        if state in states.KEPT:
-            for entry in house.backlog.of(state)[:left]:
-                yield view(house, state, entry)
-                left -= 1
-        elif state in states.ENDED_IN_OUT:
-            for found in _ended(house, state):
-                if left <= 0:
-                    return
-                yield found
-                left -= 1
-
-
-def _ended(house: House, state: str) -> Iterator[dict[str, Any]]:
-    for uid in sorted(os.listdir(f"{house.shelves.root}/out")):
-        for job_id in sorted(os.listdir(f"{house.shelves.root}/out/{uid}"), reverse=True):
-            found = _result(house, job_id)
-            if found.get("state") == state and job_id not in house.backlog:
-                yield found
-
-
-def _show(house: House, request: dict[str, Any], _now: Now) -> Iterator[dict[str, Any]]:
-    job_id = str(request.get("id"))
-    kept = house.backlog.find(job_id)
-    if kept is not None:
-        yield view(house, *kept)
-        return
-    yield _known(house, job_id)
-
-
-def _known(house: House, job_id: str) -> dict[str, Any]:
-    found = _result(house, job_id) if is_id(job_id) else {}
-    if not found:
-        raise UnknownJob(f"unknown job {job.show(job_id)}")
-    return found
-
-
-def _result(house: House, job_id: str) -> dict[str, Any]:
+def _inode(directory: int) -> tuple[int, int] | None:
+    """Which file has the socket's name."""
     try:
-        found = json.loads(house.shelves.result(job_id) or b"{}")
-    except ValueError:
-        return {}
-    return found if isinstance(found, dict) else {}
+        found = os.stat("control", dir_fd=directory, follow_symlinks=False)
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
 
 
-def view(house: House, state: str, entry: Entry) -> dict[str, Any]:
-    """What `show` and `list` say of a job that is below `queue/`."""
-    found = _result(house, entry.id) if state in (states.DEAD, states.SKIPPED) else {}
-    wanted = job.Job(task=entry.task or None)
-    plan = None
-    if entry.batch is None:
-        try:
-            wanted = job.decode(house.shelves.read(state, entry, MAX_JOB_BYTES))
-            plan = task.plan(wanted, house.config.tasks)
-        except (CronqError, OSError):
-            pass
-    basic = {
-        **settle.describe(entry, wanted),
-        "state": state,
-        "attempt": entry.attempt,
-        "max_attempts": 1 + plan.retries if plan is not None else None,
-        "started": None,
-        "ended": None,
-        "exit_code": None,
-        "signal": None,
-        "reason": None,
-        "cwd": wanted.cwd,
-    }
-    if entry.batch is not None:
-        basic["jobs"] = entry.batch[2]
-    return basic | found | {"state": state}
-
-
-def _each(house: House, request: dict[str, Any], act: Callable[[str, Entry], str]) -> Iterator[dict[str, Any]]:
-    ids = request.get("ids")
-    if not isinstance(ids, list):
-        raise UsageError("ids must be a list")
-    for job_id in map(str, ids):
-        try:
-            kept = house.backlog.find(job_id)
-            if kept is None:
-                found = _known(house, job_id)
-                yield {"id": job_id, "state": act(str(found["state"]), Entry(id=job_id, due=0))}
-            else:
-                yield {"id": job_id, "state": act(*kept)}
-        except CronqError as error:
-            yield {"id": job_id, "error": error.sentence, "code": error.exit_code}
-
-
-def _cancel(house: House, request: dict[str, Any], now: Now) -> Iterator[dict[str, Any]]:
-    def act(state: str, entry: Entry) -> str:
-        if state == states.RUNNING and entry.id in house.running:
-            running = house.running[entry.id]
-            if CANCEL_WANTED not in entry.flags:
-                changed = entry.flagged(CANCEL_WANTED)
-                house.shelves.rename(state, entry, changed)
-                house.backlog.put(state, changed)
-                running.entry = changed
-            stop = {"do": "stop", "id": entry.id, "now": bool(request.get("now"))}
-            house.crew.tell(entry.uid, stop, now.mono, house.crew.of(entry.id))
-            return states.RUNNING
-        if state in (states.READY, states.DELAYED, states.WAITING, states.HELD):
-            settle.end_unstarted(house, now, "cancel", state, entry, "cancelled before it started")
-            return states.CANCELLED
-        return state  # it has ended: cancelling is idempotent
-
-    return _each(house, request, act)
-
-
-def _retry(house: House, request: dict[str, Any], now: Now) -> Iterator[dict[str, Any]]:
-    def act(state: str, entry: Entry) -> str:
-        if state != states.DEAD:
-            raise BadJob(f"job {entry.id} is {state}; only a dead job is tried again")
-        house.shelves.revive(entry)
-        changed = entry.but(attempt=0, crashes=0, due=now.micros).unflagged(CANCEL_WANTED)
-        return house.move(now, "revive", state, entry, changed, cause="retry")
-
-    return _each(house, request, act)
-
-
-def _rm(house: House, request: dict[str, Any], now: Now) -> Iterator[dict[str, Any]]:
-    def act(state: str, entry: Entry) -> str:
-        if state in (states.READY, states.DELAYED, states.WAITING, states.HELD, states.RUNNING):
-            raise BadJob(f"job {entry.id} is {state}; cancel it first")
-        if state in (states.DEAD, states.SKIPPED):
-            house.shelves.drop(state, entry)
-            house.shelves.drop_data(entry.id)
-            house.backlog.forget(entry.id)
-        house.shelves.remove_results(entry.id)
-        house.history.note(now.wall, entry.id, state, "removed", move="remove")
-        return "removed"
-
-    return _each(house, request, act)
-
-
-def _stats(house: House, _request: dict[str, Any], _now: Now) -> Iterator[dict[str, Any]]:
-    arrived = sum(house.shelves.inboxes.count(uid) for uid in house.shelves.inboxes.uids()) + len(
-        house.shelves.captured()
-    )
-    yield {"in": arrived, **{state: house.backlog.counts[state] for state in states.KEPT}, **house.history.counts}
-
-
-VERBS: dict[str, Any] = {
-    "list": _list,
-    "show": _show,
-    "cancel": _cancel,
-    "retry": _retry,
-    "rm": _rm,
-    "stats": _stats,
-}
+def _refuse(line: socket.socket, sentence: str) -> None:
+    with contextlib.suppress(OSError):
+        line.send(json.dumps({"error": sentence, "code": Full.exit_code}).encode() + b"\n")
+    line.close()

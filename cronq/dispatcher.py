@@ -21,7 +21,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from cronq import arrivals, config, control, settle, shelves, spool, states
+from cronq import arrivals, cancel, config, control, settle, shelves, spool, states
 from cronq.authority import Authority
 from cronq.crew import Crew
 from cronq.doorbell import Doorbell
@@ -117,13 +117,12 @@ def run(
         crew.hear(rung, now.mono)
         if crew.launcher_gone or house.stopping:
             return _leave(house, now)
-        asked = [(peer, desk.handle(peer, now)) for peer in desk.hear(rung, now)]
-        if guests is not None and guests.turn(now, rung):
+        if guests is not None and guests.turn(now, rung):  # first: who is who, before anybody is answered
             _watch(house, bell)
+        desk.hear(rung, now)
         patience = turn(house, now, rung)
+        patience = min(patience, desk.say(now))  # only now: what people asked for is durable
         crew.turning(now.mono)
-        for peer, lines in asked:
-            desk.answer(peer, lines)
         _complain(house)
         if "in" in rung and guests is None:
             _watch(house, bell)
@@ -148,6 +147,7 @@ def take_up(house: House, now: Now) -> None:
             else:
                 house.backlog.put(state, entry)
     settle.recover(house, now)
+    cancel.take_up(house)
     arrivals.recover(house, now)
 
 

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
+from collections import Counter
 from typing import Any
 
 from cronq.shelves import SyncFailed
@@ -18,6 +20,7 @@ from cronq.spool import write_all
 from cronq.states import CANCELLED, DONE, EXPIRED, REJECTED
 
 COUNTED = (DONE, CANCELLED, EXPIRED, REJECTED)
+_ENDED = re.compile(rb'"id":"(\d+)-[^"]*","from":"\w+","to":"(%s)"' % "|".join(COUNTED).encode())
 TAIL = 8 << 20  # one turn writes far less; what is before the last turn's lines is on disk in its place as well
 
 
@@ -27,7 +30,7 @@ class History:
     def __init__(self, root: str) -> None:
         self.folder = os.path.join(root, "history")
         self.lines: list[bytes] = []
-        self.counts = dict.fromkeys(COUNTED, 0)
+        self._ended: Counter[tuple[int, str]] = Counter()  # by uid and state
         self._day = ""
         self._fd = -1
 
@@ -36,8 +39,8 @@ class History:
         line = {"t": round(now, 6), "id": job_id, "from": source, "to": to}
         line |= {key: value for key, value in facts.items() if value is not None}
         self.lines.append(json.dumps(line, separators=(",", ":")).encode() + b"\n")
-        if to in self.counts:
-            self.counts[to] += 1
+        if to in COUNTED:
+            self._ended[int(job_id.partition("-")[0]), to] += 1
 
     def flush(self, now: float) -> None:
         """Write the turn's lines, and make them durable. Raises `OSError`, `SyncFailed`."""
@@ -77,17 +80,24 @@ class History:
         """The history's files, oldest first."""
         return [os.path.join(self.folder, name) for name in sorted(os.listdir(self.folder)) if name.endswith(".jsonl")]
 
+    def counts(self, uid: int | None = None) -> dict[str, int]:
+        """How many jobs ended in which way, of one user or of all."""
+        sums = dict.fromkeys(COUNTED, 0)
+        for (owner, state), number in self._ended.items():
+            if uid in (None, owner):
+                sums[state] += number
+        return sums
+
     def count(self) -> None:
         """Count what ended, from all that the history still holds."""
-        marks = {state: f'"to":"{state}"'.encode() for state in COUNTED}
-        self.counts = dict.fromkeys(COUNTED, 0)
+        self._ended.clear()
         for path in self.days():
             with open(path, "rb") as file:
                 rest = b""
                 while part := file.read(1 << 22):
                     whole, newline, rest = (rest + part).rpartition(b"\n")
-                    for state, mark in marks.items():
-                        self.counts[state] += (whole + newline).count(mark)
+                    for (owner, state), number in Counter(_ENDED.findall(whole + newline)).items():
+                        self._ended[int(owner), state.decode()] += number
 
     def last(self) -> dict[tuple[str, int], dict[str, Any]]:
         """The outcomes, by id and attempt, among the last lines: what a crash may have kept from its place.

@@ -76,12 +76,15 @@ class House:
     judging: dict[str, Any] = field(default_factory=dict)  # batches that are being read, by captured name
     looks: dict[str, float] = field(default_factory=dict)  # captured files that are not whole yet: when to look again
     seen: dict[int, int] = field(default_factory=dict)  # each inbox's mtime when it was last read to its end
+    stops: dict[str, bool] = field(default_factory=dict)  # jobs to be told that they are cancelled; whether at once
     fired: float = 0.0  # up to when the schedules have been fired
     paused_until: float = 0.0  # no room on the disk, or a config that does not parse: nothing starts until then
     left: set[tuple[int, str]] = field(default_factory=set)  # what cannot be taken out of an inbox: uid, file name
     strangers: dict[int, str] = field(default_factory=dict)  # uids whose jobs are held, and why (`guests`)
     reasons: dict[str, str] = field(default_factory=dict)  # why a job is held, by id
     lanes_closed: dict[tuple[str, int], float] = field(default_factory=dict)  # (task, uid): a bad configuration, until
+    flushes: int = 0  # turns whose every move is durable
+    cgroups: str = ""  # how far jobs get a cgroup of their own, in words
     broken: str = ""  # a flush failed: nothing is accepted or started any more
     stopping: bool = False
     urgent: bool = False  # something is left to do at once

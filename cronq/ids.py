@@ -1,7 +1,8 @@
 """What a person may type for a job's id -> the id.
 
-Does:    takes full ids, one's own without the `<uid>-`, and any tail that only one known job has.
-Reads:   `in/<uid>/`, `out/` and, for a tail, the dispatcher's list where it runs.
+Does:    takes full ids, one's own without the `<uid>-`, the name that somebody chose (the latest job of that name), and
+         any tail that only one known job has.
+Reads:   `in/<uid>/`, `out/<uid>/`; asks the dispatcher, where it runs.
 Fails:   `UnknownJob` where no job, or more than one, is meant.
 """
 
@@ -13,7 +14,7 @@ from cronq import client, follow
 from cronq import job as jobs
 from cronq import spool as spools
 from cronq.entry import is_id
-from cronq.errors import NotPermitted, NotRunning, UnknownJob
+from cronq.errors import CronqError, NotPermitted, NotRunning, UnknownJob
 
 
 def resolve(root: str, text: str) -> str:
@@ -23,20 +24,26 @@ def resolve(root: str, text: str) -> str:
     base, plus, line = text.partition("+")
     if jobs.name_time(base) is not None:
         return f"{os.getuid()}-{text}"
-    found = _candidates(root)
-    own = f"{os.getuid()}-"
-    name = text.removeprefix(own)
-    of_name = sorted(known for known in found if known.startswith(own) and name in (known[len(own) :], _chosen(known)))
+    owner, _, name = text.partition("-") if is_id(text) else (str(os.getuid()), "", text)
+    found = _candidates(root, name)
+    of_name = _named(found, owner, name) or _named(found, str(os.getuid()), text)
     if of_name:
-        return of_name[-1]  # the latest: names that somebody chose come again
+        return of_name
     meant = sorted(known for known in found if text and known.endswith(text))
     if not meant and plus:
-        meant = sorted(known + plus + line for known in found if base and known.endswith(base))
+        meant = sorted(known + plus + line for known in _candidates(root, base) if base and known.endswith(base))
     if len(meant) > 1:
         raise UnknownJob(f"{jobs.show(text)} may be {', '.join(meant[:3])}{' …' * (len(meant) > 3)}; write more of it")
     if not meant and not is_id(text):
         raise UnknownJob(f"no job of yours has the id {jobs.show(text)} (cronq list shows them)")
     return meant[0] if meant else text
+
+
+def _named(known: set[str], owner: str, name: str) -> str | None:
+    """The job of this user that has this name, the latest of those to which he gave it: such names come again."""
+    found = [job_id for job_id in known if job_id.startswith(f"{owner}-")]
+    meant = [job_id for job_id in found if name in (job_id[len(owner) + 1 :], _chosen(job_id))]
+    return max(meant, default=None)
 
 
 def _chosen(job_id: str) -> str:
@@ -51,7 +58,8 @@ def resolve_all(root: str, texts: list[str]) -> list[str]:
     return [resolve(root, text) for text in texts]
 
 
-def _candidates(root: str) -> set[str]:
+def _candidates(root: str, text: str) -> set[str]:
+    """The known ids that end so: what lies in the files, and what the dispatcher knows beyond that."""
     found = ended_ids(root)
     uid = os.getuid()
     for name in _names(spools.inbox(root, uid)):
@@ -59,17 +67,15 @@ def _candidates(root: str) -> set[str]:
         if dot and name.endswith(spools.ENDINGS) and not name.startswith("."):
             found.add(f"{uid}-{stem}")
     try:
-        found.update(str(job.get("id")) for job in client.ask(root, {"do": "list", "states": None, "limit": None}))
+        found.update(str(job.get("id")) for job in client.ask(root, {"do": "ids", "like": text}))
     except (NotRunning, NotPermitted):
         pass  # then what lies in the files must do
-    return found
+    return {job_id for job_id in found if job_id.endswith(text)}
 
 
 def ended_ids(root: str) -> set[str]:
-    """The ids that have a result directory which this user may see."""
-    uid = os.getuid()
-    owners = _names(os.path.join(root, "out")) if uid == 0 else [str(uid)]
-    return {name for owner in owners for name in _names(os.path.join(root, "out", owner)) if is_id(name)}
+    """One's own ids that have a result directory."""
+    return {name for name in _names(os.path.join(root, "out", str(os.getuid()))) if is_id(name)}
 
 
 def known(incomplete: str) -> list[str]:
@@ -82,6 +88,12 @@ def _names(folder: str) -> list[str]:
         return os.listdir(folder)
     except OSError:
         return []
+
+
+def is_anothers(root: str, job_id: str) -> bool:
+    """Whether this is another user's job on a system spool: its files are not this user's to read."""
+    owner = job_id.partition("-")[0]
+    return spools.is_system(root) and os.getuid() not in (0, int(owner) if owner.isdigit() else -1)
 
 
 def must_be_known(root: str, job_id: str) -> None:
@@ -97,3 +109,6 @@ def must_be_known(root: str, job_id: str) -> None:
         if not plus:
             raise
         must_be_known(root, base)  # a batch's later jobs are known by their batch alone
+    except CronqError as error:
+        if error.exit_code != 75:  # it waits in its batch
+            raise

@@ -10,6 +10,7 @@ import ctypes
 import errno
 import os
 import signal
+import socket
 
 RESOLVE_NO_XDEV = 0x01
 RESOLVE_NO_MAGICLINKS = 0x02
@@ -18,6 +19,7 @@ RESOLVE_BENEATH = 0x08
 RENAME_NOREPLACE = 1
 _SYS_OPENAT2 = 437
 _PR_SET_PDEATHSIG = 1
+_SO_PEERGROUPS = 59
 _PR_SET_DUMPABLE = 4
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -82,6 +84,19 @@ def shadow(name: str) -> tuple[str, int] | None:
             _checked(-1, "shadow")
         return None
     return (found[0].password or b"").decode("ascii", "replace"), int(found[0].expires)
+
+
+def peer_groups(descriptor: int) -> list[int]:
+    """The supplementary groups that the peer of a Unix socket had when it connected (unix(7), Linux 4.13)."""
+    size = ctypes.c_uint32(4 * 32)
+    while True:
+        room = size.value
+        groups = (ctypes.c_uint32 * (room // 4))()
+        found = _libc.getsockopt(descriptor, socket.SOL_SOCKET, _SO_PEERGROUPS, groups, ctypes.byref(size))
+        if found == 0:
+            return list(groups[: size.value // 4])
+        if ctypes.get_errno() != errno.ERANGE or size.value <= room:  # ERANGE: it said how much room they need
+            _checked(found, "SO_PEERGROUPS")
 
 
 def _checked(result: int, what: str) -> int:

@@ -14,7 +14,7 @@ import os
 from typing import Any
 
 from cronq import arrivals, job, policy, spool, states, task
-from cronq.entry import Entry, digest
+from cronq.entry import CANCEL_WANTED, Entry, digest
 from cronq.errors import BadJob, CronqError
 from cronq.house import House, Now, Running, Settled, encode
 from cronq.job import MAX_JOB_BYTES
@@ -32,7 +32,8 @@ def settle(house: House, now: Now) -> None:
         if running is None or message.get("attempt") != running.entry.attempt:
             continue
         if message["is"] == "reaped":
-            _crashed(house, now, running, known=bool(message.get("known")))
+            if running.reap is not None:  # else it was cancelled, and its worker tells how it ended
+                _crashed(house, now, running, known=bool(message.get("known")))
         else:
             examine(house, now, running)
     lost, house.crew.lost = house.crew.lost, []
@@ -278,32 +279,41 @@ def finish_batches(house: House, now: Now) -> None:
         if entry.batch is None or house.backlog.members[entry.id]:
             continue
         tally = _tally(house, entry)
-        good = tally.get(states.DONE, 0) == entry.batch[2]
+        cancelled = CANCEL_WANTED in entry.flags
+        left = entry.batch[2] - tally.get(states.DONE, 0)
+        reason = f"{left} jobs of the batch are not done" if left else None
         found = {
             "id": entry.id,
             "uid": entry.uid,
             "jobs": entry.batch[2],
             "counts": tally,
-            "state": states.DONE,
+            "state": states.CANCELLED if cancelled else states.DONE,
             "submitted": arrivals.spool_time(entry),
             "ended": now.wall,
-            "exit_code": 0 if good else 1,
+            "exit_code": None if cancelled else int(bool(left)),
             "signal": None,
-            "reason": None if good else f"{entry.batch[2] - tally.get(states.DONE, 0)} jobs of the batch are not done",
+            "reason": f"cancelled; {reason}" if cancelled and reason else reason,
         }
-        house.end(now, "finish", states.RUNNING, entry, found, jobs=entry.batch[2])
+        house.end(now, "stop" if cancelled else "finish", states.RUNNING, entry, found, jobs=entry.batch[2])
         house.tallies.pop(entry.id, None)
-        log("ended", id=entry.id, state=states.DONE, jobs=entry.batch[2])
+        log("ended", id=entry.id, state=found["state"], jobs=entry.batch[2])
 
 
 def _tally(house: House, entry: Entry) -> dict[str, int]:
     assert entry.batch is not None  # noqa: S101 - the caller looked
-    total = entry.batch[2]
-    tally = house.tallies.get(entry.id, {})
-    if sum(tally.values()) == total:
-        return tally
-    tally = {}
-    for number in range(1, total + 1):  # a restart in between: what the members' results say
+    made, _, total = entry.batch
+    tally = dict(house.tallies.get(entry.id, {}))
+    if sum(tally.values()) != made:
+        tally = _read_tally(house, entry, made, total)
+    if made < total:  # it was cancelled before they were made
+        tally[states.CANCELLED] = tally.get(states.CANCELLED, 0) + total - made
+    return tally
+
+
+def _read_tally(house: House, entry: Entry, made: int, total: int) -> dict[str, int]:
+    """A restart in between: what the members' results say."""
+    tally: dict[str, int] = {}
+    for number in range(1, made + 1):
         found = house.shelves.result(f"{entry.id}+{number:0{len(str(total))}d}")
         try:
             state = json.loads(found)["state"] if found else states.REJECTED

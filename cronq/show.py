@@ -7,8 +7,10 @@ Trusts:  no text of a job: names, notes and outputs are strangers', and a termin
 from __future__ import annotations
 
 import codecs
+import functools
 import json
 import os
+import pwd
 import shlex
 import sys
 import time
@@ -55,11 +57,11 @@ def one_object(value: object) -> None:
     print(json.dumps(value, ensure_ascii=False))
 
 
-def table(jobs: Iterable[dict[str, Any]]) -> None:
-    """A job a line: a table on a terminal, otherwise tabs."""
+def table(jobs: Iterable[dict[str, Any]], users: bool = False) -> None:
+    """A job a line, with `users` also whose it is: a table on a terminal, otherwise tabs."""
     if not sys.stdout.isatty():
         for job in jobs:
-            print("\t".join(row(job)))
+            print("\t".join(row(job, users)))
         return
     from rich import box
     from rich.console import Console
@@ -67,19 +69,20 @@ def table(jobs: Iterable[dict[str, Any]]) -> None:
     from rich.text import Text
 
     made = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    for head in _HEADS:
+    for head in _HEADS[:1] + ("USER",) * users + _HEADS[1:]:
         folds = head in ("JOB", "WHY")
         made.add_column(head, no_wrap=not folds, overflow="ellipsis" if folds else "fold")
     for job in jobs:
-        made.add_row(*map(Text, row(job)))
+        made.add_row(*map(Text, row(job, users)))
     Console().print(made)
 
 
-def row(job: dict[str, Any]) -> list[str]:
+def row(job: dict[str, Any], users: bool = False) -> list[str]:
     """The columns of a job's line."""
     attempts = f"{job.get('attempt') or 0}/{job.get('max_attempts') or 1}"
     cells = (
         job.get("id"),
+        *([user(job.get("uid"))] if users else ()),
         job.get("state"),
         what(job),
         job.get("queue"),
@@ -89,6 +92,15 @@ def row(job: dict[str, Any]) -> list[str]:
         why(job),
     )
     return [escape("" if cell is None else cell) for cell in cells]
+
+
+@functools.cache
+def user(uid: object) -> str:
+    """An account's name; its number where it has none."""
+    try:
+        return pwd.getpwuid(uid).pw_name if isinstance(uid, int) else ""
+    except KeyError:
+        return str(uid)
 
 
 def what(job: dict[str, Any]) -> str:

@@ -12,8 +12,8 @@ import math
 import os
 from typing import Any
 
-from cronq import arrivals, job, settle, states, task
-from cronq.entry import AT_MOST_ONCE, HAS_DATA, NONE, Entry, digest
+from cronq import arrivals, cancel, job, settle, states, task
+from cronq.entry import AT_MOST_ONCE, CANCEL_WANTED, HAS_DATA, NONE, Entry, digest
 from cronq.errors import BadConfig, BadJob, CronqError
 from cronq.house import House, Now, Running
 from cronq.inboxes import DATA
@@ -35,6 +35,7 @@ def turn(house: House, now: Now, rung: set[Any]) -> float:
     waiting: Waiting = []
     try:
         settle.settle(house, now)
+        cancel.press(house, now)
         if not house.stopping:
             arrivals.admit(house, now, rung)
             fire(house, now)
@@ -42,6 +43,7 @@ def turn(house: House, now: Now, rung: set[Any]) -> float:
         launch(house, now, waiting)
         house.history.flush(now.wall)
         house.shelves.sync()
+        house.flushes += 1
         settle.publish(house, now)
         send(house, now, waiting)
         waiting.clear()
@@ -129,7 +131,9 @@ def launch(house: House, now: Now, waiting: Waiting) -> None:
             entry = ready.peek(gate)
             if entry is None:
                 break
-            if entry.batch is not None and house.backlog.members[entry.id] >= arrivals.WINDOW:
+            if CANCEL_WANTED in entry.flags:  # an attempt that never started was given back meanwhile
+                cancel.cancel(house, now, states.READY, entry, at_once=False)
+            elif entry.batch is not None and house.backlog.members[entry.id] >= arrivals.WINDOW:
                 full.append(entry)
                 ready.discard(entry.id)  # out of the way of those behind it, for this turn
             elif entry.batch is not None:

@@ -1,0 +1,136 @@
+"""Cancelling: what waits never runs, what runs is ended, and a batch is all of its members.
+
+Does:    `cancel` one job or batch; `press` sees to it that everything which runs and is to be cancelled is told so.
+Reads:   the outcome file of an attempt whose worker is not of this crew: the pid stands there.
+Writes:  the flag in the entry's name (cancel wanted), which outlives a restart; else what `settle` writes.
+Trusts:  the backlog.
+Fails:   `Full` where a job is ending just now. A worker that does not listen is told again each turn.
+"""
+
+from __future__ import annotations
+
+import os
+
+from cronq import safeopen, settle, states
+from cronq.entry import CANCEL_WANTED, Entry
+from cronq.errors import Full
+from cronq.house import House, Now, Running
+
+UNSTARTED = (states.READY, states.DELAYED, states.WAITING, states.HELD)
+CANCELLING = "cancelling"  # what is said of a job that runs: it ends soon
+REASON = "cancelled before it started"
+_TO_READY = {states.DELAYED: "ripen", states.WAITING: "unblock", states.HELD: "release"}
+_OUTCOME_BYTES = 1 << 20
+
+
+def cancel(house: House, now: Now, state: str, entry: Entry, at_once: bool) -> str:
+    """Cancel what is in this state, and say in which one it is now. What has ended stays as it is."""
+    if entry.batch is not None and state in (*UNSTARTED, states.RUNNING):
+        return _batch(house, now, state, entry, at_once)
+    if state == states.RUNNING:
+        return _running(house, now, entry, at_once)
+    if state in UNSTARTED:
+        settle.end_unstarted(house, now, "cancel", state, entry, REASON)
+        return states.CANCELLED
+    return state
+
+
+def _running(house: House, now: Now, entry: Entry, at_once: bool) -> str:
+    running = house.running.get(entry.id)
+    if running is None:
+        raise Full(f"job {entry.id} is ending just now; ask again")
+    running.entry = _wanted(house, states.RUNNING, entry)
+    house.stops[entry.id] = at_once or house.stops.get(entry.id, False)
+    _tell(house, now, running)
+    return CANCELLING
+
+
+def _wanted(house: House, state: str, entry: Entry) -> Entry:
+    """Write into its name that it is to be cancelled."""
+    if CANCEL_WANTED in entry.flags:
+        return entry
+    changed = entry.flagged(CANCEL_WANTED)
+    house.shelves.rename(state, entry, changed)
+    house.backlog.put(state, changed)
+    return changed
+
+
+def _batch(house: House, now: Now, state: str, entry: Entry, at_once: bool) -> str:
+    """A batch: its members are cancelled, no more are made, and it ends when the last of them has."""
+    assert entry.batch is not None  # noqa: S101 - the caller looked
+    if state in UNSTARTED and entry.batch[0] == 0 and not house.backlog.unfinished(entry.id):
+        settle.end_unstarted(house, now, "cancel", state, entry, REASON)
+        return states.CANCELLED
+    entry = _wanted(house, state, entry)
+    if state in _TO_READY:
+        state = house.move(now, _TO_READY[state], state, entry, entry, cause="cancel")
+    if state == states.READY:
+        house.move(now, "start", state, entry, entry, cause="cancel")
+    _members(house, now, entry.id, at_once)
+    return CANCELLING
+
+
+def _members(house: House, now: Now, batch_id: str, at_once: bool) -> None:
+    for member_id in house.backlog.unfinished(batch_id):
+        kept = house.backlog.find(member_id)
+        if kept is None:
+            continue
+        try:
+            cancel(house, now, *kept, at_once)
+        except Full:
+            continue  # it is ending, and is not made again: its batch is to be cancelled
+
+
+def take_up(house: House) -> None:
+    """After a restart: what was to be cancelled still is. What is ready and says so is not launched, but cancelled."""
+    wanted = [entry for entry in house.backlog.entries(states.RUNNING) if CANCEL_WANTED in entry.flags]
+    house.stops |= {entry.id: False for entry in wanted}
+
+
+def press(house: House, now: Now) -> None:
+    """Tell those that could not be told yet."""
+    for job_id, at_once in list(house.stops.items()):
+        state, entry = house.backlog.find(job_id) or ("", None)
+        if entry is None or state != states.RUNNING:
+            del house.stops[job_id]
+        elif entry.batch is not None:
+            del house.stops[job_id]
+            _members(house, now, job_id, at_once)
+        elif job_id in house.running:
+            _tell(house, now, house.running[job_id])
+
+
+def _tell(house: House, now: Now, running: Running) -> None:
+    entry = running.entry
+    worker = house.crew.of(entry.id)
+    if worker is not None:
+        told = house.crew.tell(
+            entry.uid, {"do": "stop", "id": entry.id, "now": house.stops[entry.id]}, now.mono, worker
+        )
+    else:
+        told = running.orphan and _end_orphan(house, now, running)
+    if told:
+        del house.stops[entry.id]
+
+
+def _end_orphan(house: House, now: Now, running: Running) -> bool:
+    """The worker of a dispatcher that is gone hears nobody: the user's present one kills the job, and it tells how."""
+    if running.reap is not None:
+        return True  # its worker is gone too, and it is being ended anyway
+    started = next((step for step in settle.read_outcome(_outcome(house, running.entry)) if step.get("pid")), None)
+    if started is None:
+        return False
+    identity = {key: started.get(key) for key in ("pid", "start", "boot")}
+    message = {"do": "reap", "id": running.entry.id, "attempt": running.entry.attempt, **identity}
+    return house.crew.tell(running.entry.runner, message, now.mono)
+
+
+def _outcome(house: House, entry: Entry) -> bytes:
+    try:
+        descriptor = os.open(house.shelves.outcome_path(entry), os.O_RDONLY | os.O_CLOEXEC, dir_fd=house.shelves.fd)
+    except FileNotFoundError:
+        return b""
+    try:
+        return safeopen.read(descriptor, _OUTCOME_BYTES)
+    finally:
+        os.close(descriptor)

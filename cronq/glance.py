@@ -1,0 +1,189 @@
+"""Looking over many jobs without holding anything up: in slices, with None between them.
+
+Does:    `over` tells of all jobs in some states, `alike` which ids are meant by a text, `arrived` how much lies in the
+         inboxes; `view` and `result` tell of one job.
+Reads:   the backlog; job files (`shelves.read`), results, reasons; the names in `out/`, `rejected/` and inboxes.
+Trusts:  its caller to ask only for users whose jobs may be seen.
+Fails:   never: what cannot be read, or has gone meanwhile, is told of as far as its name tells, or left out.
+"""
+
+from __future__ import annotations
+
+import errno
+import heapq
+import json
+import os
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+from cronq import inboxes, job, linux, settle, spool, states, task
+from cronq.backlog import given_name
+from cronq.entry import Entry, is_id
+from cronq.errors import CronqError
+from cronq.house import House
+from cronq.job import MAX_JOB_BYTES
+
+RUN = 2048  # names that are looked at or sorted at a time: about a millisecond
+_ORDER = (states.RUNNING, states.READY, states.DELAYED, states.WAITING, states.HELD, states.DEAD, states.SKIPPED)
+_INSIDE = linux.RESOLVE_BENEATH | linux.RESOLVE_NO_SYMLINKS | linux.RESOLVE_NO_XDEV
+_Item = TypeVar("_Item")
+Found = Iterator[dict[str, Any] | None]
+
+
+def over(house: House, wanted: frozenset[str], uids: list[int] | None) -> Found:
+    """The jobs in these states: those that have not ended in the order of dispatch, then what ended, latest first."""
+    if states.QUEUED in wanted:
+        for name in _names(house, "in", uids):
+            split = inboxes.split(name[1]) if name is not None else None
+            yield None if name is None or split is None else _bare(f"{name[0]}-{split[0]}", states.QUEUED)
+    snapshot = [(state, _entries(house, state, uids)) for state in _ORDER if state in wanted]
+    for _, entries in snapshot:
+        for entry in _ordered(entries, lambda each: each.order):
+            now = house.backlog.find(entry.id) if entry is not None else None
+            yield view(house, *now) if now is not None and now[0] in wanted else None
+    if wanted.intersection(states.ENDED_IN_OUT):
+        for job_id in _ended(house, uids):
+            found = result(house, job_id) if job_id is not None and job_id not in house.backlog else {}
+            yield found if found.get("state") in wanted else None
+    if states.REJECTED in wanted:
+        yield from _rejected(house, uids)
+
+
+def _entries(house: House, state: str, uids: list[int] | None) -> list[Entry]:
+    if uids is None:
+        return house.backlog.entries(state)
+    return [entry for uid in uids for entry in house.backlog.entries(state, uid)]
+
+
+def _ordered(items: list[_Item], key: Callable[[_Item], Any]) -> Iterator[_Item | None]:
+    """The items in order: sorted in runs, and the runs merged, so that no step of it takes long."""
+    runs = []
+    for start in range(0, len(items), RUN):
+        runs.append(sorted(items[start : start + RUN], key=key))
+        yield None
+    yield from heapq.merge(*runs, key=key)
+
+
+def _ended(house: House, uids: list[int] | None) -> Iterator[str | None]:
+    """The ids that have a result directory, the latest first."""
+    known = []
+    for name in _names(house, "out", uids):
+        if name is None:
+            yield None
+        elif is_id(name[1]):
+            known.append(name[1])
+    yield from _ordered(known, lambda job_id: (-(spool.time_of(job_id) or 0.0), job_id))
+
+
+def _rejected(house: House, uids: list[int] | None) -> Found:
+    for name in _names(house, "rejected", uids):
+        filename = name[1].removesuffix(".reason") if name is not None and name[1].endswith(".reason") else ""
+        split = inboxes.split(filename)
+        reason = spool.reason(house.shelves.root, name[0], split[0]) if name is not None and split is not None else None
+        if name is None or split is None or reason is None:
+            yield None
+        else:
+            yield _bare(f"{name[0]}-{split[0]}", states.REJECTED) | {"reason": reason[0]}
+
+
+def _names(house: House, top: str, uids: list[int] | None) -> Iterator[tuple[int, str] | None]:
+    """The names in the users' directories below `top`, each with its uid.
+
+    An inbox is its user's: nothing that is mounted there is waited for.
+    """
+    if uids is None and top == "in":
+        uids = house.shelves.inboxes.uids()
+    elif uids is None:
+        uids = sorted(int(name) for name in os.listdir(f"{house.shelves.root}/{top}") if name.isdigit())
+    for uid in uids:
+        try:
+            directory = _enter(house.shelves.fd, f"{top}/{uid}")
+        except OSError:
+            continue  # nothing of his is there, or it cannot be read
+        try:
+            with os.scandir(directory) as names:
+                for number, each in enumerate(names):
+                    if number % RUN == RUN - 1:
+                        yield None
+                    yield uid, each.name
+        finally:
+            os.close(directory)
+
+
+def _enter(spool_fd: int, path: str) -> int:
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
+    try:
+        return linux.openat2(spool_fd, path, flags, _INSIDE)
+    except OSError as error:
+        if error.errno != errno.ENOSYS:
+            raise
+        return os.open(path, flags | os.O_CLOEXEC, dir_fd=spool_fd)  # kernels before 5.6
+
+
+def arrived(house: House, uids: list[int] | None) -> Iterator[int | None]:
+    """What lies in the inboxes or has just been taken out of them: numbers to be summed."""
+    for name in _names(house, "in", uids):
+        if name is None:
+            yield None
+        elif inboxes.split(name[1]) is not None:
+            yield 1
+    owners = (name.partition(",")[0] for name in house.shelves.captured())
+    yield sum(1 for owner in owners if uids is None or owner in map(str, uids))
+
+
+def alike(house: House, text: str, uids: list[int] | None) -> Found:
+    """The ids that end in this text, or whose jobs were given this name."""
+    for state in states.KEPT:
+        for number, entry in enumerate(_entries(house, state, uids)):
+            if number % RUN == RUN - 1:
+                yield None
+            if entry.id.endswith(text) or given_name(entry) == text:
+                yield {"id": entry.id, "state": state}
+    for name in _names(house, "out", uids):
+        if name is None:
+            yield None
+        elif name[1].endswith(text) and is_id(name[1]) and name[1] not in house.backlog:
+            yield {"id": name[1], "state": None}
+
+
+def result(house: House, job_id: str) -> dict[str, Any]:
+    """What `result.json` of a job says; empty where there is none."""
+    try:
+        found = json.loads(house.shelves.result(job_id) or b"{}")
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _bare(job_id: str, state: str) -> dict[str, Any]:
+    return {"id": job_id, "uid": int(job_id.partition("-")[0]), "state": state, "submitted": spool.time_of(job_id)}
+
+
+def view(house: House, state: str, entry: Entry) -> dict[str, Any]:
+    """What is told of a job that is below `queue/`."""
+    found = result(house, entry.id) if state in (states.DEAD, states.SKIPPED) else {}
+    wanted = job.Job(task=entry.task or None)
+    plan = None
+    if entry.batch is None:
+        try:
+            wanted = job.decode(house.shelves.read(state, entry, MAX_JOB_BYTES))
+            plan = task.plan(wanted, house.config.tasks)
+        except (CronqError, OSError):
+            pass
+    basic = {
+        **settle.describe(entry, wanted),
+        "state": state,
+        "attempt": entry.attempt,
+        "max_attempts": 1 + plan.retries if plan is not None else None,
+        "started": None,
+        "ended": None,
+        "exit_code": None,
+        "signal": None,
+        "reason": house.reasons.get(entry.id),
+        "cwd": wanted.cwd,
+    }
+    if entry.runner != entry.uid:
+        basic["runs_as"] = entry.runner
+    if entry.batch is not None:
+        basic["jobs"] = entry.batch[2]
+    return basic | found | {"state": state}

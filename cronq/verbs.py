@@ -1,0 +1,208 @@
+"""What can be asked of a dispatcher: list, show, ids, cancel, retry, rm, stats, about.
+
+Does:    one generator a verb, which yields the objects of its answer. Where there is much to look through it yields
+         None in between, so that whoever drives it can stop there and go on a turn later.
+Reads:   the backlog; the job files of what is listed, results, reasons.
+Writes:  as `cancel`, `house.move` and `shelves` do.
+Trusts:  the caller to be who he is (`caller`). A job that is not his is unknown to him: the same sentence, and nothing
+         of it is looked for.
+Fails:   `CronqError`; a refusal that concerns one of several ids is an object of its own.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from cronq import arrivals, cancel, glance, job, states
+from cronq.caller import Caller
+from cronq.entry import CANCEL_WANTED, Entry, is_id
+from cronq.errors import BadJob, CronqError, Full, NotPermitted, UnknownJob, UsageError
+from cronq.house import House, Now
+
+Found = Iterator[dict[str, Any] | None]
+
+
+class Ask:
+    """One request: of which house, by whom, and when it is worked on."""
+
+    def __init__(self, house: House, caller: Caller, request: dict[str, Any], now: Now) -> None:
+        self.house = house
+        self.caller = caller
+        self.request = request
+        self.now = now
+        self.changes = False
+        self._admitted = False
+
+    def find(self, job_id: str) -> tuple[str, Entry] | None:
+        """State and entry of a job below `queue/`; None for one that may have ended. Raises `UnknownJob`."""
+        if not is_id(job_id) or not self.caller.may(owner(job_id)):
+            raise unknown(job_id)
+        found = self._kept(job_id)
+        if found is None and not self._admitted and not self.house.stopping and not self.house.broken:
+            self._admitted = True  # it may lie in the inbox still: whoever was told "queued" may say "cancel" at once
+            arrivals.admit(self.house, self.now, {("inbox", owner(job_id))})
+            found = self._kept(job_id)
+        return found
+
+    def _kept(self, job_id: str) -> tuple[str, Entry] | None:
+        backlog = self.house.backlog
+        return backlog.find(job_id) or backlog.find(backlog.named(owner(job_id), job_id.partition("-")[2]) or "")
+
+    def result(self, job_id: str) -> dict[str, Any]:
+        """The result of a job that has ended. Raises `UnknownJob`, or `Full` for one that is not judged yet."""
+        found = glance.result(self.house, job_id)
+        if not found:
+            base, plus, line = job_id.partition("+")
+            kept = self.house.backlog.find(base) if plus else None
+            if kept is not None and kept[1].batch is not None and 0 < int(line) <= kept[1].batch[2]:
+                raise Full(f"job {job_id} waits in its batch still; ask for {base}")
+            raise unknown(job_id)
+        return found
+
+
+def owner(job_id: str) -> int:
+    """Whose job this is."""
+    return int(job_id.partition("-")[0])
+
+
+def unknown(job_id: str) -> UnknownJob:
+    """What is said of an id that is no job's, and of another user's."""
+    return UnknownJob(f"unknown job {job.show(job_id)}")
+
+
+def answer(ask: Ask) -> Found:
+    """What a request is told. Raises `CronqError`."""
+    name = ask.request.get("do")
+    verb = VERBS.get(name) if isinstance(name, str) else None
+    if verb is None:
+        raise UsageError(f"unknown request {job.show(name)}")
+    ask.changes = name in CHANGING
+    if ask.changes and ask.house.broken:
+        raise Full(ask.house.broken)
+    return verb(ask)
+
+
+# ---------------------------------------------------------------- looking
+
+
+def _list(ask: Ask) -> Found:
+    wanted = ask.request.get("states") or states.KEPT
+    if not isinstance(wanted, list | tuple):
+        raise UsageError("states must be a list")
+    limit = ask.request.get("limit")
+    left = limit if isinstance(limit, int) else 1 << 60
+    yield {"sees": "all" if ask.caller.everything and ask.house.shelves.gid is not None else "own"}
+    for found in glance.over(ask.house, frozenset(map(str, wanted)), _uids(ask)):
+        if found is not None and left <= 0:
+            return
+        left -= found is not None
+        yield found
+
+
+def _uids(ask: Ask) -> list[int] | None:
+    """Whose jobs are asked for; None for everybody's. Raises `NotPermitted`."""
+    uid = ask.request.get("user")
+    if not isinstance(uid, int):
+        return None if ask.caller.everything else [ask.caller.uid]
+    if not ask.caller.may(uid):
+        raise NotPermitted("only root and operators ([control] operators in cronq.toml) see other users' jobs")
+    return [uid]
+
+
+def _show(ask: Ask) -> Found:
+    job_id = str(ask.request.get("id"))
+    kept = ask.find(job_id)
+    yield glance.view(ask.house, *kept) if kept is not None else ask.result(job_id)
+
+
+def _ids(ask: Ask) -> Found:
+    """The ids that end so, or of jobs that were given this name."""
+    text = ask.request.get("like")
+    if not isinstance(text, str) or not text:
+        raise UsageError("like must be some text")
+    yield from glance.alike(ask.house, text, _uids(ask))
+
+
+def _stats(ask: Ask) -> Found:
+    house, uids = ask.house, _uids(ask)
+    arrived = 0
+    for found in glance.arrived(house, uids):
+        if found is None:
+            yield None
+        else:
+            arrived += found
+    if uids is None:
+        kept, ended = house.backlog.counts, house.history.counts()
+    else:
+        kept, ended = house.backlog.counts_of(uids[0]), house.history.counts(uids[0])
+    yield {"in": arrived, **kept, **ended}
+
+
+def _about(ask: Ask) -> Found:
+    house = ask.house
+    facts = {"pid": os.getpid(), "uid": os.getuid(), "cgroups": house.cgroups, "broken": house.broken}
+    yield facts | {"operators": house.config.operators, "operator": ask.caller.everything}
+
+
+# ---------------------------------------------------------------- changing
+
+
+def _each(ask: Ask, act: Callable[[str, Entry], str]) -> Found:
+    ids = ask.request.get("ids")
+    if not isinstance(ids, list):
+        raise UsageError("ids must be a list")
+    for job_id in map(str, ids):
+        try:
+            kept = ask.find(job_id)
+            if kept is None:
+                kept = str(ask.result(job_id)["state"]), Entry(id=job_id, due=0)
+            yield {"id": kept[1].id, "state": act(*kept)}
+        except CronqError as error:
+            yield {"id": job_id, "error": error.sentence, "code": error.exit_code}
+
+
+def _cancel(ask: Ask) -> Found:
+    at_once = bool(ask.request.get("now"))
+    return _each(ask, lambda state, entry: cancel.cancel(ask.house, ask.now, state, entry, at_once))
+
+
+def _retry(ask: Ask) -> Found:
+    def act(state: str, entry: Entry) -> str:
+        if state != states.DEAD:
+            raise BadJob(f"job {entry.id} is {state}; only a dead job is tried again")
+        ask.house.shelves.revive(entry)
+        changed = entry.but(attempt=0, crashes=0, due=ask.now.micros).unflagged(CANCEL_WANTED)
+        return ask.house.move(ask.now, "revive", state, entry, changed, cause="retry")
+
+    return _each(ask, act)
+
+
+def _rm(ask: Ask) -> Found:
+    def act(state: str, entry: Entry) -> str:
+        house = ask.house
+        if state in (*cancel.UNSTARTED, states.RUNNING):
+            raise BadJob(f"job {entry.id} is {state}; cancel it first")
+        if state in (states.DEAD, states.SKIPPED):
+            house.shelves.drop(state, entry)
+            house.shelves.drop_data(entry.id)
+            house.backlog.forget(entry.id)
+        house.shelves.remove_results(entry.id)
+        house.history.note(ask.now.wall, entry.id, state, "removed", move="remove")
+        return "removed"
+
+    return _each(ask, act)
+
+
+CHANGING = frozenset(("cancel", "retry", "rm"))
+VERBS: dict[str, Callable[[Ask], Found]] = {
+    "list": _list,
+    "show": _show,
+    "ids": _ids,
+    "stats": _stats,
+    "about": _about,
+    "cancel": _cancel,
+    "retry": _retry,
+    "rm": _rm,
+}
