@@ -9,6 +9,7 @@ demo: $(VENV)/installed
 	$(BIN)/cronq demo
 
 test: lint
+	.ci/packages
 	$(BIN)/pytest -q
 
 lint: $(VENV)/installed

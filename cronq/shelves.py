@@ -38,7 +38,7 @@ class Shelves:
         self.root = root
         self.uid = uid
         self.gid = gid
-        self.fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self.fd = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)  # a system spool shows us no names
         self.device = os.fstat(self.fd).st_dev
         self.dirty: list[str] = []  # directories to flush, in an order in which every target comes before its source
         self.inboxes = Inboxes(self.fd, gid is not None, self.touch)

@@ -104,3 +104,18 @@ def world(tmp_path):
     found = World(tmp_path)
     yield found
     found.stop()
+
+
+@pytest.fixture(scope="session")
+def whole_machine():
+    """The machine of machine.py, made once; from then on this process lives in its private world."""
+    from machine import Machine
+
+    return Machine()
+
+
+@pytest.fixture
+def machine(whole_machine):
+    """A machine with several users and the system's spool; nothing of an earlier test is on it."""
+    yield whole_machine
+    whole_machine.reset()

@@ -1,0 +1,52 @@
+"""Ends a private world when the process that made it has ended: `python -I keeper.py PID DIRECTORY < NAMESPACE`.
+
+Does:    waits for PID to end, then kills every process that is still in its mount namespace (whose name comes by
+         standard input) and removes DIRECTORY. It is not in that namespace: nothing is mounted below DIRECTORY here.
+"""
+
+import os
+import select
+import shutil
+import signal
+import sys
+import time
+
+QUIET = 3  # looks that must find nothing: one alone can miss a process that forks and ends
+
+
+def main(pid: int, directory: str) -> None:
+    """Wait, kill, remove."""
+    try:
+        maker = os.pidfd_open(pid)
+        if os.getppid() == pid:
+            select.select([maker], [], [])
+    except ProcessLookupError:
+        pass
+    namespace = os.read(0, 100).decode()
+    quiet = 0
+    while namespace and quiet < QUIET:
+        found = sum(_kill(int(name), namespace) for name in os.listdir("/proc") if name.isdigit())
+        quiet = 0 if found else quiet + 1
+        time.sleep(0.01)  # between looks
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+def _kill(pid: int, namespace: str) -> bool:
+    """Kill a process if it is of this namespace; whether it is."""
+    try:
+        descriptor = os.pidfd_open(pid)
+    except OSError:
+        return False
+    try:
+        if os.readlink(f"/proc/{pid}/ns/mnt") != namespace:
+            return False
+        signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+        return True
+    except OSError:  # it is gone, or a zombie
+        return False
+    finally:
+        os.close(descriptor)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), sys.argv[2])
