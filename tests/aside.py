@@ -71,7 +71,7 @@ def aside(test: Callable[..., None]) -> Callable[..., None]:
         _, status = os.waitpid(child, 0)
         if said.startswith("skip "):
             pytest.skip(said[5:])
-        assert status == 0, said
+        assert status == 0, said or f"ended with the status {status}"
 
     return pytest.mark.skipif(os.getuid() != 0, reason="needs root: accounts and owners of its own")(run)
 

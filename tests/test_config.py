@@ -222,10 +222,8 @@ def test_a_configuration_for_many_users_is_roots_alone_and_every_fault_is_told()
 
 @aside
 def test_a_schedule_needs_a_user_where_there_are_many() -> None:
-    write(
-        "cronq.toml",
-        A + '[tasks.b]\ncommand = ["b"]\nuser = "ann"\n[schedules.a]\nevery = 5\n[schedules.b]\nevery = 5\n',
-    )
+    write("cronq.toml", A + '[tasks.b]\ncommand = ["b"]\nuser = "ann"\n')
+    write("tasks.d/s.toml", "[schedules.a]\nevery = 5\n[schedules.b]\nevery = 5\n")
     assert sorted(load(str(CONFIG)).schedules) == ["a", "b"]
     with pytest.raises(BadConfig) as caught:
         load(str(CONFIG), system=True)
