@@ -61,7 +61,7 @@ def aside(test: Callable[..., None]) -> Callable[..., None]:
             except pytest.skip.Exception as error:
                 os.write(writing, f"skip {error}".encode())
             except BaseException:  # noqa: BLE001 - whatever it is, this process must not go on as another pytest
-                os.write(writing, traceback.format_exc().encode()[-60_000:])
+                os.write(writing, traceback.format_exc().encode(errors="backslashreplace")[-60_000:])
             finally:
                 sys.stdout.flush()
                 os._exit(code)
