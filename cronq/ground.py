@@ -95,57 +95,69 @@ def inbox(spool: int, who: Account, ours: Account) -> None:
     """Make a user's inbox, and keep his name beside it. Raises `Reused`, `OSError`."""
     folders = {name: os.open(name, _DIRECTORY, dir_fd=spool) for name in ("in", "users")}
     try:
-        _remember(folders["users"], who)
-        name = str(who.uid)
-        try:
-            os.mkdir(name, 0o700, dir_fd=folders["in"])
-        except FileExistsError:
-            pass
-        descriptor = os.open(name, _DIRECTORY, dir_fd=folders["in"])
-        try:
-            found = os.fstat(descriptor)
-            if (found.st_uid, found.st_gid) != (who.uid, ours.gid):  # new, or a crash came in between
-                acl.inherit(descriptor)
-                os.fchmod(descriptor, INBOX_MODE)
-                os.fchown(descriptor, who.uid, ours.gid)
-                _flush(descriptor, folders["in"])
-        finally:
-            os.close(descriptor)
+        earlier = _earlier(folders["users"], who.uid)
+        if earlier not in (None, who.name):
+            raise Reused(
+                f"uid {who.uid} was {earlier} when its inbox was made, and is {who.name} now; "
+                f"see `cronq doctor` before you remove users/{who.uid}"
+            )
+        _make_inbox(folders["in"], who, ours)
+        if earlier is None:
+            _remember(folders["users"], who)
     finally:
         for descriptor in folders.values():
             os.close(descriptor)
 
 
-def _remember(users: int, who: Account) -> None:
-    name = str(who.uid)
-    try:
-        descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=users)
-    except FileNotFoundError:
-        _keep(users, name, who.name.encode() + b"\n")
+def _make_inbox(folder: int, who: Account, ours: Account) -> None:
+    name, draft = str(who.uid), f".{who.uid}.tmp"
+    if _is_there(name, folder):
         return
+    if not _is_there(draft, folder):
+        os.mkdir(draft, 0o700, dir_fd=folder)
+    descriptor = os.open(draft, _DIRECTORY, dir_fd=folder)
     try:
-        earlier = os.read(descriptor, 256).strip().decode("utf-8", "replace")
+        acl.inherit(descriptor)
+        os.fchmod(descriptor, INBOX_MODE)
+        os.fchown(descriptor, who.uid, ours.gid)
+        os.fsync(descriptor)
     finally:
         os.close(descriptor)
-    if earlier != who.name:
-        raise Reused(
-            f"uid {who.uid} was {earlier} when its inbox was made, and is {who.name} now; "
-            f"see `cronq doctor` before you remove users/{who.uid}"
-        )
+    os.rename(draft, name, src_dir_fd=folder, dst_dir_fd=folder)  # whoever waits for it sees it when it is his
+    os.fsync(folder)
 
 
-def _keep(users: int, name: str, data: bytes) -> None:
-    draft = f".{name}.tmp"
-    descriptor = os.open(
-        draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644, dir_fd=users
-    )
+def _is_there(name: str, folder: int) -> bool:
     try:
-        os.write(descriptor, data)
+        os.stat(name, dir_fd=folder, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _earlier(users: int, uid: int) -> str | None:
+    """The name that this uid had when its inbox was made."""
+    try:
+        descriptor = os.open(str(uid), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=users)
+    except FileNotFoundError:
+        return None
+    try:
+        return os.read(descriptor, 256).strip().decode("utf-8", "replace")
+    finally:
+        os.close(descriptor)
+
+
+def _remember(users: int, who: Account) -> None:
+    draft = f".{who.uid}.tmp"
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+    descriptor = os.open(draft, flags, 0o644, dir_fd=users)
+    try:
+        os.write(descriptor, who.name.encode() + b"\n")
         os.fchmod(descriptor, 0o644)
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-    os.rename(draft, name, src_dir_fd=users, dst_dir_fd=users)
+    os.rename(draft, str(who.uid), src_dir_fd=users, dst_dir_fd=users)
     os.fsync(users)
 
 
