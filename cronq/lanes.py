@@ -1,13 +1,14 @@
 """What runs next: entries that are due, in lanes, and the gates before them.
 
 Does:    `Ready` keeps entries in the order of dispatch, `Gates` says what may run beside what runs already;
-         the next is the first whose gate is open.
+         the next is the first whose gate is open, of whoever has the fewest jobs running.
 Reads:   its arguments. No clock, no disk.
 Trusts:  entries.
 Fails:   never.
 
-A lane is (queue, task). All in it pass the same gates, so a closed lane costs one look and blocks no other. Limits are
-counted from what runs, each turn anew: a stored semaphore would leak with the first crash.
+A lane is (queue, task, submitter). All in it pass the same gates, so a closed lane costs one look and blocks no other:
+neither one user's flood nor one whose worker is not there holds up anybody else. Limits are counted from what runs,
+each turn anew: a stored semaphore would leak with the first crash.
 """
 
 from __future__ import annotations
@@ -19,20 +20,32 @@ from collections.abc import Callable, Iterable, Iterator
 from cronq.entry import Entry
 
 
-class Gates:
-    """What may start beside what runs: `max_jobs` in all, `slots` of a queue, `limits` of a task."""
+def per_user_default(max_jobs: int) -> int:
+    """How many jobs of one submitter may run at once where many share a spool and nobody said: the rest is others'."""
+    return max(1, max_jobs - max(1, max_jobs // 4))
 
-    __slots__ = ("by_queue", "by_task", "limits", "max_jobs", "running", "slots")
+
+class Gates:
+    """What may start beside what runs: `max_jobs` in all, `slots` of a queue, `limits` of a task, `per_user`."""
+
+    __slots__ = ("by_queue", "by_task", "by_user", "limits", "max_jobs", "per_user", "running", "slots")
 
     def __init__(
-        self, max_jobs: int, slots: dict[str, int], limits: dict[str, int], running: Iterable[Entry] = ()
+        self,
+        max_jobs: int,
+        slots: dict[str, int],
+        limits: dict[str, int],
+        running: Iterable[Entry] = (),
+        per_user: int | None = None,
     ) -> None:
         self.max_jobs = max_jobs
         self.slots = slots
         self.limits = limits
+        self.per_user = per_user  # most jobs that one user submitted; None: as many as there are
         self.running: list[Entry] = []
         self.by_queue: Counter[str] = Counter()
         self.by_task: Counter[str] = Counter()
+        self.by_user: Counter[int] = Counter()
         for entry in running:
             self.count(entry)
 
@@ -41,23 +54,32 @@ class Gates:
         self.running.append(entry)
         self.by_queue[entry.queue] += 1
         self.by_task[entry.task] += 1
+        self.by_user[entry.uid] += 1
 
     @property
     def full(self) -> bool:
         """Whether nothing at all may start."""
         return len(self.running) >= self.max_jobs
 
-    def open(self, queue: str, task: str) -> bool:
-        """Whether a job of this task (empty: a free command) may start in this queue."""
-        if self.full or (queue in self.slots and self.by_queue[queue] >= self.slots[queue]):
+    def load(self, uid: int) -> int | None:
+        """How many jobs of this submitter run; None where no more of them may."""
+        count = self.by_user[uid]
+        return None if self.full or (self.per_user is not None and count >= self.per_user) else count
+
+    def open(self, queue: str, task: str, uid: int) -> bool:
+        """Whether a job of this task (empty: a free command) and submitter may start in this queue."""
+        if self.load(uid) is None or (queue in self.slots and self.by_queue[queue] >= self.slots[queue]):
             return False
         return task not in self.limits or self.by_task[task] < self.limits[task]
 
-    def closed(self, queue: str, task: str) -> list[tuple[str, list[str]]]:
+    def closed(self, queue: str, task: str, uid: int) -> list[tuple[str, list[str]]]:
         """Every gate that is closed for such a job: a sentence, and the ids of those who hold it closed."""
         found = []
         if self.full:
             found.append((f"max_jobs = {self.max_jobs} jobs are running", [e.id for e in self.running]))
+        if self.per_user is not None and self.by_user[uid] >= self.per_user:
+            holders = [e.id for e in self.running if e.uid == uid]
+            found.append((f"max_jobs_per_user = {self.per_user} jobs of the same user are running", holders))
         if queue in self.slots and self.by_queue[queue] >= self.slots[queue]:
             holders = [e.id for e in self.running if e.queue == queue]
             found.append((f"all slots of queue {queue} are taken ({self.slots[queue]})", holders))
@@ -68,31 +90,74 @@ class Gates:
 
 
 _Item = tuple[int, int, str, int, Entry]  # an entry's order, a serial number (so that entries are never compared), it
+_Key = tuple[str, str, int]  # queue, task, submitter
+Gate = Callable[[str, str, int], bool]
+Load = Callable[[int], int | None]
 
 
 class _Lane:
-    """Entries of one queue and task: they pass the same gates, so only the first of them can be next."""
+    """Entries of one queue, task and submitter: they pass the same gates, so only the first of them can be next."""
 
     __slots__ = ("heap", "key", "posted", "stale")
 
-    def __init__(self, key: tuple[str, str]) -> None:
+    def __init__(self, key: _Key) -> None:
         self.key = key
         self.heap: list[_Item] = []
         self.stale = 0  # entries in the heap that were discarded
-        self.posted: _Item | None = None  # the head under which the lane stands in the heap of lanes
+        self.posted: _Item | None = None  # the head under which the lane stands in its submitter's heap
+
+
+class _Submitter:
+    """The lanes of one user, as a heap of their heads."""
+
+    __slots__ = ("heads", "lanes")
+
+    def __init__(self) -> None:
+        self.lanes: dict[tuple[str, str], _Lane] = {}
+        self.heads: list[tuple[_Item, _Lane]] = []
+
+    def post(self, lane: _Lane) -> None:
+        """Let the lane stand under its present head; where it stood before is found out of date when it comes up."""
+        if lane.posted is lane.heap[0]:
+            return
+        lane.posted = lane.heap[0]
+        heapq.heappush(self.heads, (lane.posted, lane))
+        if len(self.heads) > 2 * len(self.lanes) + 64:
+            self.heads = [(each.posted, each) for each in self.lanes.values() if each.posted is not None]
+            heapq.heapify(self.heads)
+
+    def first(self, gate: Gate) -> _Lane | None:
+        """The lane whose head is the first of those that are open."""
+        closed = []
+        found = None
+        while self.heads and found is None:
+            item, lane = self.heads[0]
+            if lane.posted is not item:
+                heapq.heappop(self.heads)
+            elif gate(*lane.key):
+                found = lane
+            else:
+                closed.append(heapq.heappop(self.heads))
+        for head in closed:
+            heapq.heappush(self.heads, head)
+        return found
+
+
+def _alike(_uid: int) -> int:
+    return 0
 
 
 class Ready:
-    """Entries that are due, in the order of dispatch: a heap of lanes, each of them a heap of entries.
+    """Entries that are due, in the order of dispatch: for each submitter a heap of lanes, each a heap of entries.
 
-    Adding, discarding and taking cost O(log n); a closed lane costs one look, however many entries wait in it.
-    Discarded entries stay in their heap until they come up, or are the half of it.
+    Adding, discarding and taking cost O(log n); choosing costs a look for each submitter, and one for each closed lane
+    that would come before what is chosen, however many entries wait. Discarded entries stay in their heap until they
+    come up, or are the half of it.
     """
 
     def __init__(self, entries: Iterable[Entry] = ()) -> None:
         self._live: dict[str, _Item] = {}
-        self._lanes: dict[tuple[str, str], _Lane] = {}
-        self._heads: list[tuple[_Item, _Lane]] = []
+        self._submitters: dict[int, _Submitter] = {}
         self._serial = 0
         for entry in entries:
             self.add(entry)
@@ -118,13 +183,16 @@ class Ready:
         self._serial += 1
         item: _Item = (*entry.order, self._serial, entry)
         self._live[entry.id] = item
-        key = (entry.queue, entry.task)
-        lane = self._lanes.get(key)
+        uid = entry.uid
+        submitter = self._submitters.get(uid)
+        if submitter is None:
+            submitter = self._submitters[uid] = _Submitter()
+        lane = submitter.lanes.get((entry.queue, entry.task))
         if lane is None:
-            lane = self._lanes[key] = _Lane(key)
+            lane = submitter.lanes[entry.queue, entry.task] = _Lane((entry.queue, entry.task, uid))
         heapq.heappush(lane.heap, item)
         if lane.heap[0] is item:
-            self._post(lane)
+            submitter.post(lane)
 
     def discard(self, job_id: str) -> Entry | None:
         """Forget the entry of this id, and return it; None where there is none."""
@@ -132,38 +200,45 @@ class Ready:
         if item is None:
             return None
         entry = item[-1]
-        lane = self._lanes[entry.queue, entry.task]
+        submitter = self._submitters[entry.uid]
+        lane = submitter.lanes[entry.queue, entry.task]
         lane.stale += 1
         if lane.heap[0] is item or 2 * lane.stale > len(lane.heap):
-            self._tidy(lane)
+            self._tidy(submitter, lane)
         return entry
 
-    def peek(self, gate: Callable[[str, str], bool]) -> Entry | None:
-        """The first entry whose `gate(queue, task)` is open."""
-        lane = self._first(gate)
-        return lane.heap[0][-1] if lane is not None else None
+    def peek(self, gate: Gate, load: Load = _alike) -> Entry | None:
+        """What runs next: of the highest priority that has an open lane, then of whoever has the fewest jobs running,
+        then what was due first.
 
-    def take(self, gate: Callable[[str, str], bool]) -> Entry | None:
+        `gate(queue, task, uid)` says whether a lane is open; `load(uid)` how many jobs of a submitter run, or None
+        where none of his may start: then his lanes, as many as there may be, are not looked at.
+        """
+        best: tuple[int, int, _Item] | None = None
+        for bound in sorted(self._candidates(load)):
+            if best is not None and best < bound:
+                break  # whoever comes now has nothing better
+            _, running, head = bound
+            lane = self._submitters[head[-1].uid].first(gate)
+            if lane is not None:
+                found = lane.heap[0][0], running, lane.heap[0]
+                best = found if best is None else min(best, found)
+        return best[-1][-1] if best is not None else None
+
+    def _candidates(self, load: Load) -> Iterator[tuple[int, int, _Item]]:
+        """Of each submitter who may start something: the best that he may have (priority, jobs that run, item)."""
+        for uid, submitter in self._submitters.items():
+            running = load(uid)
+            if running is not None and submitter.heads:
+                head = submitter.heads[0][0]  # perhaps closed or out of date: then what he has comes later
+                yield head[0], running, head
+
+    def take(self, gate: Gate, load: Load = _alike) -> Entry | None:
         """The same, and it waits no longer."""
-        entry = self.peek(gate)
+        entry = self.peek(gate, load)
         return self.discard(entry.id) if entry is not None else None
 
-    def _first(self, gate: Callable[[str, str], bool]) -> _Lane | None:
-        closed = []
-        found = None
-        while self._heads and found is None:
-            item, lane = self._heads[0]
-            if lane.posted is not item:
-                heapq.heappop(self._heads)
-            elif gate(*lane.key):
-                found = lane
-            else:
-                closed.append(heapq.heappop(self._heads))
-        for head in closed:
-            heapq.heappush(self._heads, head)
-        return found
-
-    def _tidy(self, lane: _Lane) -> None:
+    def _tidy(self, submitter: _Submitter, lane: _Lane) -> None:
         """Drop the lane's discarded entries where they are in the way, and the lane where it is empty."""
         if 2 * lane.stale > len(lane.heap):
             lane.heap = [item for item in lane.heap if self._live.get(item[-1].id) is item]
@@ -173,17 +248,10 @@ class Ready:
             heapq.heappop(lane.heap)
             lane.stale -= 1
         if lane.heap:
-            self._post(lane)
-        else:
-            lane.posted = None
-            del self._lanes[lane.key]
-
-    def _post(self, lane: _Lane) -> None:
-        """Let the lane stand under its present head; where it stood before is found out of date when it comes up."""
-        if lane.posted is lane.heap[0]:
+            submitter.post(lane)
             return
-        lane.posted = lane.heap[0]
-        heapq.heappush(self._heads, (lane.posted, lane))
-        if len(self._heads) > 2 * len(self._lanes) + 64:
-            self._heads = [(each.posted, each) for each in self._lanes.values() if each.posted is not None]
-            heapq.heapify(self._heads)
+        lane.posted = None
+        queue, task, uid = lane.key
+        del submitter.lanes[queue, task]
+        if not submitter.lanes:
+            del self._submitters[uid]

@@ -1,26 +1,28 @@
-"""What runs next: the order of dispatch, lanes that do not block each other, and gates."""
+"""What runs next: the order of dispatch, lanes that do not block each other, fairness between users, and gates."""
 
 from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Callable
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from cronq.entry import Entry
-from cronq.lanes import Gates, Ready
+from cronq.lanes import Gates, Ready, per_user_default
 
 # A busy machine is not a failure: an example may take as long as it does.
 patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
-def always(_queue: str, _task: str) -> bool:
+def always(_queue: str, _task: str, _uid: int) -> bool:
     return True
 
 
-def never(_queue: str, _task: str) -> bool:
+def never(_queue: str, _task: str, _uid: int) -> bool:
     return False
 
 
@@ -33,19 +35,23 @@ def drained(ready: Ready) -> list[Entry]:
 
 def choose(ready: Ready, gates: Gates) -> Entry | None:
     """As a turn of the dispatcher does: the first that may start, counted as running."""
-    chosen = ready.take(gates.open)
+    chosen = ready.take(gates.open, gates.load)
     if chosen is not None:
         gates.count(chosen)
     return chosen
 
 
-def entry(name: str, *, due: int = 1, **fields: object) -> Entry:
-    return Entry(id=f"1-{name}", due=due, **fields)
+def entry(name: str, *, due: int = 1, uid: int = 1, **fields: object) -> Entry:
+    return Entry(id=f"{uid}-{name}", due=due, **fields)
+
+
+def key(each: Entry) -> tuple[str, str, int]:
+    return each.queue, each.task, each.uid
 
 
 some = st.builds(
     Entry,
-    id=st.integers(0, 30).map(lambda number: f"1-{number:02}"),
+    id=st.builds("{}-{:02}".format, st.integers(1, 3), st.integers(0, 10)),
     due=st.integers(0, 3),
     priority=st.integers(-2, 2),
     queue=st.sampled_from("pqr"),
@@ -69,15 +75,17 @@ def test_entries_of_one_priority_come_out_first_in_first_out(names: list[str]) -
 @patient
 @given(
     st.lists(some, unique_by=lambda each: each.id),
-    st.sets(st.tuples(st.sampled_from("pqr"), st.sampled_from(["", "s", "t"]))),
+    st.sets(st.tuples(st.sampled_from("pqr"), st.sampled_from(["", "s", "t"]), st.integers(1, 3))),
 )
-def test_a_closed_lane_keeps_its_entries_and_no_other_lanes(found: list[Entry], closed: set[tuple[str, str]]) -> None:
+def test_a_closed_lane_keeps_its_entries_and_no_other_lanes(
+    found: list[Entry], closed: set[tuple[str, str, int]]
+) -> None:
     ready = Ready(found)
-    gate = lambda queue, task: (queue, task) not in closed  # noqa: E731
+    gate = lambda *lane: lane not in closed  # noqa: E731
     taken = []
     while (each := ready.take(gate)) is not None:
         taken.append(each)
-    free = [each for each in found if (each.queue, each.task) not in closed]
+    free = [each for each in found if key(each) not in closed]
     assert taken == sorted(free, key=lambda each: each.order)
     assert drained(ready) == sorted((each for each in found if each not in free), key=lambda each: each.order)
 
@@ -91,7 +99,7 @@ def test_nothing_is_taken_where_every_gate_is_closed() -> None:
 def test_peek_shows_what_take_would_take_and_leaves_it() -> None:
     ready = Ready([entry("a"), entry("b", priority=5)])
     assert ready.peek(always) == entry("b", priority=5)
-    assert ready.peek(lambda queue, task: False) is None
+    assert ready.peek(never) is None
     assert len(ready) == 2
     assert ready.take(always) == entry("b", priority=5)
 
@@ -139,19 +147,24 @@ class ReadyIsASortedList(RuleBasedStateMachine):
         self.ready.add(each)
         self.plain[each.id] = each
 
-    @rule(number=st.integers(0, 30))
-    def discard(self, number: int) -> None:
-        assert self.ready.discard(f"1-{number:02}") == self.plain.pop(f"1-{number:02}", None)
+    @rule(uid=st.integers(1, 3), number=st.integers(0, 10))
+    def discard(self, uid: int, number: int) -> None:
+        assert self.ready.discard(f"{uid}-{number:02}") == self.plain.pop(f"{uid}-{number:02}", None)
 
-    @rule(queues=st.sets(st.sampled_from("pqr")), task=st.sampled_from(["", "s", "t", "any"]))
-    def take(self, queues: set[str], task: str) -> None:
-        def gate(queue: str, of: str) -> bool:
-            return queue in queues and task in (of, "any")
+    @rule(
+        queues=st.sets(st.sampled_from("pqr")),
+        task=st.sampled_from(["", "s", "t", "any"]),
+        loads=st.fixed_dictionaries({uid: st.none() | st.integers(0, 2) for uid in (1, 2, 3)}),
+        absent=st.integers(0, 3),
+    )
+    def take(self, queues: set[str], task: str, loads: dict[int, int | None], absent: int) -> None:
+        def gate(queue: str, of: str, uid: int) -> bool:
+            return queue in queues and task in (of, "any") and uid != absent
 
-        can = [each for each in self.plain.values() if gate(each.queue, each.task)]
-        expected = min(can, key=lambda each: each.order, default=None)
-        assert self.ready.peek(gate) == expected
-        assert self.ready.take(gate) == expected
+        can = [each for each in self.plain.values() if gate(*key(each)) and loads[each.uid] is not None]
+        expected = min(can, key=lambda each: (-each.priority, loads[each.uid], each.order), default=None)
+        assert self.ready.peek(gate, loads.get) == expected
+        assert self.ready.take(gate, loads.get) == expected
         if expected is not None:
             del self.plain[expected.id]
 
@@ -170,9 +183,18 @@ def test_adding_and_discarding_for_ever_keeps_no_rubbish() -> None:
     for number in range(3000):
         ready.add(entry(f"{number}", due=1 + number % 3, queue="pq"[number % 2]))
         ready.discard(f"1-{number}")
-    assert sum(len(lane.heap) for lane in ready._lanes.values()) < 10
-    assert len(ready._lanes) == 1
-    assert len(ready._heads) < 100
+    lanes, heads = ready._submitters[1].lanes, ready._submitters[1].heads
+    assert sum(len(lane.heap) for lane in lanes.values()) < 10
+    assert len(lanes) == 1
+    assert len(heads) < 100
+
+
+def test_a_submitter_of_whom_nothing_waits_is_forgotten() -> None:
+    ready = Ready([entry("stays", due=2)])
+    for uid in range(2, 500):
+        ready.add(entry("a", uid=uid))
+        ready.discard(f"{uid}-a")
+    assert list(ready._submitters) == [1]
 
 
 def test_what_is_discarded_behind_a_head_that_stays_is_swept_too() -> None:
@@ -180,14 +202,14 @@ def test_what_is_discarded_behind_a_head_that_stays_is_swept_too() -> None:
     for number in range(3000):
         ready.add(entry(f"{number}", due=2))
         ready.discard(f"1-{number}")
-    assert [len(lane.heap) for lane in ready._lanes.values()] < [10]
+    assert [len(lane.heap) for lane in ready._submitters[1].lanes.values()] < [10]
 
 
 def test_a_hundred_thousand_in_a_closed_lane_cost_an_open_one_nothing() -> None:
     ready = Ready(entry(f"{number:06}", priority=5, task="limited") for number in range(100_000))
     looks: Counter[str] = Counter()
 
-    def gate(_queue: str, task: str) -> bool:
+    def gate(_queue: str, task: str, _uid: int) -> bool:
         looks[task] += 1
         return task != "limited"
 
@@ -231,35 +253,198 @@ def test_a_task_at_its_limit_lets_other_tasks_start_in_the_same_queue() -> None:
 def test_a_task_is_counted_in_all_queues_and_a_queue_over_all_tasks() -> None:
     running = [entry("x", queue="p", task="t"), entry("y", queue="q", task="s")]
     gates = Gates(9, {"q": 1}, {"t": 1}, running)
-    assert not gates.open("default", "t")
-    assert not gates.open("q", "")
-    assert gates.open("p", "")
-    assert gates.open("p", "s")
+    assert not gates.open("default", "t", 1)
+    assert not gates.open("q", "", 1)
+    assert gates.open("p", "", 1)
+    assert gates.open("p", "s", 1)
 
 
 def test_every_closed_gate_is_named_with_those_who_hold_it() -> None:
     running = [entry("x", queue="mail", task="t"), entry("y", queue="mail")]
     gates = Gates(2, {"mail": 2}, {"t": 1}, running)
-    assert gates.closed("mail", "t") == [
+    assert gates.closed("mail", "t", 1) == [
         ("max_jobs = 2 jobs are running", ["1-x", "1-y"]),
         ("all slots of queue mail are taken (2)", ["1-x", "1-y"]),
         ("task t is at its limit (1)", ["1-x"]),
     ]
-    assert Gates(9, {"mail": 2}, {"t": 1}).closed("mail", "t") == []
+    assert Gates(9, {"mail": 2}, {"t": 1}).closed("mail", "t", 1) == []
 
 
 @patient
-@given(st.lists(some, unique_by=lambda each: each.id), st.integers(1, 9), st.integers(1, 3), st.integers(1, 3))
+@given(
+    st.lists(some, unique_by=lambda each: each.id),
+    st.integers(1, 9),
+    st.integers(1, 3),
+    st.integers(1, 3),
+    st.none() | st.integers(1, 3),
+)
 def test_what_is_chosen_fits_every_gate_and_what_is_left_does_not(
-    found: list[Entry], most: int, slots: int, limit: int
+    found: list[Entry], most: int, slots: int, limit: int, per_user: int | None
 ) -> None:
-    ready, gates = Ready(found), Gates(most, {"p": slots}, {"t": limit})
+    ready, gates = Ready(found), Gates(most, {"p": slots}, {"t": limit}, per_user=per_user)
     chosen = []
     while (each := choose(ready, gates)) is not None:
         chosen.append(each)
     assert len(chosen) <= most
     assert sum(each.queue == "p" for each in chosen) <= slots
     assert sum(each.task == "t" for each in chosen) <= limit
+    assert all(sum(each.uid == uid for each in chosen) <= (per_user or most) for uid in (1, 2, 3))
     for left in ready:
-        assert gates.closed(left.queue, left.task)
-        assert not gates.open(left.queue, left.task)
+        assert gates.closed(*key(left))
+        assert not gates.open(*key(left))
+
+
+# ---------------------------------------------------------------- many users
+
+
+def naive(waiting: list[Entry], gates: Gates) -> Entry | None:
+    """What `choose` must choose, by sorting everything."""
+    can = [each for each in waiting if not gates.closed(*key(each))]
+    return min(can, key=lambda each: (-each.priority, gates.by_user[each.uid], each.order), default=None)
+
+
+@patient
+@given(
+    st.lists(some, unique_by=lambda each: each.id),
+    st.lists(some, max_size=5),
+    st.integers(1, 20),
+    st.none() | st.integers(1, 6),
+)
+def test_the_highest_priority_comes_first_then_who_has_the_fewest_running_then_what_was_due_first(
+    found: list[Entry], running: list[Entry], most: int, per_user: int | None
+) -> None:
+    ready = Ready(found)
+    gates, reference = (Gates(most, {"p": 3}, {"t": 4}, running, per_user) for _ in range(2))
+    waiting = list(found)
+    while (expected := naive(waiting, reference)) is not None:
+        assert choose(ready, gates) == expected
+        reference.count(expected)
+        waiting.remove(expected)
+    assert choose(ready, gates) is None
+    assert len(ready) == len(waiting)
+
+
+def test_one_user_alone_sees_the_plain_order_whatever_of_him_runs() -> None:
+    found = [entry(f"{number:02}", due=number % 7, queue="pq"[number % 2], priority=number % 3) for number in range(40)]
+    ready, gates = Ready(found), Gates(99, {}, {}, [entry("x"), entry("y", queue="q")])
+    assert [choose(ready, gates) for _ in found] == sorted(found, key=lambda each: each.order)
+
+
+def test_two_users_take_turns_however_early_and_many_the_jobs_of_one_are() -> None:
+    ready = Ready([entry(f"{number:04}", uid=7) for number in range(1000)])
+    for number in range(3):
+        ready.add(entry(f"{number}", uid=8, due=9))
+    gates = Gates(8, {}, {})
+    assert [choose(ready, gates).uid for _ in range(8)] == [7, 8, 7, 8, 7, 8, 7, 7]
+
+
+def test_a_users_high_comes_before_the_normal_of_one_who_has_less_running() -> None:
+    ready = Ready([entry("normal", uid=8), entry("high", uid=7, priority=10)])
+    gates = Gates(9, {}, {}, [entry("a", uid=7), entry("b", uid=7)])
+    assert [choose(ready, gates).id for _ in range(2)] == ["7-high", "8-normal"]
+
+
+def test_a_high_job_that_must_wait_holds_up_no_normal_one() -> None:
+    ready = Ready([entry("high", uid=7, priority=10, task="t"), entry("mine", uid=7), entry("his", uid=8, due=2)])
+    gates = Gates(9, {}, {"t": 1}, [entry("x", uid=9, task="t")])
+    assert [choose(ready, gates).id for _ in range(2)] == ["7-mine", "8-his"]
+
+
+def test_a_user_whose_lanes_are_closed_holds_up_nobody() -> None:
+    """His worker is not there yet, or his jobs are held up: the gate says so for each user."""
+    ready = Ready([entry("a", uid=7, priority=20), entry("b", uid=8)])
+    assert ready.take(lambda _queue, _task, uid: uid != 7) == entry("b", uid=8)
+    assert "7-a" in ready
+
+
+def test_a_batch_is_its_submitters_like_any_entry() -> None:
+    ready = Ready([entry("many", uid=7, batch=(0, 0, 1000)), entry("one", uid=8, due=2)])
+    gates = Gates(9, {}, {}, [entry("many+0001", uid=7)])
+    assert choose(ready, gates) == entry("one", uid=8, due=2)
+    assert choose(ready, gates) == entry("many", uid=7, batch=(0, 0, 1000))
+
+
+def test_a_user_starts_as_many_as_max_jobs_per_user_and_others_go_on() -> None:
+    ready = Ready([*(entry(name, uid=7) for name in "abcd"), entry("e", uid=8, due=2)])
+    gates = Gates(9, {}, {}, [entry("x", uid=7, queue="q", task="t")], per_user=3)
+    assert [each and each.id for each in (choose(ready, gates) for _ in range(4))] == ["8-e", "7-a", "7-b", None]
+    assert gates.load(7) is None
+    assert gates.load(8) == 1
+    assert gates.closed("default", "", 7) == [
+        ("max_jobs_per_user = 3 jobs of the same user are running", ["7-x", "7-a", "7-b"])
+    ]
+    assert gates.closed("default", "", 8) == []
+
+
+def test_where_all_places_are_taken_nobody_has_any() -> None:
+    gates = Gates(1, {}, {}, [entry("x", uid=7)])
+    assert gates.load(8) is None
+    assert not gates.open("default", "", 8)
+
+
+@pytest.mark.parametrize(
+    ("most", "one"), [(1, 1), (2, 1), (3, 2), (4, 3), (7, 6), (8, 6), (16, 12), (64, 48), (100_000, 75_000)]
+)
+def test_where_nothing_is_said_a_quarter_of_the_places_is_left_to_others(most: int, one: int) -> None:
+    assert per_user_default(most) == one
+
+
+# ---------------------------------------------------------------- floods
+
+
+def looks_of(ready: Ready, gates: Gates) -> int:
+    """Choose once, and count how often a gate was looked at."""
+    looks = 0
+
+    def gate(queue: str, task: str, uid: int) -> bool:
+        nonlocal looks
+        looks += 1
+        return gates.open(queue, task, uid)
+
+    assert ready.peek(gate, gates.load) == naive(list(ready), gates)
+    return looks
+
+
+def flood(uid: int, **differ: Callable[[int], str]) -> list[Entry]:
+    """100,000 jobs of one user, which came before all others."""
+    return [
+        entry(f"{number:06}", uid=uid, due=0, **{name: made(number) for name, made in differ.items()})
+        for number in range(100_000)
+    ]
+
+
+def test_a_flood_of_one_user_costs_one_look() -> None:
+    ready = Ready(flood(7))
+    for uid in range(100, 110):
+        ready.add(entry("a", uid=uid))
+    assert looks_of(ready, Gates(99, {}, {})) == 1
+    assert looks_of(ready, Gates(99, {}, {}, [entry("x", uid=7)])) == 1
+    assert looks_of(ready, Gates(99, {}, {}, [entry("x", uid=7)], per_user=1)) == 1
+
+
+def test_who_would_not_be_next_anyway_is_not_looked_at() -> None:
+    closed = [entry(f"{number}", uid=7, task="t", queue=f"q{number}") for number in range(100)]
+    ready = Ready([*closed, entry("high", uid=8, priority=10)])
+    assert looks_of(ready, Gates(99, {}, {"t": 1}, [entry("x", uid=9, task="t")])) == 1
+
+
+def test_a_flood_over_as_many_queues_as_jobs_costs_a_user_who_may_start_no_more_not_one_look() -> None:
+    ready = Ready(flood(7, queue=lambda number: f"q{number}"))
+    ready.add(entry("a", uid=8))
+    gates = Gates(99, {}, {}, [entry("x", uid=7)], per_user=1)
+    assert looks_of(ready, gates) == 1
+    assert looks_of(ready, Gates(1, {}, {}, [entry("x", uid=7)])) == 0
+
+
+def test_one_job_beside_a_flood_is_chosen_in_the_time_that_it_takes_alone() -> None:
+    """Both in one run, so that a busy machine slows down both."""
+
+    def seconds(ready: Ready) -> float:
+        started = time.process_time()
+        for number in range(2000):
+            ready.add(entry(f"{number}", uid=8, due=5))
+            assert ready.take(always, {7: 1, 8: 0}.get).uid == 8
+        return time.process_time() - started
+
+    beside, alone = Ready(flood(7)), Ready([entry("a", uid=7)])
+    assert min(seconds(beside) for _ in range(3)) < 5 * min(seconds(alone) for _ in range(3))
