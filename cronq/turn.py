@@ -17,7 +17,7 @@ from cronq.entry import AT_MOST_ONCE, CANCEL_WANTED, HAS_DATA, NONE, Entry, dige
 from cronq.errors import BadConfig, BadJob, CronqError
 from cronq.house import House, Now, Running
 from cronq.inboxes import DATA
-from cronq.lanes import Gates
+from cronq.lanes import Gates, per_user_default
 from cronq.log import line as log
 from cronq.shelves import SyncFailed
 
@@ -118,17 +118,19 @@ def launch(house: House, now: Now, waiting: Waiting) -> None:
     """Start what may run; at-most-once jobs, whose move must be durable first, go into `waiting`, to be sent then."""
     if house.stopping or now.mono < house.paused_until:
         return
-    entries = [running.entry for running in house.running.values()]
-    gates = Gates(house.config.max_jobs, house.config.slots, house.config.limits, entries)
+    gates = gates_of(house)
     ready = house.backlog.ready
     full: list[Entry] = []
+    deaf: set[tuple[str, int]] = set()  # whose worker could not take a job: they wait for the next turn
 
-    def gate(queue: str, task_name: str, submitter: int = house.shelves.uid) -> bool:
-        return gates.open(queue, task_name) and _reachable(house, now, task_name, submitter)
+    def gate(queue: str, task_name: str, submitter: int) -> bool:
+        if not gates.open(queue, task_name, submitter) or (task_name, submitter) in deaf:
+            return False
+        return _reachable(house, now, task_name, submitter)
 
     try:
         while now.mono >= house.paused_until:
-            entry = ready.peek(gate)
+            entry = ready.peek(gate, gates.load)
             if entry is None:
                 break
             if CANCEL_WANTED in entry.flags:  # an attempt that never started was given back meanwhile
@@ -143,10 +145,20 @@ def launch(house: House, now: Now, waiting: Waiting) -> None:
                 if AT_MOST_ONCE in entry.flags:
                     waiting.append(started)
                 elif not send(house, now, [started]):
-                    break
+                    deaf.add((entry.task, entry.uid))
     finally:
         for entry in full:
             ready.add(entry)
+
+
+def gates_of(house: House) -> Gates:
+    """What may start beside what runs now."""
+    said = house.config
+    per_user = said.max_jobs_per_user
+    if per_user is None and house.authority is not None:
+        per_user = per_user_default(said.max_jobs)
+    running = [running.entry for running in house.running.values()]
+    return Gates(said.max_jobs, said.slots, said.limits, running, per_user)
 
 
 def _reachable(house: House, now: Now, task_name: str, submitter: int) -> bool:
