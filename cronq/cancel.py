@@ -109,6 +109,8 @@ def _tell(house: House, now: Now, running: Running) -> None:
         )
     else:
         told = running.orphan and _end_orphan(house, now, running)
+    if house.placing and house.stops[entry.id]:
+        house.crew.kill(entry.id, entry.attempt, now.mono)
     if told:
         del house.stops[entry.id]
 

@@ -20,6 +20,7 @@ LIFETIME = 60.0  # seconds after which group changes and account locks must take
 ANSWER_WITHIN = 10.0  # seconds in which a worker must have taken up a job it was sent
 MOST_UNANSWERED = 64
 RETRY_LAUNCH = 1.0
+KILL_WITHIN = 5.0
 TELL_EVERY = 0.9
 BARRED = 30.0  # seconds until an account that may not have jobs is looked at again
 
@@ -62,6 +63,8 @@ class Crew:
         self.bars: dict[int, Bar] = {}
         self.inboxes: dict[int, str] = {}  # what became of each that was asked for: empty where it is there
         self.complaints: list[str] = []
+        self.placing: dict[str, tuple[int, str, int]] = {}  # by name of the attempt: its worker, its id and number
+        self.kills: dict[str, float] = {}  # attempts whose cgroup must be empty by then
         self._told = float("-inf")
         bell.listen(launcher.fileno(), "launcher")
 
@@ -118,6 +121,12 @@ class Crew:
         except OSError:
             return False
 
+    def kill(self, job_id: str, attempt: int, now: float) -> None:
+        """End all that lives in the cgroup of an attempt."""
+        name = f"{job_id}.{attempt}"
+        self.kills.setdefault(name, now + KILL_WITHIN)
+        self._verb({"verb": "KILL", "job": name})
+
     def of(self, job_id: str) -> Worker | None:
         """The worker that runs this job."""
         return next((worker for worker in self.workers.values() if job_id in worker.jobs), None)
@@ -126,6 +135,10 @@ class Crew:
         """Read what launcher and workers said since."""
         if "launcher" in rung:
             self._hear_launcher(now)
+        for name, until in list(self.kills.items()):
+            if now > until:
+                del self.kills[name]
+                self.complaints.append(f"something of {name} cannot be ended")
         for key in rung:
             if isinstance(key, tuple) and key[0] == "worker" and key[1] in self.workers:
                 self._hear_worker(self.workers[key[1]], now)
@@ -149,8 +162,15 @@ class Crew:
                 if "failed" in message:
                     self.complaints.append(str(message["failed"]))
                     self.inboxes[message.get("uid", -1)] = str(message["failed"])
+                    self._go(message.get("job"), placed=False)
                 elif "inbox" in message:
                     self.inboxes[message["inbox"]] = ""
+                elif "placed" in message:
+                    if message.get("missing"):
+                        self.complaints.append(f"{message['placed']} has no {', '.join(message['missing'])} here")
+                    self._go(message["placed"], placed=True)
+                elif "killed" in message:
+                    self._killed(message["killed"], bool(message["left"]))
                 for descriptor in descriptors:
                     os.close(descriptor)
 
@@ -169,6 +189,8 @@ class Crew:
                 self._lose(worker)
                 return
             message, descriptors = received
+            if message.get("is") == "place" and len(descriptors) == 1:
+                self._place(worker, message, descriptors[0])
             for descriptor in descriptors:
                 os.close(descriptor)
             if message.get("is") == "barred":
@@ -181,6 +203,30 @@ class Crew:
                 worker.jobs.discard(job_id)
             if message.get("is") in ("ended", "reaped"):
                 self.heard.append(message)
+
+    def _place(self, worker: Worker, message: dict[str, Any], pidfd: int) -> None:
+        """Pass on that a job, which waits for it, is to be put into a cgroup of its own."""
+        name = f"{message.get('id')}.{message.get('attempt')}"
+        self.placing[name] = worker.pid, str(message.get("id")), int(message.get("attempt") or 0)
+        verb = {"verb": "PLACE", "job": name, "worker": worker.pid, "limits": message.get("limits")}
+        if not self._verb(verb, pidfd):
+            self._go(name, placed=False)
+
+    def _go(self, name: object, placed: bool) -> None:
+        """Let a job begin that waited for its cgroup."""
+        pid, job_id, attempt = self.placing.pop(str(name), (0, "", 0))
+        worker = self.workers.get(pid)
+        if worker is not None:
+            try:
+                wire.send(worker.line, {"do": "go", "id": job_id, "attempt": attempt, "placed": placed})
+            except OSError:
+                pass  # it is dead: its line will say so
+
+    def _killed(self, name: str, left: bool) -> None:
+        if not left:
+            self.kills.pop(name, None)
+        elif name in self.kills:
+            self._verb({"verb": "KILL", "job": name})
 
     def _bar(self, uid: int, reason: str, hold: bool, now: float) -> None:
         self.bars[uid] = Bar(reason, hold, now + (BARRED if hold else RETRY_LAUNCH))
@@ -204,12 +250,14 @@ class Crew:
             self.asked[uid] = now
             self._verb({"verb": "WORKER", "uid": uid})
 
-    def _verb(self, message: dict[str, Any]) -> None:
+    def _verb(self, message: dict[str, Any], *descriptors: int) -> bool:
         try:
-            if not wire.send(self.launcher, message):
-                self.complaints.append("the launcher does not take messages")
+            if wire.send(self.launcher, message, descriptors):
+                return True
+            self.complaints.append("the launcher does not take messages")
         except OSError:
             self.launcher_gone = True
+        return False
 
 
 def _messages(line: socket.socket) -> Iterator[tuple[dict[str, Any], list[int]] | None]:

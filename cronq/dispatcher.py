@@ -60,7 +60,8 @@ def main(argv: list[str], **seams: Any) -> int:
     if not _wait_for_lock(lock, bell, crew):
         return 0
     if system:
-        seams["authority"] = Authority(config_dir)
+        placing = options.get("--placing") == "yes"
+        seams |= {"authority": Authority(config_dir), "cgroups": options.get("--cgroups", ""), "placing": placing}
     try:
         return run(root, config_dir, settings, crew, bell, os.getgid() if system else None, **seams)
     finally:

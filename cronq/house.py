@@ -85,6 +85,7 @@ class House:
     lanes_closed: dict[tuple[str, int], float] = field(default_factory=dict)  # (task, uid): a bad configuration, until
     flushes: int = 0  # turns whose every move is durable
     cgroups: str = ""  # how far jobs get a cgroup of their own, in words
+    placing: bool = False  # whether they do
     broken: str = ""  # a flush failed: nothing is accepted or started any more
     stopping: bool = False
     urgent: bool = False  # something is left to do at once

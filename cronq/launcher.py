@@ -24,7 +24,7 @@ import socket
 import sys
 import time
 
-from cronq import linux, wire, worker
+from cronq import linux, process, wire, worker
 from cronq.become import Barred
 from cronq.errors import CronqError
 from cronq.log import line as log
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, NoReturn
 
+    from cronq.cgroup import Leaves
     from cronq.safeopen import System
 
     Work = Callable[[socket.socket, str, str, int, System | None], int]
@@ -46,7 +47,13 @@ YOUNG = 10.0  # seconds; who dies younger is started again later and later
 LONGEST_DELAY = 5.0
 MOST_DESCRIPTORS = 1 << 20
 PASSED_ON = {signal.SIGTERM: signal.SIGTERM, signal.SIGINT: signal.SIGTERM, signal.SIGHUP: signal.SIGHUP}
-VERBS = {"WORKER": "uid", "INBOX": "uid", "END": "worker"}  # and what each names
+VERBS: dict[str, dict[str, type]] = {  # and what each names, besides itself
+    "WORKER": {"uid": int},
+    "INBOX": {"uid": int},
+    "END": {"worker": int},
+    "PLACE": {"job": str, "worker": int, "limits": dict},  # with the pidfd of the job's first process
+    "KILL": {"job": str},
+}
 NEWS = {"ready": "READY=1", "turning": "WATCHDOG=1"}  # of the dispatcher's, for systemd
 NOT_BECOME = 126  # the exit code of a process that could not become who it should
 FLAGS = {"--no-inotify": ("--inotify", "no"), "--system": ("--system", "yes")}
@@ -153,6 +160,8 @@ class Launcher:
             elif pid in self.workers:
                 os.close(self.workers.pop(pid))
                 log("worker-ended", pid=pid, code=code)
+                if self.realm.leaves is not None:
+                    self.realm.leaves.sweep()
 
     # ---------------------------------------------------------------- the dispatcher
 
@@ -201,7 +210,7 @@ class Launcher:
         try:
             received = wire.receive(self.line)
         except wire.WireError as error:
-            self._fail(f"not a message: {error}", None)
+            self._fail(f"not a message: {error}", {})
             return
         except OSError:
             received = None
@@ -209,25 +218,30 @@ class Launcher:
             self._hang_up()  # it is dying: SIGCHLD will say so
             return
         message, descriptors = received
-        for descriptor in descriptors:  # no verb has any
-            os.close(descriptor)
         try:
-            self._obey(message)
+            self._obey(message, descriptors)
         except CronqError as error:
-            self._fail(error.sentence, message.get("uid"))
+            self._fail(error.sentence, message)
         except OSError as error:
-            self._fail(f"the launcher cannot do that now: {error.strerror or error}", message.get("uid"))
+            self._fail(f"the launcher cannot do that now: {error.strerror or error}", message)
+        finally:
+            for descriptor in descriptors:
+                os.close(descriptor)
 
-    def _obey(self, message: dict[str, Any]) -> None:
+    def _obey(self, message: dict[str, Any], descriptors: list[int]) -> None:
         if isinstance(news := message.get("is"), str) and news in NEWS and set(message) == {"is"}:
             self.notify.tell(NEWS[news])
             return
         verb = message.get("verb")
-        named = VERBS.get(verb, "") if isinstance(verb, str) else ""
-        if set(message) != {"verb", named} or type(message[named]) is not int:
-            self._fail("not a verb of the launcher's", message.get("uid"))
+        named = VERBS.get(verb) if isinstance(verb, str) else None
+        if named is None or {key: type(value) for key, value in message.items()} != {"verb": str, **named}:
+            self._fail("not a verb of the launcher's", message)
         elif verb == "END":
             self._end(message["worker"])
+        elif verb == "PLACE":
+            self._place(message, descriptors)
+        elif verb == "KILL":
+            self._kill(message["job"])
         elif verb == "INBOX":
             self.realm.inbox(message["uid"])
             self._reply({"inbox": message["uid"]})
@@ -249,13 +263,31 @@ class Launcher:
 
     def _end(self, pid: int) -> None:
         if pid not in self.workers:
-            self._fail(f"{pid} is no worker of this launcher's", None)
+            self._fail(f"{pid} is no worker of this launcher's", {})
             return
         signal.pidfd_send_signal(self.workers[pid], signal.SIGKILL)
 
-    def _fail(self, sentence: str, uid: object) -> None:
+    def _leaves(self) -> Leaves:
+        if self.realm.leaves is None:
+            raise CronqError("there are no cgroups here")
+        return self.realm.leaves
+
+    def _place(self, message: dict[str, Any], descriptors: list[int]) -> None:
+        """Put a process of that worker's, which waits for it, into the job's cgroup; no other process."""
+        pid = process.pid_of(descriptors[0]) if len(descriptors) == 1 else None
+        found = process.look(pid) if pid else None
+        if found is None or message["worker"] not in self.workers or found.parent != message["worker"]:
+            raise CronqError(f"that is no process of the worker {message['worker']}")
+        missing = self._leaves().place(message["job"], found.pid, message["limits"])
+        self._reply({"placed": message["job"], "missing": missing})
+
+    def _kill(self, job: str) -> None:
+        self._reply({"killed": job, "left": self._leaves().kill(job)})
+
+    def _fail(self, sentence: str, message: dict[str, Any]) -> None:
         log("refused", reason=sentence)
-        self._reply({"failed": sentence, "uid": uid if type(uid) is int else None})
+        told = {key: message[key] for key, kind in (("uid", int), ("job", str)) if type(message.get(key)) is kind}
+        self._reply({"failed": sentence, "uid": None, **told})
 
     def _reply(self, message: dict[str, Any], *descriptors: int) -> bool:
         try:

@@ -44,6 +44,7 @@ class Seen:
         self.pid = pid
         self.state = fields[0]
         self.parent = int(fields[1])
+        self.parent = int(fields[1])
         self.session = int(fields[3])
         self.start = int(fields[19])  # field 22: clock ticks since boot
         self.carries: bytes | None = None  # the job id in its environment

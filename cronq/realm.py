@@ -12,7 +12,7 @@ import grp
 import os
 import pwd
 
-from cronq import become, ground, spool, task, trusted
+from cronq import become, cgroup, ground, spool, task, trusted
 from cronq.errors import BadConfig, NotPermitted
 from cronq.safeopen import System
 
@@ -21,6 +21,7 @@ class Own:
     """A rootless launcher's: its own user only, and nothing is dropped."""
 
     system: System | None = None
+    leaves: cgroup.Leaves | None = None
     options: tuple[str, ...] = ()
 
     def __init__(self, root: str) -> None:
@@ -56,8 +57,6 @@ def become_oneself(uid: int) -> None:
 class Everybody:
     """The system's: root's, who becomes `cronq` for the dispatcher and each user for his worker."""
 
-    options = ("--system", "yes")
-
     def __init__(self, root: str, config: str) -> None:
         """Lay the ground. Raises `CronqError`."""
         if os.geteuid() != 0:
@@ -67,7 +66,9 @@ class Everybody:
         trusted.tree(config)
         control = spool.SYSTEM_RUN if root == spool.SYSTEM_SPOOL else os.path.join(root, "run")
         self._spool = ground.lay(root, control, self._ours)
-        self.system = System(self._ours.uid, self._ours.gid, placing=False)
+        self.leaves, cgroups = cgroup.find()
+        self.system = System(self._ours.uid, self._ours.gid, placing=self.leaves is not None)
+        self.options = ("--system", "yes", "--cgroups", cgroups, *(("--placing", "yes") if self.leaves else ()))
 
     def inbox(self, uid: int) -> None:
         """Make the inbox of a user that has an account. Raises `CronqError`."""

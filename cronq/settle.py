@@ -66,6 +66,8 @@ def examine(house: House, now: Now, running: Running) -> None:
         identity = {key: started.get(key) for key in ("pid", "start", "boot")}
         running.reap = {"do": "reap", "id": running.entry.id, "attempt": running.entry.attempt, **identity}
         log("worker-died", id=running.entry.id, attempt=running.entry.attempt)
+        if house.placing:
+            house.crew.kill(running.entry.id, running.entry.attempt, now.mono)
         _reap(house, now, running)
     else:
         give_back(house, now, running, "never started")
@@ -106,6 +108,8 @@ def _details(house: House, running: Running) -> tuple[job.Job, task.Plan]:
 
 def _judged(house: House, now: Now, running: Running, outcome: dict[str, Any]) -> None:
     _, plan = _details(house, running)
+    if house.placing and not (plan.leave_children and outcome.get("reason") is None):
+        house.crew.kill(running.entry.id, running.entry.attempt, now.mono)
     _decide(house, now, running, policy.judge(outcome, running.entry, plan, now.wall, house.chance()), outcome)
 
 

@@ -389,6 +389,7 @@ def test_a_dispatcher_that_hangs_up_is_awaited_and_started_again(stage, dispatch
         eventually(lambda: "event=refused" in stage.log())
     dispatcher.line.close()
     os.kill(stage.process.pid, signal.SIGCONT)
+    eventually(lambda: ("unanswered" in stage.log()) is not answered)
     dispatcher.exit(1)
     assert alive(stage.dispatcher().worker().pid)
     assert ("unanswered" in stage.log()) is not answered
@@ -536,8 +537,8 @@ def test_nothing_but_the_standard_library_comes_along():
     )
     loaded = {name for name in done.stdout.split() if name.partition(".")[0] not in sys.stdlib_module_names}
     rooms = (
-        "acl attempt become entry errors evidence ground job launcher linux log loop notify output process realm "
-        "safeopen spool start task taskbook taskkeys wire worker"
+        "accounts acl attempt authority become cgroup entry errors evidence ground job launcher linux log loop notify output process realm "
+        "safeopen spool start task taskbook taskkeys tick trusted wire worker"
     )
     assert loaded == {"cronq", *(f"cronq.{room}" for room in rooms.split())} | ({"__main__"} & loaded)
     assert not {"dataclasses", "subprocess", "argparse", "asyncio"} & set(done.stdout.split())
