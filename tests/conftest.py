@@ -119,3 +119,11 @@ def machine(whole_machine):
     """A machine with several users and the system's spool; nothing of an earlier test is on it."""
     yield whole_machine
     whole_machine.reset()
+
+
+@pytest.fixture
+def siege(machine):
+    """The machine with a running dispatcher, an attacker (ann) and a bystander (bob)."""
+    from siege import Siege
+
+    return Siege(machine)

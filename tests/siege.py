@@ -1,0 +1,87 @@
+"""An attack on the system's dispatcher: one user attacks, another works beside him, and must not notice.
+
+Does:    starts the dispatcher on the machine (machine.py) with an inbox for each user; runs programs of the attacker's
+         as himself; measures how soon the other's jobs start, and says whether all is as it was.
+Trusts:  the kernel: whoever attacks is a real process of that user, with his ids and nobody else's.
+
+Ann attacks, bob works. `unharmed` is what every attack must leave behind: the same dispatcher and the same launcher, and
+bob's jobs start as soon as ever, run as bob, and end well.
+"""
+
+import json
+import os
+import subprocess
+import time
+from pathlib import Path
+
+from conftest import eventually
+from machine import OPT, SPOOL, Machine
+
+PYTHON = OPT / "bin" / "python"
+PROMPT = 1.0  # seconds; without an attack a job starts within 30 ms, and the slowest poll comes once a second
+ID = {"command": ["/usr/bin/id", "-u"]}
+
+
+class Siege:
+    """The machine with a running dispatcher, its attacker and its bystander."""
+
+    def __init__(self, machine: Machine, *options: str, tasks: str = "") -> None:
+        self.machine = machine
+        self.count = 0
+        machine.tasks(tasks)
+        machine.start(*options)
+        self.launcher = machine.launcher.pid
+        self.dispatcher = machine.dispatcher()
+        for user in ("ann", "bob"):
+            machine.submit(user, "exec", "--wait", "--", "true")
+
+    def inbox(self, user: str = "ann") -> Path:
+        return self.machine.inbox(user)
+
+    def run(self, user: str, code: str, *arguments: object, **options) -> str:
+        """Run Python as this user in his inbox; what it prints."""
+        words = [str(each) for each in arguments]
+        options = {"cwd": self.inbox(user), "umask": 0o027} | options
+        return self.machine.as_user(user, PYTHON, "-I", "-c", code, *words, **options).stdout
+
+    def begin(self, user: str, code: str, *arguments: object, **options) -> subprocess.Popen:
+        """Start Python as this user in his inbox; it is ended with the machine."""
+        words = [str(each) for each in arguments]
+        options = self.machine.identity(user) | {"cwd": self.inbox(user), "umask": 0o027, "text": True} | options
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+        return subprocess.Popen([PYTHON, "-I", "-c", code, *words], **pipes | options)
+
+    def put(self, user: str, name: str, text: str | bytes | dict, ending: str = "job") -> None:
+        """What a producer of this user's leaves in his inbox: his file, the group's to read, renamed to its name."""
+        data = json.dumps(text).encode() if isinstance(text, dict) else text.encode() if isinstance(text, str) else text
+        draft = self.inbox(user) / f".{name}.tmp"
+        draft.write_bytes(data)
+        draft.chmod(0o640)
+        os.chown(draft, self.machine.uids[user], -1)  # the group is the inbox's
+        draft.rename(self.inbox(user) / f"{name}.{ending}")
+
+    def job_id(self, user: str, name: str) -> str:
+        """The id of the job to which this user gave that name, once it has ended."""
+        folder = SPOOL / "out" / str(self.machine.uids[user])
+        return eventually(lambda: next((each.name for each in folder.glob(f"*-{name}")), ""))
+
+    def latency(self, user: str = "bob") -> float:
+        """Seconds from a job's rename into the inbox until its process was started; it must end well, and be his."""
+        self.count += 1
+        name = f"work{self.count}"
+        begun = time.time()
+        self.put(user, name, ID)
+        job_id = self.job_id(user, name)
+        result = self.machine.result(job_id)
+        assert result["state"] == "done", result
+        assert self.machine.output(job_id) == f"{self.machine.uids[user]}\n"
+        return result["started"] - begun
+
+    def unharmed(self, within: float = PROMPT, times: int = 3) -> None:
+        """The same daemons, and the bystander's jobs start as ever."""
+        waited = sorted(self.latency() for _ in range(times))
+        assert waited[-1] < within, f"the other user's jobs started after {waited} s"
+        assert self.machine.launcher.poll() is None
+        assert self.machine.dispatcher() == self.dispatcher, self.machine.log[-2000:]
+        assert "event=dispatcher-ended" not in self.machine.log
+        assert "event=disk" not in self.machine.log, self.machine.log[-2000:]  # a turn that gave up
