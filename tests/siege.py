@@ -4,8 +4,8 @@ Does:    starts the dispatcher on the machine (machine.py) with an inbox for eac
          as himself; measures how soon the other's jobs start, and says whether all is as it was.
 Trusts:  the kernel: whoever attacks is a real process of that user, with his ids and nobody else's.
 
-Ann attacks, bob works. `unharmed` is what every attack must leave behind: the same dispatcher and the same launcher, and
-bob's jobs start as soon as ever, run as bob, and end well.
+Ann attacks, bob works. `unharmed` is what every attack must leave behind: the same dispatcher and the same launcher,
+and bob's jobs start as soon as ever, run as bob, and end well.
 """
 
 import json
