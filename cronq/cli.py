@@ -270,6 +270,24 @@ def retry(jobs: Ids, as_json: Json = False) -> int:
     return _each({"do": "retry"}, jobs, as_json)
 
 
+@app.command()
+def hold(jobs: Ids, as_json: Json = False) -> int:
+    """Keep jobs that have not started from starting.
+
+    Until they are released.
+    """
+    return _each({"do": "hold"}, jobs, as_json)
+
+
+@app.command()
+def release(jobs: Ids, as_json: Json = False) -> int:
+    """Let held jobs go on.
+
+    A job that cronq itself held (its user has no account any more, is locked) is held again if that is still so.
+    """
+    return _each({"do": "release"}, jobs, as_json)
+
+
 @app.command("rm")
 def remove(jobs: Ids, as_json: Json = False) -> int:
     """Remove jobs that have ended.

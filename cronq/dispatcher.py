@@ -103,6 +103,8 @@ def run(
     house = House(files, History(root), crew, settings, config_dir, fired=now.wall, **seams)
     guests = None if gid is None else Guests(house)
     take_up(house, now)
+    if guests is not None:
+        guests.invite(now)
     desk = control.Control(house, bell)
     _watch(house, bell)
     crew.tell_launcher("ready")
@@ -115,6 +117,8 @@ def run(
             house.stopping = True
         if signal.SIGHUP in rung:
             reload(house)
+            if guests is not None:
+                guests.invite(now)
         crew.hear(rung, now.mono)
         if crew.launcher_gone or house.stopping:
             return _leave(house, now)
@@ -147,6 +151,8 @@ def take_up(house: House, now: Now) -> None:
                 house.backlog.put(state, entry)
             else:
                 house.backlog.put(state, entry)
+    held = {entry.id for entry in house.backlog.of(states.HELD)}
+    house.reasons = house.history.causes(held) if held else {}
     settle.recover(house, now)
     cancel.take_up(house)
     arrivals.recover(house, now)

@@ -52,8 +52,10 @@ class Guests:
         self._greet(now, made, "in" in rung)
         return fresh
 
-    def invite(self, names: set[str], now: Now) -> None:
-        """Have an inbox made for each of these users, before the first contact."""
+    def invite(self, now: Now) -> None:
+        """Have an inbox made for each user whom a task names as a submitter, before the first contact."""
+        tasks = self.house.config.tasks.values()
+        names = {name for task in tasks for name in task.submit or () if not name.startswith("@")}
         there = set(self.house.shelves.inboxes.uids())
         for name in sorted(names):
             try:

@@ -122,6 +122,22 @@ class History:
                         continue
         return found
 
+    def causes(self, wanted: set[str]) -> dict[str, str]:
+        """Why these jobs are held: the cause of the last move to there, by id."""
+        found: dict[str, str] = {}
+        for path in self.days():
+            with open(path, "rb") as file:
+                for line in file:
+                    if b'"to":"held"' not in line:
+                        continue
+                    try:
+                        record = json.loads(line)
+                        if record["id"] in wanted:
+                            found[record["id"]] = str(record.get("cause") or "")
+                    except (ValueError, KeyError, TypeError):
+                        continue
+        return found
+
     def close(self) -> None:
         """Close the day's file."""
         if self._fd >= 0:

@@ -52,7 +52,8 @@ class Payload:
             os.ftruncate(self._target, os.fstat(self._source).st_size)  # nothing but a hole is left
             os.fsync(self._target)
             return True
-        self._copied += os.copy_file_range(self._source, self._target, SLICE, self._copied, self._copied)
+        most = min(SLICE, os.lseek(self._source, self._copied, os.SEEK_HOLE) - self._copied)
+        self._copied += os.copy_file_range(self._source, self._target, most, self._copied, self._copied)
         os.fdatasync(self._target)
         return False
 

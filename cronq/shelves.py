@@ -105,7 +105,7 @@ class Shelves:
         """Make a file of our own (a tick, a member of a batch); False if it is there already."""
         folder = self._shard(state, entry)
         try:
-            self._write(f"{folder}/{entry.name}", data, os.O_EXCL)
+            self._write(f"{folder}/{entry.name}", data, os.O_EXCL, 0o640)  # as a producer's, for the same proof
         except FileExistsError:
             return False
         self.touch(folder)
@@ -259,6 +259,8 @@ class Shelves:
         folder = self.result_folder(entry)
         source = self.place(state, entry)
         os.rename(f"{source}/{entry.name}", f"{folder}/job.json", src_dir_fd=self.fd, dst_dir_fd=self.fd)
+        if entry.parent:
+            os.chmod(self._path(f"{folder}/job.json"), 0o644)  # ours, and its user's to read
         self.touch(folder, source)
         if HAS_DATA in entry.flags:
             self.drop_data(entry.id)
@@ -374,9 +376,9 @@ class Shelves:
             number += 1
         return number
 
-    def _write(self, path: str, data: bytes, how: int) -> None:
+    def _write(self, path: str, data: bytes, how: int, mode: int = 0o644) -> None:
         flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | how
-        descriptor = os.open(path, flags, 0o644, dir_fd=self.fd)
+        descriptor = os.open(path, flags, mode, dir_fd=self.fd)
         try:
             write_all(descriptor, data)
             os.fsync(descriptor)

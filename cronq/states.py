@@ -50,6 +50,7 @@ MOVES: dict[str, tuple[tuple[str, ...], str]] = {
     "cancel": (_UNSTARTED, CANCELLED),
     "hold": ((READY, DELAYED, WAITING), HELD),
     "release": ((HELD,), READY),
+    "defer": ((HELD,), DELAYED),  # released before it is due
     "revive": ((DEAD,), READY),
     "rejoin": ((SKIPPED,), WAITING),
 }

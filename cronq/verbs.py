@@ -179,6 +179,27 @@ def _retry(ask: Ask) -> Found:
     return _each(ask, act)
 
 
+def _hold(ask: Ask) -> Found:
+    def act(state: str, entry: Entry) -> str:
+        if state == states.HELD:
+            return state
+        if state not in cancel.UNSTARTED:
+            raise BadJob(f"job {entry.id} is {state}; only a job that has not started can be held")
+        return ask.house.move(ask.now, "hold", state, entry, entry, cause="held by hand; cronq release lets it go on")
+
+    return _each(ask, act)
+
+
+def _release(ask: Ask) -> Found:
+    def act(state: str, entry: Entry) -> str:
+        if state != states.HELD:
+            raise BadJob(f"job {entry.id} is {state}; only a held job is released")
+        move = "defer" if entry.due > ask.now.micros else "release"
+        return ask.house.move(ask.now, move, state, entry, entry, cause="released")
+
+    return _each(ask, act)
+
+
 def _rm(ask: Ask) -> Found:
     def act(state: str, entry: Entry) -> str:
         house = ask.house
@@ -195,7 +216,7 @@ def _rm(ask: Ask) -> Found:
     return _each(ask, act)
 
 
-CHANGING = frozenset(("cancel", "retry", "rm"))
+CHANGING = frozenset(("cancel", "retry", "hold", "release", "rm"))
 VERBS: dict[str, Callable[[Ask], Found]] = {
     "list": _list,
     "show": _show,
@@ -204,5 +225,7 @@ VERBS: dict[str, Callable[[Ask], Found]] = {
     "about": _about,
     "cancel": _cancel,
     "retry": _retry,
+    "hold": _hold,
+    "release": _release,
     "rm": _rm,
 }

@@ -1,0 +1,149 @@
+"""Tasks with a user of their own, batches, ticks and payloads across users: who may, and as whom it runs."""
+
+import json
+import os
+import signal
+import stat
+from pathlib import Path
+
+import pytest
+from conftest import eventually
+from machine import SPOOL
+
+pytestmark = pytest.mark.root
+WHO = '[tasks.who]\nshell = "id -un; cat; echo $0 $*"\nuser = "carl"\nsubmit = ["ann", "@ops"]\n'
+
+
+def test_a_task_runs_as_its_user_for_those_who_may_submit_it(machine):
+    machine.tasks(WHO)
+    machine.start()
+    for user in ("ann", "carl", "root"):
+        assert machine.output(machine.submit(user, "submit", "who", "x")).splitlines() == ["carl", "who x"]
+    refused = machine.cronq("bob", "submit", "--wait", "who", code=77)
+    assert "bob may not submit the task who" in refused.stderr
+
+
+def test_a_batch_runs_line_by_line_as_the_tasks_user(machine):
+    machine.tasks(WHO)
+    machine.start()
+    lines = "".join(f"{number}\n" for number in range(100))
+    done = machine.cronq("ann", "submit", "--wait", "--json", "--batch", "-", "who", input=lines)
+    assert '"done": 100' in done.stdout or done.returncode == 0
+    batch = next(path for path in (SPOOL / "out/2001").iterdir() if "+" not in path.name)
+    outputs = [(SPOOL / "out/2001" / f"{batch.name}+{number:03d}" / "stdout").read_text() for number in range(1, 101)]
+    assert outputs == [f"carl\nwho {number}\n" for number in range(100)]
+
+
+def test_a_large_input_reaches_another_user_as_a_copy_that_the_submitter_cannot_change(machine):
+    machine.tasks('[tasks.sum]\nshell = "id -un; sha256sum"\nuser = "carl"\nsubmit = ["ann"]\n')
+    machine.start()
+    data = machine.home("ann") / "data"
+    data.write_bytes(os.urandom(20 << 20))
+    want = machine.as_user("root", "sha256sum", data).stdout.split()[0]
+    job = machine.submit("ann", "submit", "--stdin", str(data), "sum")
+    assert machine.output(job).splitlines()[0] == "carl"
+    assert machine.output(job).split()[1] == want
+    held = machine.submit("ann", "submit", "--delay", "1h", "--stdin", str(data), "sum")
+    copy = eventually(lambda: next((SPOOL / "queue/data").glob(held), None))
+    eventually(lambda: copy.stat().st_uid != machine.uids["ann"])
+    found = copy.stat()
+    assert (found.st_uid, found.st_size, found.st_nlink) == (machine.uids["cronq"], 20 << 20, 1)
+    own = machine.submit("ann", "exec", "--delay", "1h", "--stdin", str(data), "--", "cat")
+    mine = eventually(lambda: next((SPOOL / "queue/data").glob(own), None))
+    assert mine.stat().st_uid == machine.uids["ann"]
+
+
+def test_a_sparse_input_stays_sparse(machine):
+    machine.tasks('[tasks.count]\ncommand = ["head", "-c", "5"]\nuser = "carl"\nsubmit = ["ann"]\n')
+    machine.start()
+    machine.cronq("ann", "exec", "--wait", "--", "true")
+    script = f"umask 027; cd {machine.inbox('ann')}; echo hello > s.data; truncate -s 1T s.data"
+    machine.as_user("ann", "sh", "-c", script)
+    machine.drop("ann", "s", {"task": "count", "delay": 3600})
+    copy = eventually(
+        lambda: next((path for path in (SPOOL / "queue/data").iterdir() if path.name.endswith("-s")), None)
+    )
+    eventually(lambda: copy.stat().st_uid == machine.uids["cronq"])
+    assert copy.stat().st_size == 1 << 40
+    assert copy.stat().st_blocks * 512 < 1 << 20
+
+
+def test_a_schedule_makes_jobs_of_the_tasks_user_and_a_changed_one_makes_the_changed_ones(machine):
+    text = WHO + '[schedules.who]\nevery = "1s"\nargs = ["{}"]\n'
+    machine.tasks(text.format("one"))
+    daemon = machine.start()
+    folder = SPOOL / "out" / str(machine.uids["cronq"])
+
+    def printed():
+        return {path.read_text() for path in folder.glob("*-cron-who-*/stdout") if path.stat().st_size}
+
+    eventually(lambda: "carl\nwho one\n" in printed())
+    machine.tasks(text.format("two"))
+    daemon.send_signal(signal.SIGHUP)
+    eventually(lambda: "carl\nwho two\n" in printed())
+    assert printed() == {"carl\nwho one\n", "carl\nwho two\n"}
+
+
+def test_root_runs_what_its_configuration_lets_it_and_nothing_else(machine):
+    machine.tasks(WHO)
+    machine.start()
+    assert "allow_root" in machine.cronq("root", "exec", "--wait", "--", "true", code=77).stderr
+    machine.stop()
+    machine.tasks('[tasks.all]\ncommand = ["id", "-u"]\nuser = "root"\nallow_root = true\nsubmit = ["ann"]\n')
+    machine.start()
+    assert machine.output(machine.submit("ann", "submit", "all")) == "0\n"
+    assert "allow_root" in machine.cronq("root", "exec", "--wait", "--", "true", code=77).stderr
+    machine.stop()
+    machine.tasks("[exec]\nallow_root = true\n")
+    machine.start()
+    assert machine.output(machine.submit("root", "exec", "--", "id", "-u")) == "0\n"
+
+
+def test_exec_allow_and_exec_deny_say_who_has_commands(machine):
+    machine.tasks("bob\n", "exec.deny")
+    machine.start()
+    machine.cronq("ann", "exec", "--wait", "--", "true")
+    assert "may not submit commands" in machine.cronq("bob", "exec", "--wait", "--", "true", code=77).stderr
+    machine.tasks("carl\n", "exec.allow")
+    for user, code in (("ann", 77), ("bob", 77), ("carl", 0)):
+        machine.cronq(user, "exec", "--wait", "--", "true", code=code)
+
+
+def test_a_task_whose_user_is_nobody_waits_for_the_administrator_and_holds_up_no_other(machine):
+    machine.tasks('[tasks.lost]\ncommand = ["id", "-un"]\nuser = "dora"\nsubmit = ["ann"]\n')
+    machine.start()
+    job = machine.submit("ann", "submit", "lost")
+    eventually(lambda: "there is no user dora" in machine.log)
+    machine.cronq("ann", "exec", "--wait", "--", "true")
+    assert json.loads(machine.cronq("ann", "show", "--json", job).stdout)["attempt"] == 0
+    machine.as_user("root", "useradd", "--no-create-home", "dora")
+    assert machine.result(job, within=90)["state"] == "done"
+    assert machine.output(job) == "dora\n"
+
+
+def test_users_that_a_task_names_have_an_inbox_before_they_come(machine):
+    machine.tasks(WHO)
+    machine.start()
+    inbox = machine.inbox("ann")
+    eventually(inbox.is_dir)
+    found = inbox.stat()
+    assert (found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode)) == (
+        2001,
+        Path("/var/spool/cronq/queue").stat().st_gid,
+        0o2770,
+    )
+    machine.as_user("ann", "sh", "-c", f"umask 077; echo x > {inbox}/.x.tmp")
+    assert stat.S_IMODE((inbox / ".x.tmp").stat().st_mode) == 0o640
+
+
+def test_a_held_job_says_why_also_after_a_restart_and_goes_on_when_it_is_released(machine):
+    machine.start()
+    job = machine.submit("ann", "exec", "--delay", "1h", "--", "true")
+    eventually(lambda: job in machine.cronq("ann", "list").stdout)
+    assert "held" in machine.cronq("ann", "hold", job).stdout
+    machine.stop()
+    machine.start()
+    shown = json.loads(machine.cronq("ann", "show", "--json", job).stdout)
+    assert (shown["state"], shown["reason"]) == ("held", "held by hand; cronq release lets it go on")
+    machine.cronq("bob", "release", job, code=65)
+    assert "delayed" in machine.cronq("ann", "release", job).stdout
