@@ -4,7 +4,7 @@ Does:    `cancel` one job or batch; `press` sees to it that everything which run
 Reads:   the outcome file of an attempt whose worker is not of this crew: the pid stands there.
 Writes:  the flag in the entry's name (cancel wanted), which outlives a restart; else what `settle` writes.
 Trusts:  the backlog.
-Fails:   `Full` where a job is ending just now. A worker that does not listen is told again each turn.
+Fails:   never by itself. A worker that does not listen is told again each turn.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import os
 
 from cronq import safeopen, settle, states
 from cronq.entry import CANCEL_WANTED, Entry
-from cronq.errors import Full
 from cronq.house import House, Now, Running
 
 UNSTARTED = (states.READY, states.DELAYED, states.WAITING, states.HELD)
@@ -36,12 +35,11 @@ def cancel(house: House, now: Now, state: str, entry: Entry, at_once: bool) -> s
 
 
 def _running(house: House, now: Now, entry: Entry, at_once: bool) -> str:
-    running = house.running.get(entry.id)
-    if running is None:
-        raise Full(f"job {entry.id} is ending just now; ask again")
-    running.entry = _wanted(house, states.RUNNING, entry)
     house.stops[entry.id] = at_once or house.stops.get(entry.id, False)
-    _tell(house, now, running)
+    running = house.running.get(entry.id)
+    if running is not None:  # else its attempt has just ended: if it is to be tried again, `press` will see it
+        running.entry = _wanted(house, states.RUNNING, entry)
+        _tell(house, now, running)
     return CANCELLING
 
 
@@ -66,47 +64,39 @@ def _batch(house: House, now: Now, state: str, entry: Entry, at_once: bool) -> s
         state = house.move(now, _TO_READY[state], state, entry, entry, cause="cancel")
     if state == states.READY:
         house.move(now, "start", state, entry, entry, cause="cancel")
-    _members(house, now, entry.id, at_once)
+    for member_id in house.backlog.unfinished(entry.id):
+        kept = house.backlog.find(member_id)
+        if kept is not None:
+            cancel(house, now, *kept, at_once)
     return CANCELLING
 
 
-def _members(house: House, now: Now, batch_id: str, at_once: bool) -> None:
-    for member_id in house.backlog.unfinished(batch_id):
-        kept = house.backlog.find(member_id)
-        if kept is None:
-            continue
-        try:
-            cancel(house, now, *kept, at_once)
-        except Full:
-            continue  # it is ending, and is not made again: its batch is to be cancelled
-
-
 def take_up(house: House) -> None:
-    """After a restart: what was to be cancelled still is. What is ready and says so is not launched, but cancelled."""
-    wanted = [entry for entry in house.backlog.entries(states.RUNNING) if CANCEL_WANTED in entry.flags]
-    house.stops |= {entry.id: False for entry in wanted}
+    """After a restart: what was to be cancelled still is."""
+    for state in (states.READY, states.RUNNING):
+        wanted = [entry for entry in house.backlog.entries(state) if CANCEL_WANTED in entry.flags]
+        house.stops |= {entry.id: False for entry in wanted}
 
 
 def press(house: House, now: Now) -> None:
-    """Tell those that could not be told yet."""
+    """Go on with what could not be done or told at once."""
     for job_id, at_once in list(house.stops.items()):
         state, entry = house.backlog.find(job_id) or ("", None)
-        if entry is None or state != states.RUNNING:
-            del house.stops[job_id]
-        elif entry.batch is not None:
-            del house.stops[job_id]
-            _members(house, now, job_id, at_once)
-        elif job_id in house.running:
-            _tell(house, now, house.running[job_id])
+        if entry is not None and state == states.RUNNING and entry.batch is None:
+            if job_id in house.running:
+                _tell(house, now, house.running[job_id])
+            continue
+        if entry is not None:
+            cancel(house, now, state, entry, at_once)
+        del house.stops[job_id]
 
 
 def _tell(house: House, now: Now, running: Running) -> None:
     entry = running.entry
     worker = house.crew.of(entry.id)
     if worker is not None:
-        told = house.crew.tell(
-            entry.uid, {"do": "stop", "id": entry.id, "now": house.stops[entry.id]}, now.mono, worker
-        )
+        stop = {"do": "stop", "id": entry.id, "now": house.stops[entry.id]}
+        told = house.crew.tell(entry.runner, stop, now.mono, worker)
     else:
         told = running.orphan and _end_orphan(house, now, running)
     if house.placing and house.stops[entry.id]:
