@@ -102,6 +102,21 @@ class Hand:
         elif self.said("remove", path):
             os.unlink(real)
 
+    def remove_folder(self, path: str, socket: str) -> None:
+        """Remove a directory that is empty but for this socket; anything else in it is not ours to remove."""
+        real = self._place(path, make=False)
+        found = _look(real)
+        if not found or not stat.S_ISDIR(found.st_mode) or set(os.listdir(real)) - {socket}:
+            return
+        if self.said("remove", f"{path}/"):
+            descriptor = os.open(real, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                for name in os.listdir(descriptor):  # its owner's, who may have put anything there: no path is followed
+                    os.unlink(name, dir_fd=descriptor)
+            finally:
+                os.close(descriptor)
+            os.rmdir(real)
+
     def remove_link(self, path: str, target: str) -> None:
         """Remove a link that leads to `target`."""
         real = self._place(path, make=False)

@@ -35,10 +35,16 @@ UNITS = {  # below the prefix
 
 def install(prefix: str, destdir: str, dry_run: bool, say: Say) -> None:
     """Make this installation the system's; with `destdir` a tree for a package, without the account."""
-    hand = Hand(destdir, dry_run, say)
     if not destdir:
         _must_be_root()
         premises.must_be_usable()
+    _install(Hand(destdir, True, lambda _step: None), prefix)  # what must be refused is, before anything is done
+    _install(Hand(destdir, dry_run, say), prefix)
+    say("nothing was done (--dry-run)" if dry_run else "now: systemctl enable --now cronq" if not destdir else "done")
+
+
+def _install(hand: Hand, prefix: str) -> None:
+    if not hand.destdir:
         _account(hand)
     for path, mode in FOLDERS:
         hand.folder(path, mode, (0, 0))
@@ -46,11 +52,10 @@ def install(prefix: str, destdir: str, dry_run: bool, say: Say) -> None:
     for below, name in UNITS.items():
         hand.file(f"{prefix}/{below}", shipped(name).replace(BUILT_FOR, premises.program()))
     hand.link(f"{prefix}/bin/cronq", premises.program())
-    if not destdir:
-        owner = _ids() or (0, 0)  # nobody yet: a dry run
-        hand.folder(RUN, 0o755, owner)
+    if not hand.destdir:
+        if ids := _ids():  # not before there is such a user, in a dry run
+            hand.folder(RUN, 0o755, ids)
         _reload(hand)
-    say("nothing was done (--dry-run)" if dry_run else "now: systemctl enable --now cronq" if not destdir else "done")
 
 
 def uninstall(prefix: str, destdir: str, dry_run: bool, say: Say) -> None:
@@ -64,6 +69,7 @@ def uninstall(prefix: str, destdir: str, dry_run: bool, say: Say) -> None:
         hand.remove_file(f"{prefix}/{below}")
     hand.remove_link(f"{prefix}/bin/cronq", premises.program())
     if not destdir:
+        hand.remove_folder(RUN, "control")
         _reload(hand)
     for path, what in ((SPOOL, "jobs and results"), (SETTINGS, "the configuration")):
         if os.path.isdir(destdir + path):
@@ -113,24 +119,33 @@ def _ids() -> tuple[int, int] | None:
 
 def _account(hand: Hand) -> None:
     """Make the user and its group; whatever made them, they must be what the launcher insists on."""
+    _must_be_empty()
     if _ids() is None:
         for command in _commands():
             hand.run(command)
     else:
         hand.said("there", f"the user {OURS}")
-    if hand.dry_run:
-        return
     ids = _ids()
     if ids is None:
+        if hand.dry_run:
+            return
         raise BadConfig(f"the user {OURS} could not be made; make it, with a group of its own, and try again")
     uid, gid = ids
-    members = grp.getgrgid(gid).gr_mem + [
-        entry.pw_name for entry in pwd.getpwall() if entry.pw_gid == gid and entry.pw_name != OURS
-    ]
     if uid == 0 or gid == 0 or pwd.getpwuid(uid).pw_gid != gid:
         raise BadConfig(f"the user {OURS} must not be root, and its group must be {OURS}; usermod -g {OURS} {OURS}")
-    if members:
-        raise BadConfig(f"the group {OURS} must have no members: take {', '.join(members)} out of it (gpasswd -d)")
+
+
+def _must_be_empty() -> None:
+    """The gid `cronq` proves who wrote a job: nobody else may have it."""
+    try:
+        group = grp.getgrnam(OURS)
+    except KeyError:
+        return
+    first = [entry.pw_name for entry in pwd.getpwall() if entry.pw_gid == group.gr_gid and entry.pw_name != OURS]
+    if first:
+        raise BadConfig(f"the group {OURS} must have no members; usermod -g another group {first[0]}")
+    if group.gr_mem:
+        raise BadConfig(f"the group {OURS} must have no members; gpasswd -d {group.gr_mem[0]} {OURS}")
 
 
 def _commands() -> list[list[str]]:
@@ -138,15 +153,7 @@ def _commands() -> list[list[str]]:
         lines = [line for line in shipped("cronq.sysusers").splitlines() if line and not line.startswith("#")]
         return [["systemd-sysusers", "--inline", *lines]]
     if shutil.which("groupadd") and shutil.which("useradd"):
-        group = [] if _group_exists() else [["groupadd", "--system", OURS]]
+        group = [["groupadd", "--system", "--force", OURS]]
         nowhere = ["--no-create-home", "--home-dir", "/nonexistent", "--shell", "/usr/sbin/nologin"]
         return [*group, ["useradd", "--system", "--gid", OURS, *nowhere, OURS]]
     raise BadConfig(f"neither systemd-sysusers nor useradd is here: make the user {OURS}, with a group of its own")
-
-
-def _group_exists() -> bool:
-    try:
-        grp.getgrnam(OURS)
-        return True
-    except KeyError:
-        return False

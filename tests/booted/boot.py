@@ -11,6 +11,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -56,9 +57,12 @@ class Booted:
         top = cgroups()
         assert top is not None
         self.group = top / f"cronq-booted-{os.getpid()}"
+        _sweep(top)
         self.group.mkdir()
         enter = ["/bin/sh", "-c", 'echo $$ >"$0" && exec "$@"', self.group / "cgroup.procs"]
-        command = ["unshare", *NAMESPACES, "--net", "--fork", "--kill-child", "/bin/sh", HERE / "inside.sh", scratch]
+        # With this process, and be it killed, the machine goes too.
+        alone = ["setpriv", "--pdeathsig=KILL", "unshare", *NAMESPACES, "--net", "--fork", "--kill-child"]
+        command = [*alone, "/bin/sh", HERE / "inside.sh", scratch, *_elsewhere()]
         with self.console.open("ab") as log:
             self.process = subprocess.Popen([*enter, *command], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         try:
@@ -104,13 +108,30 @@ class Booted:
         self.process.wait()
         end = time.monotonic() + PATIENCE
         while self.group.exists():
-            for folder, _, _ in os.walk(self.group, topdown=False):
-                try:
-                    os.rmdir(folder)
-                except OSError:
-                    pass
+            _remove(self.group)
             assert time.monotonic() < end, "the machine's processes did not end"
             time.sleep(0.01)
+
+
+def _sweep(top: Path) -> None:
+    """Remove the groups of machines whose tests were killed."""
+    for group in top.glob("cronq-booted-*"):
+        if "populated 0" in (group / "cgroup.events").read_text():
+            _remove(group)
+
+
+def _remove(group: Path) -> None:
+    for folder, _, _ in os.walk(group, topdown=False):
+        try:
+            os.rmdir(folder)
+        except OSError:
+            pass
+
+
+def _elsewhere() -> list[Path]:
+    """Directories of these tests that are not on the root's file system: an overlay does not show them."""
+    wanted = [HERE.parent.parent, Path(sys.prefix), Path(sys.base_prefix)]
+    return [path for path in wanted if path.stat().st_dev != Path("/").stat().st_dev]
 
 
 def _own_group(top: Path) -> Path:

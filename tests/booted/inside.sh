@@ -1,6 +1,7 @@
 # Becomes PID 1 of a throw-away machine: a private copy-on-write root, then systemd. Run by boot.py in fresh namespaces.
 set -eu
 scratch=$1
+shift
 umask 022
 mount --make-rprivate /
 mount -t tmpfs -o mode=755 tmpfs "$scratch/layers"
@@ -28,6 +29,11 @@ mount --bind "$scratch/console" "$root/dev/console"
 mount -t tmpfs -o mode=755 tmpfs "$root/run"
 mount -t tmpfs -o mode=1777 tmpfs "$root/tmp"
 mount --bind "$scratch/spool" "$root/var/spool" # a real file system: on an overlay, files seem to lie on other devices
+
+for folder; do # what lies on other file systems
+    mkdir -p "$root$folder"
+    mount --rbind "$folder" "$root$folder"
+done
 
 # Nothing of the real machine's is enabled, mounted or kept here.
 rm -rf "$root/etc/systemd/system" "$root/etc/systemd/user" "$root/etc/fstab" "$root/var/lib/systemd" "$root/var/log/journal"
