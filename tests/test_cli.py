@@ -19,7 +19,7 @@ import pytest
 from conftest import eventually
 from standin import CRONQ, UID, Control, Runner, cronq, settings
 
-from cronq import client, ids, submit, usage
+from cronq import client, ids, states, submit, usage
 from cronq.errors import NotRunning, UnknownJob
 from cronq.job import new_name
 
@@ -160,6 +160,26 @@ def test_a_list_in_json_is_an_object_a_line(root: Path, serve: Any) -> None:
     serve(list=[JOB, JOB, OK])
     done = cronq(root, "list", "--json")
     assert [json.loads(line) for line in done.stdout.splitlines()] == [JOB, JOB]
+
+
+def test_who_sees_several_users_sees_whose_each_job_is(root: Path, serve: Any) -> None:
+    control = serve(list=[{"sees": "all"}, JOB | {"uid": 0}, JOB | {"uid": 4_000_000}, OK])
+    rows = [line.split("\t") for line in cronq(root, "list").stdout.splitlines()]
+    assert [row[:3] for row in rows] == [["0-x", "root", "dead"], ["0-x", "4000000", "dead"]]
+    assert [row["uid"] for row in map(json.loads, cronq(root, "list", "--json").stdout.splitlines())] == [0, 4_000_000]
+    code, screen = on_a_terminal(root, "list", "--user", "root")
+    assert code == 0
+    assert re.sub("\x1b\\[[0-9;]*m", "", screen).split()[:3] == ["ID", "USER", "STATE"]
+    assert cronq(root, "list", "--mine").stdout.split("\t")[1] == "dead"
+    assert [each.get("user") for each in control.asked] == [None, None, 0, UID]
+
+
+def test_the_list_is_what_is_in_the_queue_and_all_is_all(root: Path, serve: Any) -> None:
+    control = serve(list=[{"sees": "own"}, OK])
+    assert cronq(root, "list").stdout == ""
+    cronq(root, "list", "--all")
+    assert control.asked[0]["states"] is None
+    assert set(control.asked[1]["states"]) == set(states.STATES)
 
 
 def test_show_and_stats_in_json_are_one_object(root: Path, serve: Any) -> None:
@@ -426,6 +446,7 @@ def test_map_reads_options_as_submit_does(root: Path, runner: Runner) -> None:
     [
         ("nonsense", "No such command 'nonsense'"),
         ("list --nonsense", "No such option"),
+        ("list --user no-such-user", "there is no user 'no-such-user'"),
         ("list --state gone", "there is no state 'gone'; the states are queued, ready"),
         ("wait --timeout soon 0-x", "--timeout must be a duration"),
         ("show", "Missing argument"),
