@@ -1,9 +1,10 @@
-# Everything installs into an environment of its own; nothing here needs root.
+# Everything but `make install` installs into an environment of its own, and needs no root.
 PYTHON ?= python3
+OPT ?= /opt/cronq
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: demo test lint quick clean
+.PHONY: demo test booted lint quick install clean
 
 demo: $(VENV)/installed
 	$(BIN)/cronq demo
@@ -11,6 +12,10 @@ demo: $(VENV)/installed
 test: lint
 	.ci/packages
 	$(BIN)/pytest -q
+
+booted: $(VENV)/installed  # a server's life under systemd, as documented: needs root
+	.ci/packages
+	CRONQ_LONG=1 $(BIN)/pytest -q tests/booted tests/test_install.py
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
@@ -24,6 +29,11 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	$(BIN)/python -m compileall -q cronq  # as pip does where it copies: without bytecode, submit takes twice as long
 	touch $@
+
+install:  # for all users of this machine, as root, with the system's Python: docs/install.md
+	/usr/bin/python3 -m venv $(OPT)
+	$(OPT)/bin/pip install -q --disable-pip-version-check -c constraints.txt .
+	$(OPT)/bin/cronq install --system
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
