@@ -13,8 +13,8 @@ import json
 import os
 from typing import Any
 
-from cronq import arrivals, job, policy, spool, states, task
-from cronq.entry import CANCEL_WANTED, Entry, digest
+from cronq import job, policy, spool, states, task
+from cronq.entry import Entry, digest
 from cronq.errors import BadJob, CronqError
 from cronq.house import House, Now, Running, Settled, encode
 from cronq.job import MAX_JOB_BYTES
@@ -163,7 +163,6 @@ def publish(house: House, now: Now) -> None:
             _keep(house, entry, verdict, each, found)
         house.settled.pop(0)
         log("ended", id=entry.id, attempt=entry.attempt, state=_STATES[type(verdict)], reason=_reason(verdict) or "-")
-    finish_batches(house, now)
 
 
 def _keep(house: House, entry: Entry, verdict: policy.Verdict, each: Settled, found: dict[str, Any]) -> None:
@@ -211,7 +210,7 @@ def describe(entry: Entry, wanted: job.Job) -> dict[str, Any]:
         **named,
         "queue": entry.queue,
         "priority": entry.priority,
-        "submitted": arrivals.spool_time(entry),
+        "submitted": spool.submitted(entry.id, entry.due),
         "due": entry.due / 1e6,
         "expires": entry.expires / 1e6 or None,
         "note": wanted.note,
@@ -275,56 +274,6 @@ def _publish_again(house: House, now: Now, running: Running, found: dict[str, An
     else:
         outcome["reason"] = "cancelled"
     _judged(house, now, running, outcome)
-
-
-def finish_batches(house: House, now: Now) -> None:
-    """A batch has ended when all its members are entries no more: computed, never counted down."""
-    for entry in house.backlog.of(states.RUNNING):
-        if entry.batch is None or house.backlog.members[entry.id]:
-            continue
-        tally = _tally(house, entry)
-        cancelled = CANCEL_WANTED in entry.flags
-        left = entry.batch[2] - tally.get(states.DONE, 0)
-        reason = f"{left} jobs of the batch are not done" if left else None
-        found = {
-            "id": entry.id,
-            "uid": entry.uid,
-            "jobs": entry.batch[2],
-            "counts": tally,
-            "state": states.CANCELLED if cancelled else states.DONE,
-            "submitted": arrivals.spool_time(entry),
-            "ended": now.wall,
-            "exit_code": None if cancelled else int(bool(left)),
-            "signal": None,
-            "reason": f"cancelled; {reason}" if cancelled and reason else reason,
-        }
-        house.end(now, "stop" if cancelled else "finish", states.RUNNING, entry, found, jobs=entry.batch[2])
-        house.tallies.pop(entry.id, None)
-        log("ended", id=entry.id, state=found["state"], jobs=entry.batch[2])
-
-
-def _tally(house: House, entry: Entry) -> dict[str, int]:
-    assert entry.batch is not None  # noqa: S101 - the caller looked
-    made, _, total = entry.batch
-    tally = dict(house.tallies.get(entry.id, {}))
-    if sum(tally.values()) != made:
-        tally = _read_tally(house, entry, made, total)
-    if made < total:  # it was cancelled before they were made
-        tally[states.CANCELLED] = tally.get(states.CANCELLED, 0) + total - made
-    return tally
-
-
-def _read_tally(house: House, entry: Entry, made: int, total: int) -> dict[str, int]:
-    """A restart in between: what the members' results say."""
-    tally: dict[str, int] = {}
-    for number in range(1, made + 1):
-        found = house.shelves.result(f"{entry.id}+{number:0{len(str(total))}d}")
-        try:
-            state = json.loads(found)["state"] if found else states.REJECTED
-        except (ValueError, KeyError, TypeError):
-            state = states.REJECTED
-        tally[state] = tally.get(state, 0) + 1
-    return tally
 
 
 def recover(house: House, now: Now) -> None:

@@ -286,3 +286,8 @@ def time_of(job_id: str) -> float | None:
     if found is None and len(name) > 14 and name[13] == "-" and all(char in jobs.HEX for char in name[:13]):
         found = int(name[:13], 16) / 1e6
     return found
+
+
+def submitted(job_id: str, due: int) -> float:
+    """When a job was submitted, as far as its id and its due time (microseconds) tell."""
+    return time_of(job_id) or due / 1e6

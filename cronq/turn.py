@@ -12,7 +12,7 @@ import math
 import os
 from typing import Any
 
-from cronq import arrivals, cancel, job, settle, states, task
+from cronq import admission, arrivals, batches, cancel, job, settle, states, task
 from cronq.entry import AT_MOST_ONCE, CANCEL_WANTED, HAS_DATA, NONE, Entry, digest
 from cronq.errors import BadConfig, BadJob, CronqError
 from cronq.house import House, Now, Running
@@ -45,6 +45,7 @@ def turn(house: House, now: Now, rung: set[Any]) -> float:
         house.shelves.sync()
         house.flushes += 1
         settle.publish(house, now)
+        batches.finish(house, now)
         send(house, now, waiting)
         waiting.clear()
         house.history.flush(now.wall)
@@ -92,7 +93,7 @@ def fire(house: House, now: Now) -> None:
             continue
         data = job.encode(schedule.fields())
         try:
-            entry = arrivals.entry_of(house, job_id, job.decode(data), digest(data), due)
+            entry = admission.entry_of(house, job_id, job.decode(data), digest(data), due)
         except BadJob as error:
             log("tick-refused", schedule=schedule.name, reason=error.sentence)
             continue
@@ -135,11 +136,11 @@ def launch(house: House, now: Now, waiting: Waiting) -> None:
                 break
             if CANCEL_WANTED in entry.flags:  # an attempt that never started was given back meanwhile
                 cancel.cancel(house, now, states.READY, entry, at_once=False)
-            elif entry.batch is not None and house.backlog.members[entry.id] >= arrivals.WINDOW:
+            elif entry.batch is not None and house.backlog.members[entry.id] >= batches.WINDOW:
                 full.append(entry)
                 ready.discard(entry.id)  # out of the way of those behind it, for this turn
             elif entry.batch is not None:
-                arrivals.expand(house, now, entry)
+                batches.expand(house, now, entry)
             elif (started := start(house, now, entry)) is not None:
                 gates.count(entry)
                 if AT_MOST_ONCE in entry.flags:

@@ -1,0 +1,114 @@
+"""Admission: what one job's bytes come to: whose it is, what it is called, where it waits.
+
+Does:    `judged` bytes -> job, `identify` a name -> id, `entry_of` a job -> entry, `place` it, `refuse` what is wrong.
+Reads:   nothing but its arguments and the house.
+Trusts:  nothing in the bytes (`intake.judge`, `task.plan`, `authority`).
+Fails:   `BadJob`, `NotPermitted`, `Duplicate`; `NotWhole` for a file that is still being written.
+"""
+
+from __future__ import annotations
+
+import os
+
+from cronq import inboxes, intake, job, states
+from cronq.entry import AT_MOST_ONCE, HAS_DATA, Entry
+from cronq.errors import BadConfig, BadJob, CronqError, Duplicate
+from cronq.house import House, Now
+from cronq.job import MAX_JOB_BYTES, Job
+from cronq.log import line as log
+from cronq.spool import reason_text
+
+
+class NotWhole(Exception):
+    """A file that is still being written; look again."""
+
+
+def judged(data: bytes, young: bool) -> Job:
+    verdict = intake.judge(data)
+    if isinstance(verdict, Job):
+        return verdict
+    if young and len(data) <= MAX_JOB_BYTES:
+        try:
+            job.parse_object(data, "the job")
+        except BadJob:
+            raise NotWhole from None
+    refused = BadJob("; ".join([verdict.sentence, *verdict.more]))
+    refused.exit_code = verdict.code
+    raise refused
+
+
+def permit(house: House, wanted: Job, submitter: int) -> None:
+    try:
+        house.permit(wanted, submitter)
+    except BadConfig:
+        pass  # an administrator's to mend; it is judged again when it is to start
+
+
+def identify(house: House, uid: int, name: str, found: os.stat_result) -> str:
+    """The id of the job that is named so. Raises `Duplicate`.
+
+    A name made by `job.new_name` is one job for ever; any other gets the time put before it (the file's change time,
+    which stays the same if it is judged again), and may come again when the earlier job has ended.
+    """
+    if job.name_time(name) is None:
+        earlier = house.backlog.named(uid, name)
+        if earlier is not None:
+            raise Duplicate(f"job {earlier} has this name and has not ended; wait for it, or choose another name")
+        name = f"{found.st_ctime_ns // 1000:013x}-{name}"
+    job_id = f"{uid}-{name}"
+    if job_id in house.backlog or house.shelves.result(job_id):
+        raise Duplicate(f"job {job_id} was queued before; a name is one job")
+    return job_id
+
+
+def arrived(now: Now, name: str, found: os.stat_result) -> float:
+    """When the job was submitted: what its name says, else when its file came; never in the future."""
+    return min(job.name_time(name) or found.st_ctime, now.wall)
+
+
+def entry_of(house: House, job_id: str, wanted: Job, hashed: str, submitted: float) -> Entry:
+    """The entry of a job. Raises `BadJob`."""
+    plan = house.plan(wanted)
+    due = submitted
+    if wanted.at is not None:
+        due = max(wanted.at, submitted)
+    elif wanted.delay is not None:
+        due = min(submitted + wanted.delay, job.LAST_INSTANT)
+    entry = Entry(
+        priority=plan.priority,
+        due=int(due * 1e6),
+        id=job_id,
+        flags=AT_MOST_ONCE if plan.delivery == "at-most-once" else "",
+        task=wanted.task or "",
+        queue=plan.queue,
+        expires=int((wanted.expires or 0) * 1e6),
+        hash=hashed,
+    )
+    try:
+        assert len(entry.flagged(HAS_DATA).but(attempt=999_999, crashes=999_999).name) > 0  # noqa: S101
+    except ValueError as error:
+        raise BadJob(str(error)) from None
+    return entry
+
+
+def place(house: House, now: Now, captured: str, entry: Entry) -> None:
+    """Give a judged job its state."""
+    reason = house.strangers.get(entry.uid)
+    move = "detain" if reason else "postpone" if entry.due > now.micros else "admit"
+    state = states.target(move, states.QUEUED)
+    house.shelves.admit(captured, state, entry)
+    house.backlog.put(state, entry)
+    if reason:
+        house.reasons[entry.id] = reason
+    house.history.note(now.wall, entry.id, states.QUEUED, state, move=move, cause=reason, task=entry.task or None)
+
+
+def refuse(house: House, now: Now, captured: str, error: CronqError) -> None:
+    """Set a captured file aside; its owner finds it, and the reason, below `rejected/`."""
+    uid, filename = inboxes.owner(captured)
+    log("refused", uid=uid, file=filename, reason=error.sentence)
+    name = inboxes.split(filename)
+    house.history.note(
+        now.wall, f"{uid}-{name[0] if name else ''}", states.QUEUED, states.REJECTED, cause=error.sentence
+    )
+    house.shelves.set_aside(f"{inboxes.CAPTURE}/{captured}", uid, filename, reason_text(error))
