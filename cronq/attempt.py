@@ -2,6 +2,8 @@
 
 Does:    writes `starting`, spawns, writes `started`, copies what the job prints, ends it at its timeout or when told
          to, ends what is left of its process group, writes `ended`. docs/spool.md rule 8 says what each crash leaves.
+         Where jobs get a cgroup of their own, the job's process is forked instead, and waits until it has been placed;
+         where they do not, what a stopped job left behind is looked for under /proc.
 Writes:  the outcome file and the result files that the dispatcher opened. The outcome file is locked by its open file
          description: it is kept open here exactly as long as the attempt lives.
 Trusts:  the plan. Not the job: it may ignore signals, leave children, hold its pipes, print without end.
@@ -18,6 +20,7 @@ import time
 from functools import partial
 
 from cronq import process
+from cronq.gate import settings
 from cronq.log import line as log
 from cronq.output import Stream
 from cronq.start import CannotStart, Starter
@@ -27,10 +30,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    from cronq.gate import Held
     from cronq.loop import Loop, Timer
+    from cronq.process import Hunts
     from cronq.task import Plan
 
+    Place = Callable[["Attempt", int], bool]  # asks for a place, by the pidfd; False: nobody can be asked
+
 DRAIN = 1.0  # seconds for what escaped the group and still holds a pipe
+DRAIN_STOPPED = 0.2  # the same, where nobody waits for what it still prints
+PLACING = 2.0  # seconds for a job's place; then it runs without
 DRAIN_SLICES = 64
 AGAIN = 1.0
 TRACED = 0.02
@@ -64,7 +73,10 @@ class Outcome:
 
 
 class Attempt:
-    """One attempt that is under way. `over` is called once, when its outcome is on disk and its lock is gone."""
+    """One attempt that is under way. `over` is called once, when its outcome is on disk and its lock is gone.
+
+    With `place`, its process waits until `go` is called. `hunts` finds what it leaves behind when it is stopped.
+    """
 
     def __init__(
         self,
@@ -74,6 +86,8 @@ class Attempt:
         loop: Loop,
         over: Callable[[Attempt], None],
         step: Callable[[str], None],
+        place: Place | None = None,
+        hunts: Hunts | None = None,
     ) -> None:
         self.id: str = message["id"]
         self.number: int = message["attempt"]
@@ -83,11 +97,17 @@ class Attempt:
         self.loop = loop
         self.over = over
         self.step = step
+        self.place = place
+        self.hunts = hunts
+        self.placed = False  # into a cgroup of its own
         self.streams: list[Stream] = []
         self.pid = 0
         self.alive = False
         self.reason: str | None = None
         self._pidfd = -1
+        self._start: int | None = None  # of the process, in clock ticks since boot
+        self._held: Held | None = None  # a child that is not known to be the job's program yet
+        self._lost: CannotStart | None = None  # why it never became that
         self._started = self._began = 0.0  # by the wall clock, by the monotonic one
         self._asked = False  # SIGTERM was sent
         self._timer: Timer | None = None
@@ -111,7 +131,11 @@ class Attempt:
                 self.streams.append(Stream(reading, result, self.plan.output_max))
             env = starter.environment(self.plan, self.message, task)
             self._started = time.time()
-            self.pid = starter.start(self.plan, env, (unowned[0], unowned[1]), data)
+            if self.place is None and not settings(self.plan):
+                self.pid = starter.start(self.plan, env, (unowned[0], unowned[1]), data)
+            else:
+                self._held = starter.hold(self.plan, env, (unowned[0], unowned[1]), data)
+                self.pid = self._held.pid
         except CannotStart as error:
             self._stillborn(error)
         except OSError as error:  # no descriptors, no memory: not the job's fault
@@ -130,8 +154,7 @@ class Attempt:
         self.over(self)
 
     def _stillborn(self, error: CannotStart) -> None:
-        nothing = {"signal": None, "wall": 0.0, "cpu": 0.0, "max_rss": 0}
-        self._ended = {"exit_code": error.exit_code, "reason": error.sentence, **nothing}
+        self._ended = _never_ran(error)
         for stream in self.streams:
             stream.close()
         self._conclude()
@@ -140,15 +163,43 @@ class Attempt:
         self.step("spawned")
         self._began = time.monotonic()
         self.alive = True
-        start = process.start_time(self.pid)  # it is there until it is waited for, dead or alive
-        self.outcome.write("started", pid=self.pid, start=start, boot=process.boot_id())
+        self._start = process.start_time(self.pid)  # it is there until it is waited for, dead or alive
+        self.outcome.write("started", pid=self.pid, start=self._start, boot=process.boot_id())
         self.step("started")
         self._pidfd = os.pidfd_open(self.pid)
         self.loop.listen(self._pidfd, self._dead)
         for stream in self.streams:
             self.loop.listen(stream.source, partial(self._printed, stream))
+        if self._held is None:
+            self._limit()
+        else:
+            self.loop.listen(self._held.report, self._told)
+            if self.place is not None and self.place(self, self._pidfd):
+                self._timer = self.loop.after(PLACING, partial(self.go, False))
+            else:
+                self.go(False)
+
+    def go(self, placed: bool = True) -> None:
+        """Let the job run now, in the place that it was given, or without one."""
+        if self._held is None or not self._held.waiting or not self.alive:
+            return
+        self.placed = placed
+        self.loop.cancel(self._timer)
+        self._began = time.monotonic()
+        self._held.go()
+        self._limit()
+
+    def _limit(self) -> None:
         if self.plan.timeout is not None:
             self._timer = self.loop.after(self.plan.timeout, partial(self.stop, "timeout"))
+
+    def _told(self) -> None:
+        """The child became the job's program, or could not, or died."""
+        if self._held is not None:
+            self.loop.ignore(self._held.report)
+            self._lost = Starter.why_not(self._held)
+            self._held.close()
+            self._held = None
 
     # ---------------------------------------------------------------- while it runs
 
@@ -162,7 +213,8 @@ class Attempt:
         return [stream for stream in self.streams if not stream.closed]
 
     def _close(self, stream: Stream) -> None:
-        self.loop.closing(stream.source)
+        # Not `closing`: a child that was forked a moment ago, or a message under way, may have the same open file.
+        self.loop.ignore(stream.source)
         stream.close()
 
     def stop(self, reason: str, now: bool = False) -> None:
@@ -170,6 +222,9 @@ class Attempt:
         if not self.alive:
             return
         self.reason = self.reason or reason
+        if self._held is not None and self._held.waiting:
+            self._held.shut()  # nothing of the job has run yet
+            now = True
         if now:
             self._signal(signal.SIGKILL)
         elif not self._asked:
@@ -181,6 +236,8 @@ class Attempt:
 
     def _signal(self, number: int) -> None:
         try:
+            if self._held is not None:
+                os.kill(self.pid, number)  # its group may not be there yet
             os.killpg(self.pid, number)  # the leader is not waited for yet, so this pid is no other group's
         except OSError:
             pass  # all of it belongs to others (sudo), and is not ours to signal
@@ -188,7 +245,7 @@ class Attempt:
     # ---------------------------------------------------------------- end
 
     def _dead(self) -> None:
-        self.loop.closing(self._pidfd)
+        self.loop.ignore(self._pidfd)
         os.close(self._pidfd)
         # What was stopped leaves nothing behind, a task neither unless it says so; a free command may.
         if not self._leaves():
@@ -205,6 +262,7 @@ class Attempt:
             return
         self.alive = False
         self.loop.cancel(self._timer)
+        self._told()  # whatever comes first in a turn
         code = os.waitstatus_to_exitcode(status)
         self._ended = {
             "exit_code": code if code >= 0 else None,
@@ -214,6 +272,15 @@ class Attempt:
             "cpu": round(used.ru_utime + used.ru_stime, 6),
             "max_rss": used.ru_maxrss * 1024,  # never less than the worker's: the kernel counts what vfork shared
         }
+        if self._lost is not None and self.reason is None:
+            self._ended = _never_ran(self._lost)
+        if self.reason is None or self.placed or self.hunts is None:
+            self._drain()
+        else:  # what called setsid is in no group of ours; `_drain` comes when it is gone, or in a moment
+            job = {"id": self.id, "attempt": self.number, "pid": self.pid, "start": self._start}
+            self.hunts.follow(job, lambda *_: self._drain())
+
+    def _drain(self) -> None:
         for stream in self._open():
             if stream.drain(DRAIN_SLICES):
                 self._close(stream)
@@ -221,7 +288,7 @@ class Attempt:
             self._conclude()
         else:
             self._draining = True
-            self._timer = self.loop.after(DRAIN, self._conclude)
+            self._timer = self.loop.after(DRAIN if self.reason is None else DRAIN_STOPPED, self._conclude)
 
     def _conclude(self) -> None:
         self._draining = False
@@ -236,3 +303,9 @@ class Attempt:
         self.step("ended")
         self.outcome.close()
         self.over(self)
+
+
+def _never_ran(error: CannotStart) -> dict[str, Any]:
+    """How an attempt ended whose program was never run."""
+    nothing = {"signal": None, "wall": 0.0, "cpu": 0.0, "max_rss": 0}
+    return {"exit_code": error.exit_code, "reason": error.sentence, **nothing}

@@ -12,6 +12,10 @@ import os
 import signal
 import socket
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
+
 RESOLVE_NO_XDEV = 0x01
 RESOLVE_NO_MAGICLINKS = 0x02
 RESOLVE_NO_SYMLINKS = 0x04
@@ -21,6 +25,7 @@ _SYS_OPENAT2 = 437
 _PR_SET_PDEATHSIG = 1
 _SO_PEERGROUPS = 59
 _PR_SET_DUMPABLE = 4
+_PR_SET_NO_NEW_PRIVS = 38
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -46,7 +51,42 @@ def rename_new(source_dir: int, source: str, target_dir: int, target: str) -> No
 
 def set_undumpable() -> None:
     """No process of the same user may trace this one or open its descriptors under /proc (prctl(2))."""
-    _checked(_libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0), "prctl")
+    set_dumpable(False)
+
+
+def set_dumpable(dumpable: bool) -> None:
+    """Whether this process is one like others of its user, or closed to them (prctl(2))."""
+    _checked(_libc.prctl(_PR_SET_DUMPABLE, int(dumpable), 0, 0, 0), "prctl")
+
+
+def set_no_new_privs() -> None:
+    """Nothing that this process executes gains privileges by a set-id bit or file capabilities any more (prctl(2))."""
+    _checked(_libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "prctl")
+
+
+class Image:
+    """A program, its arguments and environment, laid out for execve(2): to become it takes no memory any more."""
+
+    def __init__(self, program: bytes, argv: list[bytes], env: dict[bytes, bytes]) -> None:
+        self.program = program
+        self._argv = (ctypes.c_char_p * (len(argv) + 1))(*argv, None)
+        variables = [b"%s=%s" % variable for variable in env.items()]
+        self._env = (ctypes.c_char_p * (len(variables) + 1))(*variables, None)
+
+    def rehearse(self) -> None:
+        """Do all of it but the last step, so that whatever it needs is there."""
+        try:
+            self._execve(b"")
+        except FileNotFoundError:
+            pass
+
+    def become(self) -> NoReturn:
+        """Be the program. Raises `OSError`."""
+        self._execve(self.program)
+        raise AssertionError("execve came back without an error")
+
+    def _execve(self, program: bytes) -> None:
+        _checked(_libc.execve(program, self._argv, self._env), "execve")
 
 
 def die_with_parent(parent: int) -> None:

@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 
     from cronq.loop import Loop
 
+    Tell = Callable[[str, int, bool], None]
+
 PATIENCE = 3.0  # seconds in which what was killed must be gone
+SHORT_PATIENCE = 0.5  # the same, where an outcome waits for it
 ROUND = 0.02
 _GONE = (b"Z", b"X", b"x")
 _boot: list[str] = []
@@ -43,7 +46,6 @@ class Seen:
         fields = stat.rpartition(b")")[2].split()
         self.pid = pid
         self.state = fields[0]
-        self.parent = int(fields[1])
         self.parent = int(fields[1])
         self.session = int(fields[3])
         self.start = int(fields[19])  # field 22: clock ticks since boot
@@ -78,14 +80,23 @@ def start_time(pid: int) -> int | None:
 class Hunt:
     """One job to end, and what is known of it."""
 
-    def __init__(self, message: dict[str, Any], now: float) -> None:
+    def __init__(
+        self,
+        message: dict[str, Any],
+        now: float,
+        tell: Tell = lambda *_: None,
+        patience: float = PATIENCE,
+        oldest: int = 0,
+    ) -> None:
         self.id: str = message["id"]
         self.attempt: int = message["attempt"]
         pid: int | None = message.get("pid")
         self.pid = pid if pid is not None and pid > 1 else None
         self.start: int = message.get("start") or 0
-        self.until = now + PATIENCE
-        self.found = False
+        self.tell = tell
+        self.until = now + patience
+        self.oldest = oldest  # what carries the job's id and is older is of an attempt before it
+        self.found: set[tuple[int, int]] = set()  # pid and start of all that was found, which may be dying slowly
         self.quiet = 0  # rounds in a row in which nothing of it was found
 
     def left(self, seen: dict[int, Seen]) -> list[Seen]:
@@ -93,33 +104,43 @@ class Hunt:
         own = self.id.encode()
         leader = seen.get(self.pid) if self.pid is not None else None
         ours = self.pid is not None and (leader is None or leader.start == self.start)  # else its pid is recycled
-        found = []
+        left = []
         for process in seen.values():
             member = ours and process.session == self.pid  # a session holds its groups
             member = member and process.start >= self.start and process.carries in (None, own)
-            if (member or process.carries == own) and process.state not in _GONE:
-                found.append(process)
-        return found
+            carrier = process.carries == own and process.start >= self.oldest
+            known = (process.pid, process.start) in self.found
+            if (member or carrier or known) and process.state not in _GONE:
+                left.append(process)
+                self.found.add((process.pid, process.start))
+        return left
 
 
 class Hunts:
     """Every job that is being ended. One look at /proc serves them all, however many a dead worker left."""
 
-    def __init__(self, loop: Loop, spool: str, tell: Callable[[str, int, bool], None]) -> None:
+    def __init__(self, loop: Loop, spool: str, tell: Tell) -> None:
         self._loop = loop
         self._spool = b"CRONQ_SPOOL=" + os.fsencode(spool)
         self._tell = tell
-        self._hunts: dict[str, Hunt] = {}
+        self._hunts: dict[tuple[str, int], Hunt] = {}
         self._due = False
 
     def add(self, message: dict[str, Any]) -> None:
-        """End what is left of a job, and tell."""
-        hunt = Hunt(message, time.monotonic())
+        """End what is left of a job whose worker died, and tell."""
+        hunt = Hunt(message, time.monotonic(), self._tell, PATIENCE)
         boot = message.get("boot")
         if boot is not None and boot != boot_id():
             self._tell(hunt.id, hunt.attempt, True)  # nothing outlives the kernel it ran on
             return
-        self._hunts[hunt.id] = hunt
+        self._begin(hunt)
+
+    def follow(self, job: dict[str, Any], tell: Tell) -> None:
+        """End what an attempt that was stopped left behind, as far as it can be found in a second, and tell."""
+        self._begin(Hunt(job, time.monotonic(), tell, SHORT_PATIENCE, job["start"] or 0))
+
+    def _begin(self, hunt: Hunt) -> None:
+        self._hunts[hunt.id, hunt.attempt] = hunt
         if not self._due:
             self._due = True
             self._loop.after(0.0, self._round)
@@ -127,16 +148,15 @@ class Hunts:
     def _round(self) -> None:
         seen = snapshot(self._spool)
         now = time.monotonic()
-        for hunt in list(self._hunts.values()):
+        for key, hunt in list(self._hunts.items()):
             left = hunt.left(seen)
-            hunt.found = hunt.found or bool(left)
             hunt.quiet = 0 if left else hunt.quiet + 1
             for process in left:
                 kill(process)
             if hunt.quiet == 2 or now > hunt.until:
-                del self._hunts[hunt.id]
+                del self._hunts[key]
                 # With neither a pid nor a trace, the job may have ended, or never begun: nobody can know.
-                self._tell(hunt.id, hunt.attempt, not left and (hunt.pid is not None or hunt.found))
+                hunt.tell(hunt.id, hunt.attempt, not left and (hunt.pid is not None or bool(hunt.found)))
         self._due = bool(self._hunts)
         if self._due:
             self._loop.after(ROUND, self._round)

@@ -2,7 +2,9 @@
 
 Does:    `start` spawns by vfork (posix_spawn: a quarter of a millisecond however large this process is), in a session
          of its own, with default signals, an empty mask, and descriptors 0, 1 and 2 only: others are close-on-exec.
-Reads:   the passwd entry of the user, once; LANG of the daemon.
+         `hold` forks a child that is all of that and waits (`gate`): where a job is placed into a cgroup before it
+         runs, and where its task changes more about its process than its umask.
+Reads:   the passwd entry of the user, once; LANG of the daemon; the task's `env_file`, at each start.
 Trusts:  the plan, which was made from judged bytes. The environment is built from nothing.
 Fails:   `CannotStart` with a sentence and the exit code that a shell would give: 127 not found, 126 anything else.
 
@@ -15,22 +17,27 @@ import errno
 import os
 import pwd
 import resource
-import signal
 import time
+from functools import partial
 
+from cronq import envfile, gate
 from cronq.job import show
 from cronq.task import DEFAULT_PATH
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from collections.abc import Callable
+    from typing import Any, TypeVar
 
     from cronq.task import Plan
 
+    Child = TypeVar("Child")
+    Given = tuple[int, ...]  # the descriptors that become 0, 1 and 2
+
 NOT_FOUND = 127
 NOT_STARTED = 126
-# What a worker ignores, each for a reason told there; a job has all signals as the kernel gives them.
-IGNORED = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+DEFAULT_UMASK = 0o022
+IGNORED = gate.IGNORED
 
 
 class CannotStart(Exception):
@@ -68,8 +75,13 @@ class Starter:
         resource.setrlimit(resource.RLIMIT_NOFILE, self._raised)  # eight descriptors a job: the worker needs many
 
     def environment(self, plan: Plan, message: dict[str, Any], task: str | None) -> dict[bytes, bytes]:
-        """The whole environment of a job. UTF-8, whatever the daemon's locale is."""
+        """The whole environment of a job. UTF-8, whatever the daemon's locale is. Raises `CannotStart`."""
         found = dict(self._common)
+        if plan.env_file is not None:
+            try:
+                found.update({key.encode(): value.encode() for key, value in envfile.read(plan.env_file).items()})
+            except ValueError as error:
+                raise CannotStart(f"env_file {_printed(str(error))}") from None
         for key, value in plan.env.items():
             found[key.encode()] = value.encode()
         found[b"CRONQ_SPOOL"] = self._spool
@@ -85,18 +97,56 @@ class Starter:
 
     def start(self, plan: Plan, env: dict[bytes, bytes], outputs: tuple[int, int], data: int | None) -> int:
         """The pid of the job's process, which leads its own session and group. Raises `CannotStart`."""
+        return self._begin(self._limited, plan, env, outputs, data)
+
+    def hold(self, plan: Plan, env: dict[bytes, bytes], outputs: tuple[int, int], data: int | None) -> gate.Held:
+        """The same, waiting at its gate, not the job's program yet. Raises `CannotStart`, or `OSError` for no room."""
+        own: gate.Setting = ("its descriptors", partial(resource.setrlimit, resource.RLIMIT_NOFILE, self._limits))
+        wanted = [own, *gate.settings(plan)]
+
+        def fork(program: bytes, argv: list[bytes], env: dict[bytes, bytes], given: Given) -> gate.Held:
+            try:
+                return gate.hold(program, argv, env, given, wanted)
+            except BlockingIOError as error:  # EAGAIN
+                raise CannotStart(_why(error)) from None
+
+        return self._begin(fork, plan, env, outputs, data)
+
+    @staticmethod
+    def why_not(held: gate.Held) -> CannotStart | None:
+        """Why a child that was let through is not the program; None if it is, or died."""
+        told = held.tell()
+        if told is None:
+            return None
+        what, code = told
+        if what in (gate.PROGRAM, gate.INTERPRETER):
+            return not_run(held.program, code, what == gate.INTERPRETER)
+        return not_set(what, code)
+
+    def _begin(
+        self,
+        make: Callable[[bytes, list[bytes], dict[bytes, bytes], Given], Child],
+        plan: Plan,
+        env: dict[bytes, bytes],
+        outputs: tuple[int, int],
+        data: int | None,
+    ) -> Child:
+        """Make the child in its directory, with its umask and its input."""
         text = None if data is not None or plan.stdin is None else _memory(plan.stdin.encode())
         stdin = data if data is not None else self._null if text is None else text
+        umask = DEFAULT_UMASK if plan.umask is None else plan.umask
         try:
             self._enter(plan.cwd)
+            os.umask(umask)
             argv = [word.encode() for word in plan.argv]
-            return self._limited(_program(argv[0], env[b"PATH"]), argv, env, (stdin, *outputs))
+            return make(_program(argv[0], env[b"PATH"]), argv, env, (stdin, *outputs))
         finally:
+            os.umask(DEFAULT_UMASK)
             os.chdir("/")  # a worker keeps no directory busy
             if text is not None:
                 os.close(text)
 
-    def _limited(self, program: bytes, argv: list[bytes], env: dict[bytes, bytes], given: tuple[int, int, int]) -> int:
+    def _limited(self, program: bytes, argv: list[bytes], env: dict[bytes, bytes], given: Given) -> int:
         """Spawn under the limit of descriptors that the worker itself was started with."""
         if self._limits == self._raised:
             return _spawn(program, argv, env, given)
@@ -137,21 +187,35 @@ def _program(word: bytes, path: bytes) -> bytes:
     raise CannotStart(f"{_printed(word.decode())}: not found in PATH ({_printed(path.decode())})", NOT_FOUND)
 
 
-def _spawn(program: bytes, argv: list[bytes], env: dict[bytes, bytes], descriptors: tuple[int, ...]) -> int:
-    actions = [(os.POSIX_SPAWN_DUP2, descriptor, place) for place, descriptor in enumerate(descriptors)]
+def _spawn(program: bytes, argv: list[bytes], env: dict[bytes, bytes], given: Given) -> int:
+    actions = [(os.POSIX_SPAWN_DUP2, descriptor, place) for place, descriptor in enumerate(given)]
     try:
         return os.posix_spawn(program, argv, env, file_actions=actions, setsid=True, setsigmask=(), setsigdef=IGNORED)
     except OSError as error:
-        name = _printed(program.decode())
-        if error.errno in (errno.ENOENT, errno.ENOTDIR):
-            if os.path.exists(program):
-                raise CannotStart(f"{name}: the interpreter that its first line (#!) names is not found") from None
-            raise CannotStart(f"{name}: not found", NOT_FOUND) from None
-        raise CannotStart(f"{name}: {_why(error)}") from None
+        raise not_run(program, error.errno or 0, os.path.exists(program)) from None
+
+
+def not_run(program: bytes, code: int, there: bool) -> CannotStart:
+    """Why a program could not be run; `there`: its file is there."""
+    name = _printed(program.decode())
+    if code in (errno.ENOENT, errno.ENOTDIR):
+        if there:
+            return CannotStart(f"{name}: the interpreter that its first line (#!) names is not found")
+        return CannotStart(f"{name}: not found", NOT_FOUND)
+    return CannotStart(f"{name}: {_why(OSError(code, os.strerror(code)))}")
+
+
+def not_set(setting: str, code: int) -> CannotStart:
+    """Why a setting of the task's could not be made."""
+    name = setting.partition(" ")[0].removeprefix("rlimits.")
+    if name in gate.RLIMITS and code == errno.EPERM:
+        hard = resource.getrlimit(gate.RLIMITS[name])[1]
+        return CannotStart(f"{setting} is above the daemon's hard limit of {hard}; raise that, or ask for less")
+    return CannotStart(f"{setting}: {os.strerror(code).lower()}")
 
 
 def _why(error: OSError) -> str:
-    return _MENDED.get(error.errno or 0, error.strerror or str(error)).lower()
+    return _MENDED.get(error.errno or 0) or (error.strerror or str(error)).lower()
 
 
 _MENDED = {

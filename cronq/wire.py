@@ -14,8 +14,10 @@ Launcher to dispatcher   {"worker": PID, "uid": N}               with its socket
 Dispatcher to worker     {"do": "run", "id", "attempt", "redelivered", "scheduled", "hash", "data": bool}
                          with the job file, the outcome file (locked), stdout, stderr, and the data if there are any
                          {"do": "stop", "id", "now": bool}       end that job: TERM and grace, or KILL at once
+                         {"do": "go", "id", "attempt", "placed": bool}   its process has its place, or gets none
                          {"do": "reap", "id", "attempt", "pid", "start", "boot"}   end a job whose worker died
 Worker to dispatcher     {"is": "starting", "id", "attempt"}     received; the outcome file says so too
+                         {"is": "place", "id", "attempt", "limits"}   with a pidfd: it waits for its cgroup, and for go
                          {"is": "ended", "id", "attempt"}        the outcome file says how
                          {"is": "reaped", "id", "attempt", "known": bool}   it is dead; False: nobody can know
 """

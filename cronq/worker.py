@@ -49,6 +49,7 @@ _KEYS: dict[str, dict[str, tuple[type, ...]]] = {
         "offset": (int,),
     },
     "stop": {"id": (str,), "now": (bool,)},
+    "go": {"id": (str,), "attempt": (int,)},
     "reap": {
         "id": (str,),
         "attempt": (int,),
@@ -96,7 +97,8 @@ class Worker:
         self.judge = Judge(spool, config, uid, system)
         self.starter = Starter(spool, uid)
         self.attempts: dict[str, Attempt] = {}
-        self.unsent: deque[dict[str, Any]] = deque()
+        self.placing = system is not None and system.placing
+        self.unsent: deque[tuple[dict[str, Any], tuple[int, ...]]] = deque()  # with descriptors that go with them
         self.hunts = Hunts(self.loop, spool, self._reaped)
         self.gone = False
         self.full = False  # the dispatcher does not read
@@ -130,20 +132,30 @@ class Worker:
 
     def _part(self) -> None:
         self.gone = True
+        for _, descriptors in self.unsent:
+            for descriptor in descriptors:
+                os.close(descriptor)
         self.unsent.clear()
-        self.loop.closing(self.line.fileno())
+        self.loop.ignore(self.line.fileno())
         self.line.close()
+        for attempt in list(self.attempts.values()):
+            attempt.go(placed=False)  # nobody is left who could say where
 
-    def _say(self, message: dict[str, Any]) -> None:
-        if not self.gone:
-            self.unsent.append(message)
-            if len(self.unsent) == 1:
-                self._send()
+    def _say(self, message: dict[str, Any], *descriptors: int) -> None:
+        """Tell the dispatcher, now or when it reads; the descriptors become the message's."""
+        if self.gone:
+            for descriptor in descriptors:
+                os.close(descriptor)
+            return
+        self.unsent.append((message, descriptors))
+        if len(self.unsent) == 1:
+            self._send()
 
     def _send(self) -> None:
         try:
-            while self.unsent and wire.send(self.line, self.unsent[0]):
-                self.unsent.popleft()
+            while self.unsent and wire.send(self.line, *self.unsent[0]):
+                for descriptor in self.unsent.popleft()[1]:
+                    os.close(descriptor)
         except OSError:
             self._part()
             return
@@ -160,6 +172,9 @@ class Worker:
             return
         elif verb == "stop" and message["id"] in self.attempts:
             self.attempts[message["id"]].stop("cancelled", message["now"])
+        elif verb == "go" and message["id"] in self.attempts:
+            if self.attempts[message["id"]].number == message["attempt"]:
+                self.attempts[message["id"]].go(message.get("placed") is not False)
         elif verb == "reap":
             self.hunts.add(message)
         for descriptor in descriptors:
@@ -186,9 +201,19 @@ class Worker:
             return
         finally:
             os.close(job_file)
-        attempt = Attempt(message, plan, outcome, self.loop, self._finished, self.step)
+        place = self._place if self.placing else None
+        attempt = Attempt(message, plan, outcome, self.loop, self._finished, self.step, place, self.hunts)
         self.attempts[attempt.id] = attempt
         attempt.start(self.starter, job.task, (stdout, stderr), data[0] if data else None)
+
+    def _place(self, attempt: Attempt, pidfd: int) -> bool:
+        if self.gone:
+            return False
+        plan = attempt.plan
+        wanted = {"memory_max": plan.memory_max, "pids_max": plan.pids_max, "cpu_weight": plan.cpu_weight}
+        limits = {key: value for key, value in wanted.items() if value is not None}
+        self._say({"is": "place", "id": attempt.id, "attempt": attempt.number, "limits": limits}, os.dup(pidfd))
+        return not self.gone
 
     def _finished(self, attempt: Attempt) -> None:
         del self.attempts[attempt.id]

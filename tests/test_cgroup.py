@@ -10,25 +10,16 @@ from pathlib import Path
 
 import pytest
 from conftest import eventually
+from workbench import cgroup_tree, empty
 
 from cronq import cgroup, process
 from cronq.cgroup import Leaves
 from cronq.errors import CronqError
 
-ROOT = os.getuid() == 0
 SCRIPT = "import os\nfrom cronq import cgroup\nleaves, sentence = cgroup.find()\n"
 
 
-def mounted() -> Path | None:
-    """Where cgroup v2 is mounted and a tree can be made for the tests."""
-    for line in Path("/proc/self/mountinfo").read_text().splitlines():
-        place, _, kind = line.partition(" - ")
-        if kind.startswith("cgroup2 ") and ROOT and os.access(place.split()[4], os.W_OK):
-            return Path(place.split()[4])
-    return None
-
-
-TREE = mounted()
+TREE = cgroup_tree()
 real = pytest.mark.skipif(TREE is None, reason="needs root, and a cgroup v2 tree that can be written")
 
 
@@ -39,13 +30,6 @@ def base():
     found.mkdir()
     yield found
     empty(found)
-
-
-def empty(tree: Path) -> None:
-    (tree / "cgroup.kill").write_text("1")
-    eventually(lambda: "populated 0" in (tree / "cgroup.events").read_text())
-    for folder, _, _ in os.walk(tree, topdown=False):
-        os.rmdir(folder)
 
 
 @contextlib.contextmanager

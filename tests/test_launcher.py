@@ -537,8 +537,8 @@ def test_nothing_but_the_standard_library_comes_along():
     )
     loaded = {name for name in done.stdout.split() if name.partition(".")[0] not in sys.stdlib_module_names}
     rooms = (
-        "accounts acl attempt authority become cgroup entry errors evidence ground job launcher linux "
-        "log loop notify output process realm safeopen spool start task taskbook taskkeys tick trusted "
+        "accounts acl attempt authority become cgroup entry envfile errors evidence gate ground job launcher "
+        "linux log loop notify output process realm safeopen spool start task taskbook taskkeys tick trusted "
         "wire worker"
     )
     assert loaded == {"cronq", *(f"cronq.{room}" for room in rooms.split())} | ({"__main__"} & loaded)

@@ -15,9 +15,10 @@ from pathlib import Path
 
 import pytest
 from conftest import eventually
-from workbench import FILES, UID, Hand, alive, numbers
+from workbench import FILES, UID, Hand, alive, cgroup_tree, empty, numbers
 
 from cronq import attempt, process
+from cronq.cgroup import Leaves
 from cronq.loop import Loop
 from cronq.task import DEFAULT_PATH
 
@@ -567,6 +568,111 @@ def test_a_job_that_somebody_traces_holds_nothing_up(hand, worker):
     assert worker.ended("a")["signal"] == signal.SIGKILL
 
 
+# -------------------------------------------------------------------- places
+
+
+def test_a_worker_that_places_asks_for_it_with_the_limits_and_lets_the_job_run_then(hand):
+    worker = hand.worker(placing=True)
+    hand.tasks("[tasks.a]\nshell = 'echo ran; exit 3'\nmemory_max = '64M'\npids_max = 5\ncpu_weight = 50\n")
+    worker.run("a", {"task": "a"})
+    asked = worker.hear("place", "a")
+    (pidfd,) = asked["descriptors"]
+    assert asked["attempt"] == 1
+    assert asked["limits"] == {"memory_max": 64 << 20, "pids_max": 5, "cpu_weight": 50}
+    assert process.pid_of(pidfd) == hand.outcome("a")[-1]["pid"]
+    os.close(pidfd)
+    worker.sh("b", "exit 4")
+    asked = worker.hear("place", "b")
+    os.close(*asked["descriptors"])
+    assert asked["limits"] == {}
+    worker.send({"do": "go", "id": f"{UID}-b", "attempt": 1})
+    assert worker.ended("b")["exit_code"] == 4
+    assert hand.output("a") == b""
+    worker.send({"do": "go", "id": f"{UID}-a", "attempt": 2})  # of another attempt
+    worker.send({"do": "go", "id": f"{UID}-nobody", "attempt": 1})
+    worker.send({"do": "go", "id": f"{UID}-a", "attempt": 1, "placed": True})
+    assert worker.ended("a")["exit_code"] == 3
+    assert hand.output("a") == b"ran\n"
+
+
+def test_a_job_at_its_gate_runs_without_a_place_when_its_dispatcher_is_gone(hand, monkeypatch):
+    monkeypatch.setattr(attempt, "PLACING", 1000.0)
+    worker = hand.worker(placing=True)
+    worker.sh("a", "exit 3")
+    worker.hear("place", "a")
+    worker.line.close()
+    assert worker.wait() == 0
+    assert hand.outcome("a")[-1]["exit_code"] == 3
+
+
+def test_a_job_at_its_gate_ends_with_its_worker_and_never_ran(hand):
+    worker = hand.worker(placing=True)
+    worker.sh("a", f"echo ran > {hand.path}/ran")
+    worker.hear("place", "a")
+    started = hand.outcome("a")[-1]
+    worker.kill()
+    assert not hand.locked("a")
+    eventually(lambda: not alive(started["pid"]))
+    assert not (hand.path / "ran").exists()
+
+
+def test_places_asked_of_a_dispatcher_that_does_not_read_leave_nothing_open(hand):
+    worker = hand.worker(placing=True)
+    worker.run("first", b"{}")
+    worker.ended("first")
+    before = _descriptors(worker)
+    for number in range(60):
+        worker.sh(f"j{number}", "true")
+    eventually(lambda: all("ended" in hand.steps(f"j{number}") for number in range(60)))  # each waited in vain
+    for number in range(60):
+        os.close(*worker.hear("place", f"j{number}")["descriptors"])
+        worker.hear("ended", f"j{number}")
+    eventually(lambda: _descriptors(worker) == before)
+    switches = _switches(worker.pid)
+    assert not select.select([worker.line], [], [], 0.2)[0]
+    assert _switches(worker.pid) - switches <= 1  # nor is it kept awake by what others still have open
+
+
+@pytest.mark.root
+@pytest.mark.skipif(cgroup_tree() is None, reason="needs root, and a cgroup v2 tree that can be written")
+def test_in_a_cgroup_two_hundred_children_wherever_they_hid_are_gone_within_a_second_of_cancel_now(hand):
+    base = cgroup_tree() / f"cronq-test-{os.getpid()}"
+    base.mkdir()
+    leaves = Leaves(str(base), apart=False)
+    worker = hand.worker(placing=True)
+    try:
+        hide = (
+            f"i=0; while [ $i -lt 100 ]; do sleep 100 & env -i setsid sleep 100 & i=$((i+1)); done; : > {hand.path}/r"
+        )
+        worker.sh("a", f"{hide}; wait")
+        (pidfd,) = worker.hear("place", "a")["descriptors"]
+        leaves.place(f"{UID}-a.1", process.pid_of(pidfd), {})
+        os.close(pidfd)
+        worker.send({"do": "go", "id": f"{UID}-a", "attempt": 1, "placed": True})
+        eventually((hand.path / "r").exists)
+        pids = numbers(base / f"job-{UID}-a.1" / "cgroup.procs")
+        assert len(pids) == 201
+        began = time.monotonic()
+        worker.send({"do": "stop", "id": f"{UID}-a", "now": True})
+        assert worker.ended("a")["reason"] == "cancelled"
+        while leaves.kill(f"{UID}-a.1"):
+            pass
+        assert time.monotonic() - began < 1
+        assert not any(map(alive, pids))
+        assert [path for path in base.iterdir() if path.is_dir()] == []
+    finally:
+        empty(base)
+
+
+def test_a_child_of_a_stopped_job_that_called_setsid_is_gone_with_it(hand, worker):
+    pids = hand.path / "pids"
+    worker.sh("a", f"setsid sleep 100 & echo $! > {pids}; wait")
+    (escaped,) = eventually(lambda: numbers(pids))
+    worker.send({"do": "stop", "id": f"{UID}-a", "now": False})
+    assert worker.ended("a")["reason"] == "cancelled"
+    assert not alive(escaped)
+
+
 # -------------------------------------------------------------------- deaths
 
 
@@ -615,6 +721,7 @@ def test_a_group_without_its_leader_is_ended_too(hand, worker):
     pids = hand.path / "pids"
     worker.sh("a", f"env -i sleep 100 & echo $! $$ > {pids}; wait")
     member, leader = eventually(lambda: numbers(pids))
+    eventually(lambda: "started" in hand.steps("a"))
     worker.kill()
     os.kill(leader, signal.SIGKILL)
     eventually(lambda: not alive(leader))
@@ -738,7 +845,7 @@ def test_a_death_at_each_step_leaves_its_evidence(hand, step, steps, runs):
     worker.sh("a", f"echo $$ > {pids}" + ("; exec sleep 100" if runs else ""))
     assert worker.wait() == -signal.SIGKILL
     assert hand.steps("a") == steps
-    assert not hand.locked("a")
+    eventually(lambda: not hand.locked("a"))  # a program that is just being executed lets go of it in a moment
     if runs:  # the job outlives its worker, and is found
         (pid,) = eventually(lambda: numbers(pids))
         _reap(hand, "a", hand.outcome("a")[-1])

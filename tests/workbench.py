@@ -12,6 +12,8 @@ import time
 import traceback
 from pathlib import Path
 
+from conftest import eventually
+
 from cronq import launcher, process, spool, wire, worker
 from cronq.entry import digest
 
@@ -37,8 +39,8 @@ class Hand:
         os.utime(draft, (time.time() - age, time.time() - age))
         draft.rename(self.config / "cronq.toml")
 
-    def worker(self, step=lambda _name: None) -> "Worker":
-        self.workers.append(Worker(self, step))
+    def worker(self, step=lambda _name: None, placing: bool = False) -> "Worker":
+        self.workers.append(Worker(self, step, placing))
         return self.workers[-1]
 
     def outcome(self, name: str) -> list[dict]:
@@ -79,10 +81,18 @@ def _end_group(leader: int) -> None:
         pass
 
 
+class Placing(worker.Worker):
+    """A worker whose jobs get places, as on a system whose launcher has cgroups to give."""
+
+    def __init__(self, *parts) -> None:
+        super().__init__(*parts)
+        self.placing = True
+
+
 class Worker:
     """One worker, and the dispatcher's end of its line."""
 
-    def __init__(self, hand: Hand, step) -> None:
+    def __init__(self, hand: Hand, step, placing: bool) -> None:
         self.hand = hand
         self.line, theirs = wire.pair()
         self.line.settimeout(20)
@@ -91,12 +101,13 @@ class Worker:
         sys.stdout.flush()
         self.pid = os.fork()
         if self.pid == 0:
-            self._become(theirs, step)
+            self._become(theirs, step, Placing if placing else worker.Worker)
         theirs.close()
 
-    def _become(self, line: socket.socket, step) -> None:
+    def _become(self, line: socket.socket, step, kind: type[worker.Worker]) -> None:
         code = 70
         try:
+            worker.Worker = kind
             os.setsid()
             os.umask(0o077)
             resource.setrlimit(resource.RLIMIT_NOFILE, (FILES, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
@@ -158,7 +169,7 @@ class Worker:
                     return message
             received = wire.receive(self.line)
             assert received is not None, f"the worker is gone: {what} {name}"
-            self.heard.append(received[0])
+            self.heard.append({**received[0], "descriptors": received[1]})
 
     def ended(self, name: str) -> dict:
         """The last step of the attempt, once the worker has said that it ended."""
@@ -205,3 +216,19 @@ def numbers(path: Path) -> list[int]:
     except OSError:
         return []
     return [int(word) for word in text.split()] if text.endswith("\n") else []
+
+
+def cgroup_tree() -> Path | None:
+    """Where cgroup v2 is mounted and a tree can be made for the tests."""
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        place, _, kind = line.partition(" - ")
+        if kind.startswith("cgroup2 ") and UID == 0 and os.access(place.split()[4], os.W_OK):
+            return Path(place.split()[4])
+    return None
+
+
+def empty(tree: Path) -> None:
+    (tree / "cgroup.kill").write_text("1")
+    eventually(lambda: "populated 0" in (tree / "cgroup.events").read_text())
+    for folder, _, _ in os.walk(tree, topdown=False):
+        os.rmdir(folder)
