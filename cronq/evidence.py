@@ -63,6 +63,8 @@ class Judge:
             for payload in data:
                 self._check_payload(submitter, payload)
             job = jobs.decode(found)
+            if data and job.stdin is not None:
+                raise BadJob("it has both stdin and a payload; keep one of them")
             known = {} if job.task is None else self.book.tasks()
             if self.authority is not None:
                 self._check_right(self.authority, message["id"], submitter, job, known, found)
@@ -80,10 +82,12 @@ class Judge:
     def _bytes(self, submitter: int, offset: int, job_file: int) -> bytes:
         """What the file says, or the batch's line at `offset`."""
         self._proof(submitter).check(job_file)
-        if offset < 0:
-            return safeopen.read(job_file, jobs.MAX_JOB_BYTES)
-        line, newline, _ = safeopen.read(job_file, jobs.MAX_JOB_BYTES, offset).partition(b"\n")
-        return line + newline
+        try:
+            if offset < 0:
+                return safeopen.read(job_file, jobs.MAX_JOB_BYTES)
+            return _member(job_file, offset)
+        except (OSError, OverflowError) as error:  # it is open for writing only, or no offset is that large
+            raise BadJob(f"its file cannot be read: {error}") from None
 
     def _check_right(
         self,
@@ -111,5 +115,21 @@ class Judge:
 
     def _check_payload(self, submitter: int, payload: int) -> None:
         """His own file where he runs it himself; else the dispatcher's copy, which he cannot change any more."""
+        if self.system is not None and submitter == self.system.uid:
+            raise BadJob("a tick has no payload, and nobody's is taken for it")
         owner = submitter if self.system is None or submitter == self.uid else self.system.uid
         self._proof(owner).check(payload)
+
+
+def _member(job_file: int, offset: int) -> bytes:
+    """The whole line at `offset`, in a file that is a batch.
+
+    A job may be written over many lines, of which one may look like a job, too. Only a batch begins with a line that is
+    an object by itself, and goes on.
+    """
+    if offset > 0 and os.pread(job_file, 1, offset - 1) != b"\n":
+        raise BadJob("it begins in the middle of a line")
+    line, newline, _ = safeopen.read(job_file, jobs.MAX_JOB_BYTES, offset).partition(b"\n")
+    first = safeopen.read(job_file, jobs.MAX_JOB_BYTES).lstrip().partition(b"\n")[0]
+    jobs.parse_object(first, "the first line of its file, which is no batch,")
+    return line + newline

@@ -24,6 +24,7 @@ from cronq import wire
 from cronq.attempt import Attempt, Outcome
 from cronq.entry import is_id
 from cronq.evidence import Judge, Refused
+from cronq.job import LAST_INSTANT
 from cronq.log import line as log
 from cronq.loop import Loop
 from cronq.process import Hunts
@@ -233,4 +234,5 @@ def _well_formed(message: dict[str, Any]) -> bool:
     kinds = _KEYS.get(verb) if isinstance(verb, str) else None
     if kinds is None:
         return False
-    return all(isinstance(message.get(key), kind) for key, kind in kinds.items()) and is_id(message["id"])
+    typed = all(isinstance(message.get(key), kind) for key, kind in kinds.items()) and is_id(message["id"])
+    return typed and (verb != "run" or 0 <= message["scheduled"] < LAST_INSTANT)  # what a clock can show; no NaN

@@ -407,7 +407,7 @@ def test_nothing_stays_open_whatever_came(hand, worker):
         worker.do(f"ran{turn}", {"command": ["cat"], "stdin": "x"})
         worker.do(f"data{turn}", {"command": ["cat"]}, data=data)
         worker.do(f"refused{turn}", b"{}", data=data)
-        worker.do(f"lost{turn}", {"command": ["/no/such"], "stdin": "x"}, data=data)
+        worker.do(f"lost{turn}", {"command": ["/no/such"]}, data=data)
         worker.run(f"full{turn}", sh("true"), outcome="/dev/full", data=data)
         worker.hear("ended", f"full{turn}")
         worker.run(f"nonsense{turn}", sh("true"), hash=7)
