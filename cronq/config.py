@@ -89,23 +89,20 @@ def load(config_dir: str, *, system: bool = False) -> Config:
     if system:
         reading.errors += [error.sentence for error in trusted.problems(config_dir)]
     for path in tasks.files(config_dir):
-        try:
-            reading.file(path, tasks.tables(path), main=os.path.basename(path) == MAIN)
-        except BadConfig as error:
-            reading.errors.append(error.sentence)
-            reading.whole = False
+        reading.path(path)
     reading.check_schedules(system)
     if reading.errors:
         raise BadConfig(reading.errors[0], reading.errors[1:])
-    return Config(
-        reading.tasks,
-        reading.queues,
-        reading.schedules,
-        reading.main.get("max_jobs") or default_max_jobs(),
-        reading.main.get("operators"),
-        reading.main.get("allow_root", False),
-        reading.main.get("max_jobs_per_user"),
-    )
+    return reading.config()
+
+
+def load_file(path: str, *, system: bool = False) -> tuple[Config, list[str]]:
+    """What one file says by itself, and what is wrong with it; what it names may stand in others."""
+    reading = _Reading()
+    reading.path(path)
+    reading.whole = False
+    reading.check_schedules(system)
+    return reading.config(), reading.errors
 
 
 class _Reading:
@@ -119,6 +116,26 @@ class _Reading:
         self.queues: dict[str, Queue] = {}
         self.schedules: dict[str, Schedule] = {}
         self.main: dict[str, Any] = {}  # what the tables of cronq.toml alone say, by key: no two have the same
+
+    def path(self, path: str) -> None:
+        """Read one file."""
+        try:
+            self.file(path, tasks.tables(path), main=os.path.basename(path) == MAIN)
+        except BadConfig as error:
+            self.errors.append(error.sentence)
+            self.whole = False
+
+    def config(self) -> Config:
+        """What has been read."""
+        return Config(
+            self.tasks,
+            self.queues,
+            self.schedules,
+            max_jobs=self.main.get("max_jobs") or default_max_jobs(),
+            operators=self.main.get("operators"),
+            exec_allow_root=self.main.get("allow_root", False),
+            max_jobs_per_user=self.main.get("max_jobs_per_user"),
+        )
 
     def file(self, path: str, tables: dict[str, Any], *, main: bool) -> None:
         """Read the tables of one file."""

@@ -27,8 +27,8 @@ MOST_LINKS = 40  # as the kernel has it
 LISTS = ("exec.allow", "exec.deny")
 
 
-def trusted(path: str, known: set[str] | None = None) -> None:
-    """Make sure that only root can change what `path` is. Raises `BadConfig`.
+def trusted(path: str, known: set[str] | None = None, owner: int = 0) -> None:
+    """Make sure that only root can change what `path` is, or `owner` beside root. Raises `BadConfig`.
 
     `known` are real directories that were found good a moment ago; those that are found good now are added.
     """
@@ -37,7 +37,7 @@ def trusted(path: str, known: set[str] | None = None) -> None:
         raise BadConfig(f"{path}: must be an absolute path")
     place, links = "/", 0
     ahead = path.split("/")[::-1]
-    _must_be_roots("/", path, known)
+    _must_be_roots("/", path, known, owner)
     while ahead:
         part = ahead.pop()
         if part in ("", "."):
@@ -46,7 +46,7 @@ def trusted(path: str, known: set[str] | None = None) -> None:
             place = os.path.dirname(place)
             continue
         component = os.path.join(place, part)
-        target = _must_be_roots(component, path, known)
+        target = _must_be_roots(component, path, known, owner)
         if target is None:
             place = component
             continue
@@ -57,7 +57,7 @@ def trusted(path: str, known: set[str] | None = None) -> None:
         ahead += target.split("/")[::-1]
 
 
-def _must_be_roots(component: str, path: str, known: set[str]) -> str | None:
+def _must_be_roots(component: str, path: str, known: set[str], owner: int) -> str | None:
     """Where the component leads if it is a link, after looking at its owner and mode. Raises `BadConfig`."""
     if component in known:
         return None
@@ -67,14 +67,15 @@ def _must_be_roots(component: str, path: str, known: set[str]) -> str | None:
         target = os.readlink(component) if stat.S_ISLNK(found.st_mode) else None
     except OSError as error:
         raise BadConfig(f"{what} cannot be looked at: {error.strerror}") from None
-    if found.st_uid != 0:
+    whose, by = ("root's", "root alone") if owner == 0 else (f"root's or uid {owner}'s", f"root and uid {owner} alone")
+    if found.st_uid not in (0, owner):
         option = "" if target is None else "-h "
-        raise BadConfig(f"{what} belongs to uid {found.st_uid}, and must be root's; chown {option}root {component}")
+        raise BadConfig(f"{what} belongs to uid {found.st_uid}, and must be {whose}; chown {option}root {component}")
     if target is None and found.st_mode & 0o022:
         who = " and ".join(who for who, bit in (("its group", 0o020), ("others", 0o002)) if found.st_mode & bit)
         sticky = found.st_mode & (stat.S_ISVTX | 0o002) == stat.S_ISVTX | 0o002
         mend = "keep it in another place" if sticky else f"chmod go-w {component}"
-        raise BadConfig(f"{what} can be written by {who}, and must be by root alone; {mend}")
+        raise BadConfig(f"{what} can be written by {who}, and must be by {by}; {mend}")
     if target is None and stat.S_ISDIR(found.st_mode):
         known.add(component)
     return target

@@ -20,11 +20,11 @@ toor:x:0:0:root too:/root:/bin/sh
 daemon:x:1:1:daemon:/:/usr/sbin/nologin
 cronq:x:989:989:cronq:/var/spool/cronq:/usr/sbin/nologin
 imgproc:x:990:990:images:/mnt:/bin/sh
-ann:x:2001:2001:Ann:/mnt/home/ann:/bin/sh
-bob:x:2002:2002:Bob:/mnt/home/bob:/bin/nosuchshell
-eve:x:2003:2003:Eve:/mnt/home/eve:/bin/sh
-mal:x:2004:989:Mal:/mnt:/bin/sh
-twin:x:2001:2001:Ann again:/mnt/home/ann:/bin/sh
+ann:x:52001:52001:Ann:/mnt/home/ann:/bin/sh
+bob:x:52002:52002:Bob:/mnt/home/bob:/bin/nosuchshell
+eve:x:52003:52003:Eve:/mnt/home/eve:/bin/sh
+mal:x:52004:989:Mal:/mnt:/bin/sh
+twin:x:52001:52001:Ann again:/mnt/home/ann:/bin/sh
 """
 GROUP = """\
 root:x:0:
@@ -33,11 +33,12 @@ adm:x:4:bob
 staff:x:50:ann
 cronq:x:989:eve
 imgproc:x:990:
-ann:x:2001:
-bob:x:2002:
-eve:x:2003:
+ann:x:52001:
+bob:x:52002:
+eve:x:52003:
 """
-ROOT, CRONQ, IMGPROC, ANN, BOB, EVE, MAL, NOBODY = 0, 989, 990, 2001, 2002, 2003, 2004, 2999
+SHADOW = "".join(f"{line.split(':')[0]}:*:20000::::::\n" for line in PASSWD.splitlines())
+ROOT, CRONQ, IMGPROC, ANN, BOB, EVE, MAL, NOBODY = 0, 989, 990, 52001, 52002, 52003, 52004, 52999
 CONFIG = Path("/mnt/cronq")
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -83,11 +84,11 @@ def _move_in() -> None:
     _mount("tmpfs", "/mnt", "tmpfs", 0)
     os.umask(0o022)
     Path("/mnt").chmod(0o755)
-    for path, text in (("/etc/passwd", PASSWD), ("/etc/group", GROUP)):
+    for path, text in (("/etc/passwd", PASSWD), ("/etc/group", GROUP), ("/etc/shadow", SHADOW)):
         with tempfile.NamedTemporaryFile("w", dir="/mnt") as file:
             file.write(text)
             file.flush()
-            os.chmod(file.name, 0o644)
+            os.chmod(file.name, 0o600 if text is SHADOW else 0o644)
             _mount(file.name, path, None, _MS_BIND)
     CONFIG.mkdir()
 
@@ -96,6 +97,12 @@ def _mount(source: str, target: str, kind: str | None, flags: int) -> None:
     encoded = None if kind is None else kind.encode()
     if _libc.mount(source.encode(), target.encode(), encoded, flags, None) != 0:
         raise OSError(ctypes.get_errno(), f"mount {source} {target}")
+
+
+def add(path: str, text: str) -> None:
+    """Add lines to passwd, group or shadow."""
+    with open(path, "a", encoding="utf-8") as file:
+        file.write(text)
 
 
 def write(name: str, text: str, mode: int = 0o644, owner: int = 0) -> Path:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from aside import ANN, BOB, CONFIG, CRONQ, EVE, IMGPROC, MAL, NOBODY, ROOT, aside, write
+from aside import ANN, BOB, CONFIG, CRONQ, EVE, IMGPROC, MAL, NOBODY, ROOT, add, aside, write
 from conftest import eventually
 
 from cronq import job as jobs
@@ -75,14 +75,8 @@ def test_a_task_of_a_user_whom_nobody_knows_waits_for_the_administrator() -> Non
 def test_nothing_runs_as_cronq_however_it_is_called() -> None:
     assert "a command would run as cronq, and nothing does" in refused(NotPermitted, runs_as, None, CRONQ)
     assert "a schedule's task needs a user" in refused(NotPermitted, runs_as, task(), CRONQ)
-    write_passwd("alias:x:989:2001::/:/bin/sh\n")
+    add("/etc/passwd", "alias:x:989:52001::/:/bin/sh\n")
     assert "name another user" in refused(NotPermitted, runs_as, task(user="alias"), ANN)
-
-
-def write_passwd(more: str) -> None:
-    """Add accounts to this machine's."""
-    with open("/etc/passwd", "a") as file:
-        file.write(more)
 
 
 @aside
@@ -171,7 +165,7 @@ def test_a_user_who_left_a_group_is_taken_for_a_member_for_a_minute_at_most() ->
     authority = Authority(str(CONFIG), Accounts(lambda: clock[0]))
     job, staff = Job(task="t"), task(submit=["@staff"])
     authority.permit(job, staff, ANN)
-    Path("/etc/group").write_text("staff:x:50:\nann:x:2001:\n")
+    Path("/etc/group").write_text("staff:x:50:\nann:x:52001:\n")
     clock[0] = 59.9
     authority.permit(job, staff, ANN)
     clock[0] = 60.1
@@ -183,9 +177,9 @@ def test_a_user_who_is_made_is_known_within_seconds() -> None:
     clock = [0.0]
     authority = Authority(str(CONFIG), Accounts(lambda: clock[0]))
     refused(BadConfig, authority.runs_as, task(user="new"), ROOT)
-    write_passwd("new:x:3000:3000::/:/bin/sh\n")
+    add("/etc/passwd", "new:x:53000:53000::/:/bin/sh\n")
     clock[0] = 5.1
-    assert authority.runs_as(task(user="new"), ROOT) == 3000
+    assert authority.runs_as(task(user="new"), ROOT) == 53000
 
 
 def test_what_is_remembered_of_strangers_is_bounded() -> None:
@@ -322,7 +316,7 @@ def test_a_configuration_that_cannot_be_searched_lets_nobody_submit_commands() -
 def test_a_list_that_others_can_write_waits_for_the_administrator(name: str) -> None:
     write(name, "eve\n", owner=ANN)
     permit = Authority(str(CONFIG)).permit
-    assert f"/mnt/cronq/{name}: belongs to uid 2001" in refused(BadConfig, permit, Job(command=["id"]), None, ANN)
+    assert f"/mnt/cronq/{name}: belongs to uid 52001" in refused(BadConfig, permit, Job(command=["id"]), None, ANN)
     permit(Job(command=["id"]), None, ROOT)
 
 
@@ -371,7 +365,7 @@ def bad_trees() -> Iterator[object]:
             )
         yield pytest.param(
             lambda place=place: os.chown(place, ANN, 0),
-            f"/mnt/cronq/cronq.toml: {place} belongs to uid 2001, and must be root's; chown root {place}",
+            f"/mnt/cronq/cronq.toml: {place} belongs to uid 52001, and must be root's; chown root {place}",
             id=f"{place} ann",
         )
     yield pytest.param(
@@ -382,7 +376,7 @@ def bad_trees() -> Iterator[object]:
     )
     yield pytest.param(
         lambda: write("cronq.toml", A, owner=ANN),
-        "/mnt/cronq/cronq.toml: belongs to uid 2001, and must be root's; chown root /mnt/cronq/cronq.toml",
+        "/mnt/cronq/cronq.toml: belongs to uid 52001, and must be root's; chown root /mnt/cronq/cronq.toml",
         id="file ann",
     )
     yield pytest.param(
@@ -416,7 +410,7 @@ def test_a_link_is_no_better_than_whoever_made_it_and_what_it_leads_to() -> None
     link.symlink_to(path)
     os.chown(link, ANN, ANN, follow_symlinks=False)
     sentence = refused(BadConfig, trusted, str(link))
-    assert sentence == "/mnt/cronq/link: belongs to uid 2001, and must be root's; chown -h root /mnt/cronq/link"
+    assert sentence == "/mnt/cronq/link: belongs to uid 52001, and must be root's; chown -h root /mnt/cronq/link"
     os.chown(link, 0, 0, follow_symlinks=False)
     trusted(str(link))
     path.chmod(0o646)
@@ -493,7 +487,7 @@ def test_tasks_are_read_from_a_trusted_configuration_only() -> None:
     write("tasks.d/a.toml", A)
     assert list(Authority(str(CONFIG)).book.tasks()) == ["a"]
     os.chown("/mnt/cronq/tasks.d/a.toml", ANN, ANN)
-    assert "belongs to uid 2001" in refused(BadConfig, Authority(str(CONFIG)).book.tasks)
+    assert "belongs to uid 52001" in refused(BadConfig, Authority(str(CONFIG)).book.tasks)
 
 
 # ---------------------------------------------------------------- ticks
@@ -568,19 +562,19 @@ def test_whoever_has_dropped_every_privilege_can_ask_without_importing_anything(
 import os, sys
 from cronq import job
 from cronq.authority import Authority
-os.setgroups([]); os.setresgid(2001, 2001, 2001); os.setresuid(2001, 2001, 2001)
+os.setgroups([]); os.setresgid(52001, 52001, 52001); os.setresuid(52001, 52001, 52001)
 class Nothing:
     def find_spec(self, name, path=None, target=None): raise SystemExit("imports " + name)
 sys.meta_path.insert(0, Nothing())
 authority = Authority("/mnt/cronq")
 task = authority.book.tasks()["a"]
 asked = job.decode(b'{"task": "a"}') if "json" in sys.modules else job.Job(task="a")
-authority.permit(asked, task, 2001)
-authority.permit(job.Job(command=["id"]), None, 2001)
-print(authority.runs_as(task, 2001), authority.runs_as(None, 0), job.encode(authority.schedule_fields("a")))
+authority.permit(asked, task, 52001)
+authority.permit(job.Job(command=["id"]), None, 52001)
+print(authority.runs_as(task, 52001), authority.runs_as(None, 0), job.encode(authority.schedule_fields("a")))
 """
     done = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True)
-    assert done.stdout.strip() == '2001 0 b\'{"task": "a"}\\n\''
+    assert done.stdout.strip() == '52001 0 b\'{"task": "a"}\\n\''
     assert not done.stderr, done.stderr
 
 

@@ -215,7 +215,7 @@ def test_a_configuration_for_many_users_is_roots_alone_and_every_fault_is_told()
     told = [sentence.removeprefix("/mnt/cronq/") for sentence in (caught.value.sentence, *caught.value.more)]
     assert told == [
         "cronq.toml: can be written by its group, and must be by root alone; chmod go-w /mnt/cronq/cronq.toml",
-        "tasks.d/b.toml: belongs to uid 2001, and must be root's; chown root /mnt/cronq/tasks.d/b.toml",
+        "tasks.d/b.toml: belongs to uid 52001, and must be root's; chown root /mnt/cronq/tasks.d/b.toml",
         "cronq.toml: [queues.q] slots must be a whole number from 1 to 100000, not 0",
     ]
 

@@ -1,0 +1,203 @@
+"""`cronq check`: what is wrong with a configuration, or will be when a job runs; told before it hurts.
+
+Does:    `findings` about a config directory, `of_file` about one file of it: levels and sentences, errors first.
+         `main` prints them, a line each, and gives the exit code: 78 if one is an error.
+Reads:   the configuration; passwd, group and shadow; as root, what each task names, as its user sees it (`reach`).
+Writes:  nothing.
+Trusts:  no configuration for many users that others than root can change: it is not even read.
+Fails:   never by itself: what it trips over is a finding.
+
+Of a configuration for many users (`system`) it knows who they are; a rootless one runs everything as whoever runs it.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+from collections.abc import Iterator
+
+from cronq import become, reach, realm, show, trusted
+from cronq import config as configs
+from cronq import task as tasks
+from cronq.accounts import Accounts
+from cronq.config import Config
+from cronq.errors import BadConfig, UsageError
+from cronq.reach import FAIL, WARN, Finding
+from cronq.task import Task
+
+ONLY_ROOT = "whether users reach what their tasks name was not looked at: only root can; sudo cronq check"
+
+
+def main(paths: list[str], config: str, system: bool) -> int:
+    """Check these files and directories, or `config` without any; returns the exit code. Raises `UsageError`."""
+    code = 0
+    for path in paths or [config]:
+        if not os.path.lexists(path):
+            if paths:
+                raise UsageError(f"{path} is not there")
+            print(f"ok    {show.escape(path)} is not there: no task is known, and commands (cronq exec) need none")
+            continue
+        found = findings(os.path.abspath(path), system) if os.path.isdir(path) else of_file(path, system)
+        for level, sentence in found:
+            print(f"{level:<5} {show.escape(sentence)}")
+        if any(level == FAIL for level, _ in found):
+            code = BadConfig.exit_code
+        elif not found:
+            print(f"ok    {show.escape(path)}")
+    return code
+
+
+def findings(config: str, system: bool) -> list[Finding]:
+    """Everything that is wrong with the configuration below the directory `config`."""
+    found: list[Finding] = []
+    if system:
+        found += _ours()
+        distrusted = [(FAIL, error.sentence) for error in trusted.problems(config)]
+        if distrusted:
+            return _ordered(distrusted + found)
+        found += _unreadable(config)
+        found += _lists(config)
+    try:
+        read = configs.load(config, system=system)
+    except BadConfig as error:
+        return _ordered([(FAIL, sentence) for sentence in (error.sentence, *error.more)] + found)
+    places = {name: path for path in tasks.files(config) for name in tasks.tables(path).get("tasks", {})}
+    return _ordered(found + _of_config(read, system, places))
+
+
+def of_file(path: str, system: bool) -> list[Finding]:
+    """What is wrong with one file, whatever stands in others. Raises `UsageError` for one that is no configuration."""
+    if not path.endswith(".toml"):
+        raise UsageError(f"{path}: a file of the configuration ends in .toml; cronq check reads no others")
+    read, errors = configs.load_file(path, system=system)
+    places = dict.fromkeys(read.tasks, path)
+    return _ordered([(FAIL, sentence) for sentence in errors] + _of_config(read, system, places))
+
+
+def _ordered(found: list[Finding]) -> list[Finding]:
+    return sorted(dict.fromkeys(found), key=lambda finding: finding[0])  # fail, then warn; else as they came
+
+
+def _of_config(read: Config, system: bool, places: dict[str, str]) -> list[Finding]:
+    found: list[Finding] = []
+    ours = _account_of_ours() if system else None
+    accounts = Accounts()
+    if system:
+        found += _operators(read.operators, accounts)
+    if system and read.tasks and os.getuid() != 0:
+        found.append((WARN, ONLY_ROOT))
+    for name, task in read.tasks.items():
+        of_one = [*_submitters(task, accounts), *_runner(task, ours)] if system else _rootless(task)
+        found += [(level, f"{places[name]}: [tasks.{name}] {sentence}") for level, sentence in of_one]
+    return found
+
+
+def _rootless(task: Task) -> list[Finding]:
+    if task.user is None or tasks.mine(task.user):
+        return list(reach.View(task, system=False).findings())
+    mend = "take user out, or give the task to the system's dispatcher"
+    return [(FAIL, f"it runs as {task.user}, and your own dispatcher runs everything as you; {mend}")]
+
+
+# ---------------------------------------------------------------- accounts
+
+
+def _ours() -> Iterator[Finding]:
+    """Is the dispatcher's own account as it must be: there, and alone in its group?"""
+    try:
+        ours = realm.ours()
+    except BadConfig as error:
+        yield FAIL, error.sentence
+        return
+    for entry in pwd.getpwall():
+        if entry.pw_gid == ours.gid and entry.pw_uid != ours.uid:
+            name = entry.pw_name
+            yield FAIL, f"the group {become.OURS} must have no members, and is {name}'s own; usermod --gid GROUP {name}"
+
+
+def _account_of_ours() -> become.Account | None:
+    try:
+        return realm.ours()
+    except BadConfig:
+        return None
+
+
+def _operators(group: str | None, accounts: Accounts) -> Iterator[Finding]:
+    gid = None if group is None else accounts.gid(group)
+    if group is not None and gid is None:
+        yield WARN, f"[control] operators: there is no group {group}; groupadd {group}, or name another"
+    elif gid is not None and gid == accounts.gid(become.OURS):
+        yield FAIL, f"[control] operators: {group} is the group {become.OURS} by another name; name another group"
+
+
+def _submitters(task: Task, accounts: Accounts) -> Iterator[Finding]:
+    for name in task.submit or ():
+        if name.startswith("@"):
+            if accounts.gid(name[1:]) is None:
+                yield WARN, f"submit: there is no group {name[1:]}; correct it, or take it out"
+        elif accounts.uid(name) is None:
+            yield WARN, f"submit: there is no user {name}; correct it, or take it out"
+
+
+def _runner(task: Task, ours: become.Account | None) -> Iterator[Finding]:
+    """Is its user somebody who can run it?"""
+    if task.user is None:
+        if ours is not None and os.getuid() == 0:
+            yield from reach.seen_by(ours, task)  # as any other user
+        return
+    try:
+        uid = pwd.getpwnam(task.user).pw_uid
+    except KeyError:
+        yield FAIL, f"there is no user {task.user}; make it (useradd --system {task.user}), or name another"
+        return
+    if uid == 0 and not task.allow_root:
+        yield FAIL, f"its user {task.user} is root; write allow_root = true to let it"
+    elif uid != 0 and task.allow_root:
+        yield WARN, f"allow_root changes nothing, since it runs as {task.user}; take it out"
+    if ours is None:
+        return
+    try:
+        who = become.account(uid, ours)
+    except become.Barred as error:
+        yield FAIL, error.sentence
+        return
+    except PermissionError:  # shadow is root's to read
+        return
+    if os.getuid() == 0:
+        yield from reach.seen_by(who, task)
+
+
+# ---------------------------------------------------------------- files
+
+
+def _unreadable(config: str) -> Iterator[Finding]:
+    """Every user's worker reads the configuration by itself."""
+    try:
+        paths = [config, os.path.join(config, "tasks.d"), *tasks.files(config)]
+    except BadConfig:
+        return  # `load` says it
+    for path in [*paths, *(os.path.join(config, name) for name in trusted.LISTS)]:
+        try:
+            mode = os.stat(path).st_mode
+        except OSError:
+            continue  # there need not be all of them
+        needed, right = (0o005, "o+rx") if os.path.isdir(path) else (0o004, "o+r")
+        if mode & needed != needed:
+            yield FAIL, f"{path} cannot be read by everybody, and each user's worker reads it; chmod {right} {path}"
+
+
+def _lists(config: str) -> Iterator[Finding]:
+    """exec.allow and exec.deny."""
+    allow, deny = (os.path.join(config, name) for name in trusted.LISTS)
+    if os.path.lexists(allow) and os.path.lexists(deny):
+        yield WARN, f"{deny} says nothing beside {allow}; remove one of them"
+    accounts = Accounts()
+    for path in (allow, deny):
+        try:
+            with open(path, encoding="utf-8", errors="backslashreplace") as file:
+                names = [line.strip() for line in file]
+        except OSError:
+            continue
+        for name in names:
+            if name and not name.startswith("#") and accounts.uid(name) is None:
+                yield WARN, f"{path}: there is no user {name}; one name stands on a line"
