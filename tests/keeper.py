@@ -2,6 +2,8 @@
 
 Does:    waits for PID to end, then kills every process that is still in its mount namespace (whose name comes by
          standard input) and removes DIRECTORY. It is not in that namespace: nothing is mounted below DIRECTORY here.
+         It holds the namespace open: the kernel gives the name of one that is gone to the next that is made, and
+         strangers live there.
 """
 
 import os
@@ -16,13 +18,16 @@ QUIET = 3  # looks that must find nothing: one alone can miss a process that for
 
 def main(pid: int, directory: str) -> None:
     """Wait, kill, remove."""
+    namespace = os.read(0, 100).decode()  # as soon as the maker is in it; nothing where it has ended before
     try:
         maker = os.pidfd_open(pid)
+        held = os.open(f"/proc/{pid}/ns/mnt", os.O_RDONLY)
+        if os.readlink(f"/proc/self/fd/{held}") != namespace:
+            namespace = ""
         if os.getppid() == pid:
             select.select([maker], [], [])
-    except ProcessLookupError:
-        pass
-    namespace = os.read(0, 100).decode()
+    except OSError:
+        namespace = ""
     quiet = 0
     while namespace and quiet < QUIET:
         found = sum(_kill(int(name), namespace) for name in os.listdir("/proc") if name.isdigit())
