@@ -13,6 +13,7 @@ SIGTERM: start nothing more, leave running jobs to their workers, exit. SIGHUP: 
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import socket
 import sys
@@ -43,6 +44,8 @@ def main(argv: list[str], **seams: Any) -> int:
     line = socket.socket(fileno=int(options["--launcher-fd"]))
     line.setblocking(False)
     os.set_inheritable(line.fileno(), False)
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # an inbox a user, two a worker, one a peer
     bell = Doorbell(inotify=options.get("--inotify", "yes") != "no")
     bell.catch(signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
     try:

@@ -95,18 +95,32 @@ def inbox(spool: int, who: Account, ours: Account) -> None:
     """Make a user's inbox, and keep his name beside it. Raises `Reused`, `OSError`."""
     folders = {name: os.open(name, _DIRECTORY, dir_fd=spool) for name in ("in", "users")}
     try:
-        earlier = _earlier(folders["users"], who.uid)
-        if earlier not in (None, who.name):
-            raise Reused(
-                f"uid {who.uid} was {earlier} when its inbox was made, and is {who.name} now; "
-                f"see `cronq doctor` before you remove users/{who.uid}"
-            )
+        earlier = _must_be_the_same(folders["users"], who)
         _make_inbox(folders["in"], who, ours)
         if earlier is None:
             _remember(folders["users"], who)
     finally:
         for descriptor in folders.values():
             os.close(descriptor)
+
+
+def must_be_the_same(root: str, who: Account) -> None:
+    """That this uid is still who it was when its inbox was made, if it has one. Raises `Reused`."""
+    users = os.open(f"{root}/users", _DIRECTORY)
+    try:
+        _must_be_the_same(users, who)
+    finally:
+        os.close(users)
+
+
+def _must_be_the_same(users: int, who: Account) -> str | None:
+    earlier = _earlier(users, who.uid)
+    if earlier not in (None, who.name):
+        raise Reused(
+            f"uid {who.uid} was {earlier} when its inbox was made, and is {who.name} now; "
+            f"see `cronq doctor` before you remove users/{who.uid}"
+        )
+    return earlier
 
 
 def _make_inbox(folder: int, who: Account, ours: Account) -> None:

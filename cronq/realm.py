@@ -61,6 +61,7 @@ class Everybody:
         """Lay the ground. Raises `CronqError`."""
         if os.geteuid() != 0:
             raise NotPermitted("only root starts the system's dispatcher; without --system it is your own")
+        self._root = root
         self._config = config
         self._ours = ours()
         trusted.tree(config)
@@ -93,6 +94,10 @@ class Everybody:
         """In a fork: be `uid`, with the groups that it has now, or raise."""
         self.must_serve(uid)
         who = become.account(uid, self._ours)
+        try:
+            ground.must_be_the_same(self._root, who)
+        except ground.Reused as error:
+            raise become.Barred(error.sentence) from None
         if uid == 0:
             root_must_be_allowed(self._config)
         with open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:

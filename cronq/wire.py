@@ -8,15 +8,21 @@ Fails:   `WireError` on a packet that is cut, not JSON, or not an object; its de
 Dispatcher to launcher   {"verb": "WORKER", "uid": N}            a worker for that user
                          {"verb": "INBOX", "uid": N}             that user's inbox
                          {"verb": "END", "worker": PID}          kill that worker
+                         {"verb": "PLACE", "job": "<id>.<attempt>", "worker": PID, "limits": {…}}, a pidfd
+                         {"verb": "KILL", "job": "<id>.<attempt>"}   end all that lives in that job's cgroup
+                         {"is": "ready"}, {"is": "turning"}      for systemd: once, and about once a second
 Launcher to dispatcher   {"worker": PID, "uid": N}               with its socket and its pidfd
                          {"inbox": N}                            made, or there already
-                         {"failed": SENTENCE, "uid": N}
-Dispatcher to worker     {"do": "run", "id", "attempt", "redelivered", "scheduled", "hash", "data": bool}
-                         with the job file, the outcome file (locked), stdout, stderr, and the data if there are any
+                         {"placed": JOB, "missing": [LIMIT…]}, {"killed": JOB, "left": bool}
+                         {"failed": SENTENCE, "uid": N}          with "job" where one was named
+Dispatcher to worker     {"do": "run", "id", "attempt", "redelivered", "scheduled", "hash", "data": bool,
+                         "offset": where its line begins, of a batch's member, else -1}
+                         with the job file (or its batch's), the outcome file (locked), stdout, stderr, the data if any
                          {"do": "stop", "id", "now": bool}       end that job: TERM and grace, or KILL at once
                          {"do": "go", "id", "attempt", "placed": bool}   its process has its place, or gets none
                          {"do": "reap", "id", "attempt", "pid", "start", "boot"}   end a job whose worker died
-Worker to dispatcher     {"is": "starting", "id", "attempt"}     received; the outcome file says so too
+Worker to dispatcher     {"is": "barred", "reason", "hold": bool}   its user gets no worker; it leaves
+                         {"is": "starting", "id", "attempt"}     received; the outcome file says so too
                          {"is": "place", "id", "attempt", "limits"}   with a pidfd: it waits for its cgroup, and for go
                          {"is": "ended", "id", "attempt"}        the outcome file says how
                          {"is": "reaped", "id", "attempt", "known": bool}   it is dead; False: nobody can know
