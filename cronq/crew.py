@@ -106,7 +106,9 @@ class Crew:
         try:
             sent = wire.send(worker.line, message, descriptors)
         except OSError:
-            self._lose(worker)
+            self._hear_worker(worker, now)  # its last words: perhaps why it could not come to be
+            if self.workers.get(worker.pid) is worker:
+                self._lose(worker)
             return False
         if sent:
             worker.jobs.add(message["id"])
@@ -267,6 +269,8 @@ def _messages(line: socket.socket) -> Iterator[tuple[dict[str, Any], list[int]] 
             received = wire.receive(line)
         except BlockingIOError:
             return
+        except ConnectionResetError:  # told once, and first, by a peer that left without reading all; its words follow
+            continue
         except (OSError, wire.WireError):
             received = None
         yield received

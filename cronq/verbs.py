@@ -194,6 +194,7 @@ def _release(ask: Ask) -> Found:
     def act(state: str, entry: Entry) -> str:
         if state != states.HELD:
             raise BadJob(f"job {entry.id} is {state}; only a held job is released")
+        ask.house.crew.bars.clear()  # an account that was locked is looked at again, not in a while
         move = "defer" if entry.due > ask.now.micros else "release"
         return ask.house.move(ask.now, move, state, entry, entry, cause="released")
 
