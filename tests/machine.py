@@ -29,6 +29,7 @@ OPT = Path("/opt/cronq")
 PATH = f"{OPT}/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 USERS = {"ann": (2001, "crew"), "bob": (2002, ""), "carl": (2003, "ops")}  # uid, and the group besides his own
 ACCOUNTS = [Path("/etc", name) for name in ("passwd", "shadow", "group", "gshadow", "subuid", "subgid")]
+DIED = "event=dispatcher-ended"
 
 
 class Machine:
@@ -70,7 +71,7 @@ class Machine:
             )
         daemon.log = log
         self.daemons.append(daemon)
-        eventually(lambda: wait in log.read_text() or daemon.poll() is not None)
+        eventually(lambda: wait in log.read_text() or daemon.poll() is not None or log.read_text().count(DIED) > 1)
         assert wait in log.read_text(), log.read_text()
         return daemon
 
@@ -100,7 +101,7 @@ class Machine:
 
     def _pids(self, module: str) -> list[int]:
         launchers = {daemon.pid for daemon in self.daemons}
-        return [pid for pid in _ours() if pid not in launchers and module.encode() in _command(pid)]
+        return [pid for pid in _ours() if pid not in launchers and module.encode() in command(pid)]
 
     # ---------------------------------------------------------------- the users
 
@@ -135,13 +136,20 @@ class Machine:
         """`submit …` or `exec …` as this user; the job's id."""
         return self.cronq(user, *argv, **options).stdout.strip()
 
+    def reach(self, user: str, mode: int) -> set[Path]:
+        """What of the spool this user can read (os.R_OK) or write (os.W_OK), though he may not be shown that it is."""
+        script = "import os, sys; print(*[p for p in sys.stdin.read().split('\\0') if os.access(p, int(sys.argv[1]))])"
+        paths = "\0".join(str(path) for path in SPOOL.rglob("*"))
+        shown = self.as_user(user, installation.PYTHON, "-c", script, str(mode), input=paths).stdout
+        return {Path(path).relative_to(SPOOL) for path in shown.split()}
+
     def home(self, user: str) -> Path:
         return Path(pwd.getpwnam(user).pw_dir)
 
     # ---------------------------------------------------------------- the spool, as root sees it
 
     def inbox(self, user: str) -> Path:
-        return SPOOL / "in" / str(self.uids[user])
+        return SPOOL / "in" / str(pwd.getpwnam(user).pw_uid)
 
     def results(self, job_id: str) -> Path:
         return SPOOL / "out" / job_id.partition("-")[0] / job_id
@@ -156,6 +164,11 @@ class Machine:
         """What a job wrote, once it has ended."""
         self.result(job_id)
         return (self.results(job_id) / name).read_text()
+
+    def named(self, user: str, name: str) -> str:
+        """The id of the job that the user named so himself, once it has a result directory."""
+        folder = SPOOL / "out" / str(self.uids[user])
+        return eventually(lambda: [each.name for each in folder.glob(f"{self.uids[user]}-*{name}")])[0]
 
     def drop(self, user: str, name: str, job: object) -> None:
         """Put a job file into the user's inbox as a shell script of his would."""
@@ -186,7 +199,7 @@ class Machine:
         self.stop()
         quiet = 0
         while quiet < QUIET:
-            quiet = 0 if sum(_kill(pid) for pid in self._processes()) else quiet + 1
+            quiet = 0 if sum(_kill(pid) for pid in self.processes()) else quiet + 1
         for daemon in self.daemons:
             daemon.log.unlink()
         self.daemons.clear()
@@ -198,7 +211,7 @@ class Machine:
         shutil.rmtree("/run/cronq", ignore_errors=True)
         _make_homes()
 
-    def _processes(self) -> list[int]:
+    def processes(self) -> list[int]:
         """Every process of the machine's users, every daemon of its spool, and every job of root's."""
         return [pid for pid in _ours() if self._is_mine(pid)]
 
@@ -208,7 +221,7 @@ class Machine:
             return False
         if status["uid"] >= min(uid for uid, _ in USERS.values()) or status["uid"] == self.uids["cronq"]:
             return True
-        if os.fsencode(SPOOL) in _command(pid).split(b"\0"):
+        if os.fsencode(SPOOL) in command(pid).split(b"\0"):
             return True
         return "CRONQ_JOB_ID" not in os.environ and b"\0CRONQ_JOB_ID=" in b"\0" + _read(pid, "environ")
 
@@ -264,7 +277,8 @@ def _alive(pid: int) -> bool:
     return bool(_status(pid))
 
 
-def _command(pid: int) -> bytes:
+def command(pid: int) -> bytes:
+    """The argv of a process, as the kernel gives it."""
     return _read(pid, "cmdline")
 
 
