@@ -3,6 +3,8 @@
 Nothing of the real machine is touched: its root is the lower layer of an overlay, /run, /tmp, /dev and the spool are
 fresh, the cgroup tree is a sub-tree of its own, and all of it is gone when the last process is. Needs root, Debian's
 package systemd (or the like), overlayfs and cgroup v2; `missing()` says what is not there.
+
+CRONQ_SYSTEMD names a tree that is laid over the root: another systemd's, unpacked (dpkg -x), to try that one.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ umask 022
 mount --make-rprivate /
 mount -t tmpfs -o mode=755 tmpfs "$scratch/layers"
 mkdir "$scratch/layers/upper" "$scratch/layers/work" "$scratch/layers/root"
+[ -z "${CRONQ_SYSTEMD:-}" ] || cp -a "$CRONQ_SYSTEMD/." "$scratch/layers/upper/"
 root=$scratch/layers/root
 mount -t overlay -o "lowerdir=/,upperdir=$scratch/layers/upper,workdir=$scratch/layers/work" overlay "$root"
 
