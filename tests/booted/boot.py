@@ -52,8 +52,7 @@ class Booted:
 
     def __init__(self, scratch: Path) -> None:
         self.scratch = scratch
-        for name in ("layers", "spool"):
-            (scratch / name).mkdir()
+        (scratch / "layers").mkdir()
         self.console = scratch / "console"
         self.console.touch()
         top = cgroups()

@@ -29,7 +29,10 @@ ln -s /proc/self/fd "$root/dev/fd"
 mount --bind "$scratch/console" "$root/dev/console"
 mount -t tmpfs -o mode=755 tmpfs "$root/run"
 mount -t tmpfs -o mode=1777 tmpfs "$root/tmp"
-mount --bind "$scratch/spool" "$root/var/spool" # a real file system: on an overlay, files seem to lie on other devices
+for folder in /var/spool /home; do # on a real file system: on an overlay, files seem to lie on another device
+    mkdir -p "$scratch/disk$folder"
+    mount --bind "$scratch/disk$folder" "$root$folder"
+done
 
 for folder; do # what lies on other file systems
     mkdir -p "$root$folder"

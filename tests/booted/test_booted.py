@@ -35,6 +35,7 @@ import installation
 installation.install(Path(sys.argv[2]), Path("/opt/cronq"), Path("/tmp"))
 """
 NEWER = {"RestartSteps", "RestartMaxDelaySec", "DelegateSubgroup"}  # keys of systemd 254: older ones ignore them
+GONE = 1.0  # from `cancel --now` until nothing of a job is left
 BACK = 3.0  # seconds from a restart, or the death of every daemon, until a new job has ended
 
 
@@ -55,7 +56,7 @@ class Server(boot.Booted):
 
     @property
     def spool(self) -> Path:
-        return self.scratch / "spool" / "cronq"
+        return self.scratch / "disk/var/spool/cronq"
 
     def submit(self, user: str, script: str, count: int = 1) -> list[str]:
         """Queue shell scripts, `$N` in them from 0 on; their ids."""
@@ -323,6 +324,32 @@ def test_stopping_leaves_jobs_alone_and_starting_takes_them_up(cronq):
     end_all_once(cronq, [running])
 
 
+HIDE = "setsid setsid env -i sleep 4321 &"  # of no session, no group, no environment and no parent of the job's
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_all_of_a_job_is_gone_a_second_after_it_is_cancelled(cronq, restarted):
+    (job_id,) = cronq.submit("ann", f"for n in $(seq 200); do {HIDE} done; exec sleep 4321")
+    eventually(lambda: len(sleepers(cronq)) == 201)
+    if restarted:
+        cronq.run("systemctl", "restart", "cronq")
+    began = time.monotonic()
+    cronq.run("cronq", "cancel", "--now", job_id, user="ann")
+    eventually(lambda: sleepers(cronq) == [])
+    assert time.monotonic() - began < GONE
+    assert cronq.result(job_id)["state"] == "cancelled"
+
+
+def sleepers(server):
+    return server.run("pgrep", "-x", "-f", "sleep 4321", code=None).stdout.split()
+
+
+def test_a_job_has_a_cgroup_of_its_own_which_goes_with_it(cronq):
+    shown = [row for row in cronq.said("ann", "cat /proc/self/cgroup").splitlines() if row.startswith("0::")]
+    group = re.fullmatch(r"0::(/system.slice/cronq.service/job-2001-[^/]*\.1)", shown[0])[1]
+    eventually(lambda: not cronq.path(f"/sys/fs/cgroup{group}").exists())
+
+
 def test_a_reload_takes_a_changed_task(cronq):
     assert cronq.run("cronq", "submit", "--wait", "greet", user="ann").stdout == "hello\n"
     pids = cronq.daemons()
@@ -354,6 +381,26 @@ def test_a_machine_that_boots_has_the_socket_s_directory_before_cronq_starts(cro
     cronq.run("systemd-tmpfiles", "--create", "--prefix=/run/cronq")
     assert cronq.run("stat", "-c", "%U:%G %a", "/run/cronq").stdout == "cronq:cronq 755\n"
     cronq.run("systemctl", "start", "cronq")
+
+
+def test_a_user_has_a_queue_of_his_own_too(cronq):
+    cronq.run("useradd", "--create-home", "--uid=2003", "carl")
+    cronq.run("install", "-d", "-m", "0700", "-o", "carl", "/run/user/2003")
+    own = {"XDG_RUNTIME_DIR": "/run/user/2003", "HOME": "/home/carl", "CRONQ_SPOOL": "/home/carl/.local/state/cronq"}
+    env = {"PATH": "/usr/local/bin:/usr/bin:/bin", **own}
+    made = ["--unit=carl", "--uid=carl", "--property=Delegate=yes", "--property=Type=notify"]
+    cronq.run("systemd-run", *made, *(f"--setenv={key}={own[key]}" for key in own), "/lib/systemd/systemd", "--user")
+    try:
+        cronq.run("systemctl", "--user", "enable", "--now", "cronq", user="carl", env=env)
+        asked = ["cronq", "exec", "--wait", "--", "id", "-un"]
+        assert cronq.run(*asked, user="carl", env=env).stdout == "carl\n"
+        (job_id,) = cronq.run(
+            "cronq", "exec", "--", "sh", "-c", PASS_AND_SIGN, user="carl", env=env | {"N": "0"}
+        ).stdout.split()
+        cronq.run("systemctl", "--user", "restart", "cronq", user="carl", env=env)
+        assert cronq.run("cronq", "wait", job_id, user="carl", env=env, code=None).returncode in (0, 2)
+    finally:
+        cronq.run("systemctl", "stop", "carl")
 
 
 # ---------------------------------------------------------------- taken away
