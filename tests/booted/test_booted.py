@@ -126,6 +126,9 @@ CONFIG = f"""
 max_jobs = 50
 max_jobs_per_user = 50
 
+[tasks.where]
+command = ["cat", "/proc/self/cgroup"]
+
 [tasks.sign]
 shell = "N=0; {PASS_AND_SIGN}"
 backoff = {{ base = "100ms" }}
@@ -267,11 +270,12 @@ def wait_for(server, count):
     eventually(lambda: len(server.run("pgrep", "-f", "^flock -s /srv/gate", code=None).stdout.split()) == count)
 
 
-@pytest.mark.parametrize(
-    "kinds",
-    [None, ("dispatcher",), ("launcher",), ("launcher", "dispatcher")],
-    ids=lambda kinds: "+".join(kinds or ["restart"]),
-)
+DEATHS = [pytest.param(None, id="restart"), pytest.param(("launcher", "dispatcher"), id="launcher+dispatcher")]
+if os.environ.get("CRONQ_LONG") == "1":  # tests/system has each alone, without systemd
+    DEATHS += [pytest.param((kind,), id=kind) for kind in ("launcher", "dispatcher")]
+
+
+@pytest.mark.parametrize("kinds", DEATHS)
 def test_twenty_jobs_live_through(cronq, kinds):
     with cronq.gate():
         jobs = [cronq.submit(user, PASS_AND_SIGN, 10) for user in ("ann", "bob")]
@@ -345,7 +349,11 @@ def sleepers(server):
 
 
 def test_a_job_has_a_cgroup_of_its_own_which_goes_with_it(cronq):
-    shown = [row for row in cronq.said("ann", "cat /proc/self/cgroup").splitlines() if row.startswith("0::")]
+    shown = [
+        row
+        for row in cronq.run("cronq", "submit", "--wait", "where", user="ann").stdout.splitlines()
+        if row.startswith("0::")
+    ]
     group = re.fullmatch(r"0::(/system.slice/cronq.service/job-2001-[^/]*\.1)", shown[0])[1]
     eventually(lambda: not cronq.path(f"/sys/fs/cgroup{group}").exists())
 
@@ -373,6 +381,17 @@ def test_a_dispatcher_that_stands_still_is_started_again(cronq):
     end_all_once(cronq, jobs)
     cronq.drop_in("")
     cronq.run("systemctl", "restart", "cronq")
+
+
+def test_a_configuration_that_is_wrong_is_told_once_and_not_tried_again(cronq):
+    file = cronq.path("/etc/cronq/cronq.toml")
+    file.write_text("[limits]\nmax_jobs = 'many'\n")
+    cronq.run("systemctl", "restart", "cronq", code=1)
+    assert cronq.show("ActiveState", "ExecMainStatus", "NRestarts") == ["failed", "78", "0"]
+    assert "max_jobs" in cronq.run("journalctl", "--unit=cronq", "--lines=20", "--no-pager").stdout
+    file.write_text(CONFIG)
+    cronq.run("systemctl", "start", "cronq")
+    assert cronq.said("ann", "echo mended") == "mended\n"
 
 
 def test_a_machine_that_boots_has_the_socket_s_directory_before_cronq_starts(cronq):
