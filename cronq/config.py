@@ -23,7 +23,7 @@ from cronq.errors import BadConfig, BadJob
 from cronq.task import Task
 
 TABLES = ("tasks", "queues", "schedules")
-ONLY_IN_MAIN = ("limits", "control", "exec")
+ONLY_IN_MAIN = ("limits", "control", "exec", "stop")
 MAIN = "cronq.toml"
 
 
@@ -68,6 +68,7 @@ class Config:
     operators: str | None = None  # the group that may see and control every job, beside root
     exec_allow_root: bool = False  # whether free commands of root run
     max_jobs_per_user: int | None = None  # None: as the mode has it (`lanes.per_user_default`)
+    drain_timeout: float = 0.0  # seconds that a dispatcher waits for running jobs when it is told to stop
 
     @property
     def slots(self) -> dict[str, int]:
@@ -135,6 +136,7 @@ class _Reading:
             operators=self.main.get("operators"),
             exec_allow_root=self.main.get("allow_root", False),
             max_jobs_per_user=self.main.get("max_jobs_per_user"),
+            drain_timeout=self.main.get("drain_timeout", 0.0),
         )
 
     def file(self, path: str, tables: dict[str, Any], *, main: bool) -> None:
@@ -227,4 +229,5 @@ MAIN_READERS: dict[str, dict[str, Reader]] = {
     "limits": {"max_jobs": taskkeys.count, "max_jobs_per_user": taskkeys.count},
     "control": {"operators": taskkeys.operators},
     "exec": {"allow_root": taskkeys.switch},
+    "stop": {"drain_timeout": jobs.READERS["delay"]},
 }

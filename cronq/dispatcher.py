@@ -7,7 +7,8 @@ Writes:  the spool; log lines on standard error.
 Trusts:  the launcher. When the launcher is gone it exits; workers and their jobs go on.
 Fails:   `BadConfig` at the start: exit 78. At a reload the old configuration stays, and the log says why.
 
-SIGTERM: start nothing more, leave running jobs to their workers, exit. SIGHUP: read the configuration anew.
+SIGTERM: start nothing more, wait for running jobs as long as `drain_timeout` says, leave them to their workers, exit; a
+second one: at once. SIGHUP: read the configuration anew.
 """
 
 from __future__ import annotations
@@ -117,13 +118,14 @@ def run(
         rung = bell.wait(patience)
         now = clock()
         if rung & {signal.SIGTERM, signal.SIGINT}:
+            house.leave_at = now.mono if house.stopping else None
             house.stopping = True
         if signal.SIGHUP in rung:
             reload(house)
             if guests is not None:
                 guests.invite(now)
         crew.hear(rung, now.mono)
-        if crew.launcher_gone or house.stopping:
+        if crew.launcher_gone or (house.stopping and _drained(house, now)):
             return _leave(house, now)
         if guests is not None and guests.turn(now, rung):  # first: who is who, before anybody is answered
             _watch(house, bell)
@@ -192,6 +194,15 @@ def _complain(house: House) -> None:
     for sentence in house.crew.complaints:
         log("crew", reason=sentence)
     house.crew.complaints.clear()
+
+
+def _drained(house: House, now: Now) -> bool:
+    """Whether a dispatcher that was told to stop has waited for running jobs as long as it is to."""
+    if house.leave_at is None:
+        house.leave_at = now.mono + house.config.drain_timeout
+        if house.running and house.config.drain_timeout:
+            log("draining", running=len(house.running), seconds=house.config.drain_timeout)
+    return not house.running or now.mono >= house.leave_at
 
 
 def _leave(house: House, now: Now) -> int:

@@ -1,6 +1,6 @@
 """The forms: what job files and config tables may hold, as pydantic models, from which the JSON Schemas are made.
 
-Does:    `FORMS` (job, task, queue, schedule, limits, control, exec, config), and `schema` of one of them.
+Does:    `FORMS` (job, task, queue, schedule, limits, control, exec, stop, config), and `schema` of one of them.
 Reads:   nothing but its arguments.
 Trusts:  nothing. The decoders (`job.decode`, `task.decode`, `config.load`) decide; property tests hold these models to
          the same verdicts.
@@ -332,6 +332,12 @@ class ExecForm(Form):
     allow_root: bool = key("Whether free commands of root run. Default: false.", True)
 
 
+class StopForm(Form):
+    """The table [stop] of cronq.toml: what happens to running jobs when the dispatcher is told to stop."""
+
+    drain_timeout: Duration = key("How long to wait for them; then they run on without. Default: 0.", "30s")
+
+
 class ConfigForm(Form):
     """cronq.toml; the files of tasks.d may hold tasks, queues and schedules too (docs/config.md)."""
 
@@ -343,6 +349,7 @@ class ConfigForm(Form):
     limits: LimitsForm = key("Limits on everything together; in cronq.toml only.", {"max_jobs": 16})
     control: ControlForm = key("The control socket; in cronq.toml only.", {"operators": "adm"})
     exec: ExecForm = key("Free commands; in cronq.toml only.", {"allow_root": True})
+    stop: StopForm = key("Stopping; in cronq.toml only.", {"drain_timeout": "30s"})
 
 
 FORMS: dict[str, type[Form]] = {
@@ -353,6 +360,7 @@ FORMS: dict[str, type[Form]] = {
     "limits": LimitsForm,
     "control": ControlForm,
     "exec": ExecForm,
+    "stop": StopForm,
     "config": ConfigForm,
 }
 

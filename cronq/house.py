@@ -88,6 +88,7 @@ class House:
     placing: bool = False  # whether they do
     broken: str = ""  # a flush failed: nothing is accepted or started any more
     stopping: bool = False
+    leave_at: float | None = None  # until when a stopping dispatcher waits for running jobs
     urgent: bool = False  # something is left to do at once
     chance: Callable[[], float] = random.random
     step: Callable[[str], None] = lambda _name: None

@@ -21,7 +21,7 @@ from cronq.job import MAX_JOB_BYTES
 from cronq.log import line as log
 
 REAP_AGAIN = 5.0
-CONFIG_PAUSE = 1.0
+NOT_NOW = 1.0
 
 
 def settle(house: House, now: Now) -> None:
@@ -241,8 +241,8 @@ def give_back(house: House, now: Now, running: Running, cause: str) -> None:
 def _refused(house: House, now: Now, running: Running, outcome: dict[str, Any]) -> None:
     reason = str(outcome.get("reason"))
     if outcome.get("again"):
-        log("config-bad", reason=reason)
-        house.paused_until = now.mono + CONFIG_PAUSE
+        log("not-now", id=running.entry.id, reason=reason)
+        house.lanes_closed[running.entry.task, running.entry.uid] = now.mono + NOT_NOW  # his own, and nobody else's
         give_back(house, now, running, reason)
     else:
         error = BadJob(reason)

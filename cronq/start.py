@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 NOT_FOUND = 127
 NOT_STARTED = 126
+NO_ROOM = (errno.EAGAIN, errno.ENOMEM)  # of processes, or of memory
 DEFAULT_UMASK = 0o022
 IGNORED = gate.IGNORED
 
@@ -96,7 +97,10 @@ class Starter:
         return found
 
     def start(self, plan: Plan, env: dict[bytes, bytes], outputs: tuple[int, int], data: int | None) -> int:
-        """The pid of the job's process, which leads its own session and group. Raises `CannotStart`."""
+        """The pid of the job's process, which leads its own session and group.
+
+        Raises `CannotStart`, or `OSError` where there is no room for it now: that is no fault of the job's.
+        """
         return self._begin(self._limited, plan, env, outputs, data)
 
     def hold(self, plan: Plan, env: dict[bytes, bytes], outputs: tuple[int, int], data: int | None) -> gate.Held:
@@ -107,8 +111,8 @@ class Starter:
         def fork(program: bytes, argv: list[bytes], env: dict[bytes, bytes], given: Given) -> gate.Held:
             try:
                 return gate.hold(program, argv, env, given, wanted)
-            except BlockingIOError as error:  # EAGAIN
-                raise CannotStart(_why(error)) from None
+            except OSError as error:
+                raise OSError(error.errno, _why(error)) from None
 
         return self._begin(fork, plan, env, outputs, data)
 
@@ -192,6 +196,8 @@ def _spawn(program: bytes, argv: list[bytes], env: dict[bytes, bytes], given: Gi
     try:
         return os.posix_spawn(program, argv, env, file_actions=actions, setsid=True, setsigmask=(), setsigdef=IGNORED)
     except OSError as error:
+        if error.errno in NO_ROOM:
+            raise OSError(error.errno, _why(error)) from None
         raise not_run(program, error.errno or 0, os.path.exists(program)) from None
 
 

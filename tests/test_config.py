@@ -72,8 +72,10 @@ def test_all_tables_are_read_from_all_files(folder: Folder) -> None:
 
 
 def test_the_main_file_says_who_operates_and_whether_root_runs_commands(folder: Folder) -> None:
-    found = folder.main('[control]\noperators = "adm"\n[exec]\nallow_root = true\n').load()
-    assert (found.operators, found.exec_allow_root) == ("adm", True)
+    found = folder.main(
+        '[control]\noperators = "adm"\n[exec]\nallow_root = true\n[stop]\ndrain_timeout = "5s"\n'
+    ).load()
+    assert (found.operators, found.exec_allow_root, found.drain_timeout) == ("adm", True, 5.0)
     assert (Config().operators, Config().exec_allow_root) == (None, False)
     assert folder.main("[control]\n[exec]\n").load() == Config()
 
@@ -110,7 +112,7 @@ def test_without_a_limit_four_jobs_run_for_each_cpu_and_at_least_eight(monkeypat
     ("text", "fault"),
     [
         ("[task.a]", "cronq.toml: unknown table 'task'; did you mean 'tasks'?"),
-        ("x = 1", "cronq.toml: unknown table 'x'; known are tasks, queues, schedules, limits, control, exec"),
+        ("x = 1", "cronq.toml: unknown table 'x'; known are tasks, queues, schedules, limits, control, exec, stop"),
         ("tasks = 1", "cronq.toml: tasks must be tables, like [tasks.NAME]"),
         ("[[tasks]]", "cronq.toml: tasks must be tables, like [tasks.NAME]"),
         ("[queues]\nmail = 3", "cronq.toml: [queues.mail] must be a table, not 3"),
@@ -169,7 +171,7 @@ def test_all_faults_of_all_files_are_told_together(folder: Folder) -> None:
     assert "not TOML" in faults[5]
 
 
-@pytest.mark.parametrize("table", ["limits", "control", "exec"])
+@pytest.mark.parametrize("table", ["limits", "control", "exec", "stop"])
 def test_what_there_is_once_stands_in_the_main_file_only(folder: Folder, table: str) -> None:
     folder.more("a.toml", f"[{table}]\n")
     assert folder.faults() == [f"tasks.d/a.toml: [{table}] stands in cronq.toml only; move it there"]

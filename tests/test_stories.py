@@ -324,3 +324,33 @@ def test_a_second_file_of_a_name_is_answered_when_the_first_is_whole(world):
         world.run("stats")
         file.write('["sleep", "300"]}')
     assert "has not ended" in world.rejected("same")
+
+
+def test_a_dispatcher_that_is_told_to_stop_waits_for_running_jobs_as_long_as_it_is_to(world):
+    world.tasks('[stop]\ndrain_timeout = "1h"\n')
+    daemon = world.start()
+    gate = world.path / "gate"
+    job = world.submit("exec", "--", "sh", "-c", f"until [ -e {gate} ]; do sleep 0.02; done; echo ended")
+    eventually(lambda: "running" in world.run("list", "--state", "running").stdout)
+    daemon.send_signal(signal.SIGTERM)
+    eventually(lambda: "event=draining" in daemon.log.read_text())
+    late = world.submit("exec", "--", "true")
+    gate.touch()
+    assert daemon.wait(20) == 0
+    assert world.result(job)["state"] == "done"
+    assert not world.results(late).exists()
+
+
+def test_a_second_signal_cuts_the_waiting_short_and_the_job_goes_on(world):
+    world.tasks('[stop]\ndrain_timeout = "1h"\n')
+    daemon = world.start()
+    gate = world.path / "gate"
+    job = world.submit("exec", "--", "sh", "-c", f"until [ -e {gate} ]; do sleep 0.02; done; exit 3")
+    eventually(lambda: "running" in world.run("list", "--state", "running").stdout)
+    daemon.send_signal(signal.SIGTERM)
+    eventually(lambda: "event=draining" in daemon.log.read_text())
+    daemon.send_signal(signal.SIGTERM)
+    assert daemon.wait(20) == 0
+    world.start()
+    gate.touch()
+    assert world.result(job)["exit_code"] == 3

@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import signal
 import stat
 from pathlib import Path
@@ -147,3 +148,20 @@ def test_a_held_job_says_why_also_after_a_restart_and_goes_on_when_it_is_release
     assert (shown["state"], shown["reason"]) == ("held", "held by hand; cronq release lets it go on")
     machine.cronq("bob", "release", job, code=65)
     assert "delayed" in machine.cronq("ann", "release", job).stdout
+
+
+def test_a_user_who_has_too_many_processes_waits_and_nobody_else_does(machine):
+    machine.start()
+    machine.cronq("ann", "exec", "--wait", "--", "true")
+    (worker,) = machine.workers()[machine.uids["ann"]]
+    machine.as_user("ann", "prlimit", "--nproc=1:", "--pid", str(worker))
+    job = machine.submit("ann", "exec", "--", "echo", "ran")
+    eventually(lambda: "too many processes" in machine.log)
+    machine.cronq("bob", "exec", "--wait", "--", "true")
+    shown = json.loads(machine.cronq("ann", "show", "--json", job).stdout)
+    assert (shown["state"], shown["attempt"]) == ("ready", 0)
+    hard = resource.getrlimit(resource.RLIMIT_NPROC)[1]  # as the worker has it
+    machine.as_user(
+        "ann", "prlimit", f"--nproc={'unlimited' if hard == resource.RLIM_INFINITY else hard}:", "--pid", str(worker)
+    )
+    assert machine.output(job) == "ran\n"
