@@ -1,7 +1,7 @@
 """POSIX ACLs, as far as the spool needs them: two lists, in the form that the kernel takes as extended attributes.
 
 Does:    `lend` lets one user read a directory of ours, `take_back` undoes it, `inherit` says what new files in an inbox
-         allow.
+         allow, and `inherits` whether it was said.
 Writes:  the attributes of the directory that a descriptor or path names.
 Fails:   `OSError`; ENOTSUP where the file system has none (mount it with `acl`).
 
@@ -10,6 +10,7 @@ The layout is linux/posix_acl_xattr.h: a version, then (tag, permissions, id) ea
 
 from __future__ import annotations
 
+import errno
 import os
 import struct
 
@@ -36,7 +37,19 @@ def take_back(directory: int | str) -> None:
     os.setxattr(directory, _ACCESS, _encoded((_USER_OBJ, 7, _NOBODY), (_GROUP_OBJ, 0, _NOBODY), (_OTHER, 0, _NOBODY)))
 
 
+_FOR_THE_GROUP = _encoded((_USER_OBJ, 7, _NOBODY), (_GROUP_OBJ, READ | ENTER, _NOBODY), (_OTHER, 0, _NOBODY))
+
+
 def inherit(directory: int | str) -> None:
     """Let new files in this directory be the group's to read and nobody else's, whatever the producer's umask."""
-    entries = ((_USER_OBJ, 7, _NOBODY), (_GROUP_OBJ, READ | ENTER, _NOBODY), (_OTHER, 0, _NOBODY))
-    os.setxattr(directory, _DEFAULT, _encoded(*entries))
+    os.setxattr(directory, _DEFAULT, _FOR_THE_GROUP)
+
+
+def inherits(directory: str) -> bool:
+    """Whether new files in this directory are so. Raises `OSError` where the file system has no ACLs."""
+    try:
+        return os.getxattr(directory, _DEFAULT) == _FOR_THE_GROUP
+    except OSError as error:
+        if error.errno == errno.ENODATA:
+            return False
+        raise

@@ -377,7 +377,7 @@ def doctor() -> int:
     """
     from cronq import doctor as checks
 
-    root = spools.find()
+    root = _spool_to_serve() if os.getuid() == 0 else spools.find()
     return checks.main(root, spools.find_config(root))
 
 

@@ -142,7 +142,13 @@ def _stats(ask: Ask) -> Found:
 
 def _about(ask: Ask) -> Found:
     house = ask.house
-    facts = {"pid": os.getpid(), "uid": os.getuid(), "cgroups": house.cgroups, "broken": house.broken}
+    facts = {
+        "pid": os.getpid(),
+        "uid": os.getuid(),
+        "cgroups": house.cgroups,
+        "placing": house.placing,
+        "broken": house.broken,
+    }
     yield facts | {"operators": house.config.operators, "operator": ask.caller.everything}
 
 

@@ -422,7 +422,7 @@ def test_a_refused_batch_ends_map(root: Path, runner: Runner, serve: Any) -> Non
     assert done.stderr.endswith(": rejected: line 1: unknown task 't'\n")
 
 
-# ---------------------------------------------------------------- help, completion, doctor
+# ---------------------------------------------------------------- help, completion
 
 
 @pytest.mark.parametrize("verb", usage.PRODUCERS)
@@ -479,27 +479,6 @@ def test_ids_and_tasks_are_completed(root: Path, runner: Runner, job_id: str) ->
     assert complete(f"cronq show {UID}-", 2).split() == [job_id]
     assert complete("cronq submit res", 2).split() == ["resize"]
     assert "--priority" in complete("cronq submit --pri", 2)
-
-
-def test_doctor_names_what_is_broken(root: Path, serve: Any) -> None:
-    serve(stats=[{}, OK])
-    done = cronq(root, "doctor")
-    assert done.returncode == 0, done.stdout
-    assert {line.split()[0] for line in done.stdout.splitlines()} <= {"ok", "warn"}
-    root.chmod(0o755)
-    (root / "config").mkdir()
-    (root / "config" / "cronq.toml").write_text("[tasks.x]\n")
-    done = cronq(root, "doctor")
-    fails = [line for line in done.stdout.splitlines() if line.startswith("fail")]
-    assert done.returncode == 1
-    assert f"chmod 0700 {root}" in fails[0]
-    assert "[tasks.x]" in fails[1]
-
-
-def test_doctor_misses_the_dispatcher(root: Path, runner: Runner) -> None:
-    done = cronq(root, "doctor")
-    assert done.returncode == 1
-    assert "fail  dispatcher: no dispatcher is running" in done.stdout
 
 
 # ---------------------------------------------------------------- stories with the real dispatcher
