@@ -132,6 +132,8 @@ def run(
         desk.hear(rung, now)
         patience = turn(house, now, rung)
         patience = min(patience, desk.say(now))  # only now: what people asked for is durable
+        if guests is not None and guests.busy:
+            patience = 0.0
         crew.turning(now.mono)
         _complain(house)
         if "in" in rung and guests is None:

@@ -13,15 +13,16 @@ from __future__ import annotations
 import os
 import pwd
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import islice
 
-from cronq import acl
+from cronq import acl, safeopen
 from cronq.house import House, Now
 from cronq.log import line as log
 
 SLICE = 256  # names of hello/ a turn
+UNSETTLED = 2.0  # seconds in which a directory's mtime may not tell of a change
 LOOK_EVERY = 60.0  # seconds, for accounts that are not in /etc/passwd
 ASK_AGAIN = 1.0
 FORGET = 60.0  # seconds until a uid that was refused is asked for again
@@ -36,6 +37,8 @@ class Guests:
         self._passwd = 0
         self._looked = float("-inf")
         self._greeted = -1
+        self._pass: Iterator[os.DirEntry[str]] | None = None
+        self._waiting = False  # somebody's inbox was asked for
 
     def turn(self, now: Now, rung: set[object]) -> bool:
         """Look at wishes and names; whether somebody new is there."""
@@ -51,6 +54,11 @@ class Guests:
             self.look()
         self._greet(now, made, "in" in rung)
         return fresh
+
+    @property
+    def busy(self) -> bool:
+        """Whether there are more wishes to look at, at once."""
+        return self._pass is not None
 
     def invite(self, now: Now) -> None:
         """Have an inbox made for each user whom a task names as a submitter, before the first contact."""
@@ -68,39 +76,44 @@ class Guests:
     # ---------------------------------------------------------------- hello/
 
     def _greet(self, now: Now, made: dict[int, str], rung: bool) -> None:
-        """Ask for the inboxes that are wished for; a wish is taken away when it has been dealt with."""
-        fd = self.house.shelves.fd
-        mtime = os.stat("hello", dir_fd=fd).st_mtime_ns
-        settled = now.wall - mtime / 1e9 > 2.0
-        if not (rung or made or mtime != self._greeted):
-            return
-        there = set(self.house.shelves.inboxes.uids())
-        with os.scandir(f"{self.house.shelves.root}/hello") as names:
-            wishes = list(islice(names, SLICE))
-        left = 0
-        for wish in wishes:
-            try:
-                found = os.stat(f"hello/{wish.name}", dir_fd=fd, follow_symlinks=False)
-            except FileNotFoundError:
-                continue
-            uid = found.st_uid
-            if uid in there or made.get(uid) or self.asked.get(uid, 0.0) > now.mono + ASK_AGAIN:
-                left += not self._take_away(f"hello/{wish.name}", found)
-            else:
-                self._ask(uid, now)
-                left += 1
-        self.house.urgent = self.house.urgent or (len(wishes) == SLICE and left < SLICE)
-        self._greeted = mtime if settled and not left else -1
+        """Ask for the inboxes that are wished for; a wish is taken away when it has been dealt with.
 
-    def _take_away(self, path: str, found: os.stat_result) -> bool:
+        In passes over all names, some names a turn: what its owner lets nobody take away stands in nobody's way.
+        """
+        if self._pass is None:
+            mtime = os.stat("hello", dir_fd=self.house.shelves.fd).st_mtime_ns
+            if not (rung or made or self._waiting or mtime != self._greeted):
+                return
+            self._greeted = mtime if now.wall - mtime / 1e9 > UNSETTLED else -1
+            self._waiting = False
+            self._pass = os.scandir(f"{self.house.shelves.root}/hello")
+        there = set(self.house.shelves.inboxes.uids())
+        wishes = [wish.name for wish in islice(self._pass, SLICE)]
+        for wish in wishes:
+            self._grant(f"hello/{wish}", there, made, now)
+        if len(wishes) < SLICE:
+            self._pass = None
+
+    def _grant(self, path: str, there: set[int], made: dict[int, str], now: Now) -> None:
+        try:
+            found = safeopen.look(self.house.shelves.fd, path)
+        except OSError:
+            return  # it is gone; or something is mounted on it, and its owner may wait
+        uid = found.st_uid
+        if uid in there or made.get(uid) or self.asked.get(uid, 0.0) > now.mono + ASK_AGAIN:
+            self._take_away(path, found)
+        else:
+            self._ask(uid, now)
+            self._waiting = True
+
+    def _take_away(self, path: str, found: os.stat_result) -> None:
         try:
             if stat.S_ISDIR(found.st_mode):
                 os.rmdir(path, dir_fd=self.house.shelves.fd)
             else:
                 os.unlink(path, dir_fd=self.house.shelves.fd)
         except OSError:
-            return False  # a directory with something in it: its owner's, and in nobody's way
-        return True
+            pass  # a directory with something in it: its owner's, and in nobody's way
 
     def _ask(self, uid: int, now: Now) -> None:
         if self.asked.get(uid, 0.0) <= now.mono:

@@ -72,6 +72,23 @@ class Proof:
         return found
 
 
+def look(directory: int, path: str) -> os.stat_result:
+    """What bears this name, neither followed nor entered. Raises `OSError`: EXDEV where something is mounted on it.
+
+    A stat would go into what is mounted there, and wait for it as long as its owner likes.
+    """
+    try:
+        descriptor = linux.openat2(directory, path, os.O_PATH | os.O_NOFOLLOW, _RESOLVE & ~linux.RESOLVE_NO_SYMLINKS)
+    except OSError as error:
+        if error.errno != errno.ENOSYS:
+            raise
+        return os.stat(path, dir_fd=directory, follow_symlinks=False)  # kernels before 5.6
+    try:
+        return os.fstat(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def open_file(directory: int, path: str, proof: Proof) -> tuple[int, os.stat_result]:
     """A descriptor of the file and what fstat says of it. Raises `BadJob`, `FileNotFoundError`."""
     try:
