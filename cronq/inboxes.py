@@ -14,10 +14,11 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from itertools import islice
 
-from cronq import linux
+from cronq import linux, safeopen
 from cronq.errors import BadJob
 from cronq.job import is_name
 from cronq.spool import DATA_ENDING, ENDINGS
@@ -25,9 +26,12 @@ from cronq.spool import DATA_ENDING, ENDINGS
 CAPTURE = "queue/.capture"
 DATA = "queue/data"
 MOST_LISTED = 20_000  # names of one inbox in memory
+LISTED_AT_ONCE = 2048  # names of an inbox that are read in one turn: about two milliseconds
+MOST_FOREIGN = 16  # names told of that no job may have
 _RESOLVE = linux.RESOLVE_BENEATH | linux.RESOLVE_NO_SYMLINKS | linux.RESOLVE_NO_MAGICLINKS | linux.RESOLVE_NO_XDEV
 _ENTER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
-_STAYS = (errno.EACCES, errno.EPERM, errno.EBUSY, errno.EXDEV)
+_STAYS = (errno.EACCES, errno.EPERM)
+_DIRECTORY = "it is a directory, not a regular file; write a plain file"
 
 
 class Inboxes:
@@ -38,8 +42,7 @@ class Inboxes:
         self._names = "users" if system else "in"  # a system's `in/` is root's and shows no names
         self._touch = touch
         self._entered: dict[int, int] = {}
-        self._listed: dict[int, list[str]] = {}  # what is left of the last listing, last names first
-        self._more: dict[int, bool] = {}
+        self._listings: dict[int, _Listing] = {}
 
     def uids(self) -> list[int]:
         """The uids that have an inbox."""
@@ -69,35 +72,24 @@ class Inboxes:
         """When the inbox last changed, in nanoseconds. Raises `OSError`."""
         return os.fstat(self.enter(uid)).st_mtime_ns
 
-    def names(self, uid: int, most: int) -> tuple[list[str], bool]:
-        """Some names of whole files to take, oldest names first, and whether these were all. Raises `OSError`."""
-        if not self._listed.get(uid):
-            with os.scandir(self.enter(uid)) as entries:
-                listed = [entry.name for entry in islice(entries, MOST_LISTED)]
-            self._more[uid] = len(listed) == MOST_LISTED
-            self._listed[uid] = sorted((name for name in listed if split(name) is not None), reverse=True)
-        left = self._listed[uid]
-        found = [left.pop() for _ in range(min(most, len(left)))]
-        return found, not left and not self._more[uid]
+    def names(self, uid: int, most: int) -> tuple[list[str], int | None]:
+        """Some names of whole files to take, oldest names first. Raises `OSError`.
+
+        With them, where these are the last ones that there were, the inbox's mtime from before they were listed.
+        """
+        listing = self._listings.get(uid)
+        if listing is None or listing.over:
+            listing = self._listings[uid] = _Listing(self.enter(uid))
+        return listing.take(most), listing.began if listing.over else None
 
     def put_back(self, uid: int, names: list[str]) -> None:
         """Have these names, the last ones of a slice, come first again."""
-        self._listed[uid] += reversed(names)
-
-    def count(self, uid: int) -> int:
-        """How many files lie there to be taken, as far as anybody counts."""
-        try:
-            with os.scandir(self.enter(uid)) as entries:
-                return sum(split(entry.name) is not None for entry in islice(entries, MOST_LISTED))
-        except OSError:
-            return 0
+        self._listings[uid].left += reversed(names)
 
     def foreign(self, uid: int) -> list[str]:
-        """The names in an inbox that look like jobs but are not names that a job may have."""
-        with os.scandir(self.enter(uid)) as entries:
-            names = [entry.name for entry in islice(entries, MOST_LISTED)]
-        odd = [name for name in names if name.endswith(ENDINGS) and not name.startswith(".")]
-        return [name for name in odd if split(name) is None]
+        """Some names in an inbox that look like jobs but are not names that a job may have."""
+        listing = self._listings.get(uid)
+        return [] if listing is None else listing.foreign
 
     def capture(self, uid: int, filename: str) -> str | None:
         """Take a file out of its inbox, unseen; its name below `.capture`, or None if it cannot be had now.
@@ -105,24 +97,17 @@ class Inboxes:
         Raises `BadJob` for what must stay: no directory of a user's ever leaves an inbox.
         """
         captured = f"{uid},{filename}"
-        folder = self.enter(uid)
         try:
-            if stat.S_ISDIR(os.stat(filename, dir_fd=folder, follow_symlinks=False).st_mode):
-                raise BadJob("it is a directory, not a regular file; write a plain file")
-            linux.rename_new(folder, filename, self._spool, f"{CAPTURE}/{captured}")
+            self._take(uid, filename, f"{CAPTURE}/{captured}")
         except (FileNotFoundError, FileExistsError):
             return None
-        except OSError as error:
-            if error.errno not in _STAYS:
-                raise
-            raise BadJob(f"it cannot be taken out of the inbox ({error.strerror}); chmod 2770 the inbox") from None
         self._touch(CAPTURE, f"in/{uid}")
         return captured
 
     def take_data(self, uid: int, name: str, job_id: str) -> bool:
         """Take the NAME.data that belongs to a job; whether there is one (taken now, or before a crash)."""
         try:
-            linux.rename_new(self.enter(uid), f"{name}{DATA_ENDING}", self._spool, f"{DATA}/{job_id}")
+            self._take(uid, f"{name}{DATA_ENDING}", f"{DATA}/{job_id}")
         except FileNotFoundError:
             try:
                 os.stat(f"{DATA}/{job_id}", dir_fd=self._spool, follow_symlinks=False)
@@ -131,12 +116,74 @@ class Inboxes:
             return True
         except FileExistsError:
             return True
-        except OSError as error:
-            if error.errno not in _STAYS:
-                raise
-            raise BadJob(f"{name}{DATA_ENDING} cannot be taken out of the inbox: {error.strerror}") from None
+        except BadJob as error:
+            raise BadJob(f"its {name}{DATA_ENDING}: {error.sentence}") from None
         self._touch(DATA, f"in/{uid}")
         return True
+
+    def _take(self, uid: int, filename: str, place: str) -> None:
+        """Rename what has this name to its place, unseen. Raises `BadJob` for what must stay."""
+        folder = self.enter(uid)
+        try:
+            if stat.S_ISDIR(safeopen.look(folder, filename).st_mode):
+                raise BadJob(_DIRECTORY)
+            linux.rename_new(folder, filename, self._spool, place)
+        except OSError as error:
+            if error.errno in (errno.EXDEV, errno.EBUSY):
+                raise BadJob("something is mounted on it; umount it, and write a plain file") from None
+            if error.errno not in _STAYS:
+                raise
+            raise BadJob(f"it cannot be taken out of the inbox ({error.strerror}); chmod 2770 the inbox") from None
+        if stat.S_ISDIR(os.stat(place, dir_fd=self._spool, follow_symlinks=False).st_mode):
+            self._give_back(folder, filename, place)
+            raise BadJob(_DIRECTORY)
+
+    def _give_back(self, folder: int, filename: str, place: str) -> None:
+        """A directory took the file's place between the look and the rename: into the inbox with it again."""
+        try:
+            linux.rename_new(self._spool, place, folder, filename)
+        except OSError:  # its owner sees to it that it does not go; out of everybody's way, then
+            linux.rename_new(self._spool, place, self._spool, f"{CAPTURE}/left.{time.time_ns():x}")
+
+
+class _Listing:
+    """One listing of an inbox, read in slices. `left`: what was found and is still to be taken, last names first."""
+
+    def __init__(self, directory: int) -> None:
+        self.began = os.fstat(directory).st_mtime_ns
+        self.left: list[str] = []
+        self.foreign: list[str] = []
+        self._names: Iterator[os.DirEntry[str]] | None = os.scandir(directory)
+        self._sorted = False
+
+    @property
+    def over(self) -> bool:
+        """Whether there is nothing more to take."""
+        return self._names is None and not self.left
+
+    def take(self, most: int) -> list[str]:
+        """The next names; none yet while it is still being read. Raises `OSError`."""
+        if not self._sorted:
+            self._read()
+        if not self._sorted:
+            return []
+        found = [self.left.pop() for _ in range(min(most, len(self.left)))]
+        self._sorted = bool(self.left) or self._names is None
+        return found
+
+    def _read(self) -> None:
+        assert self._names is not None  # noqa: S101 - it was not sorted yet
+        read = [entry.name for entry in islice(self._names, LISTED_AT_ONCE)]
+        for name in read:
+            if split(name) is not None:
+                self.left.append(name)
+            elif name.endswith(ENDINGS) and not name.startswith(".") and len(self.foreign) < MOST_FOREIGN:
+                self.foreign.append(name)
+        if len(read) < LISTED_AT_ONCE:
+            self._names = None
+        if self._names is None or len(self.left) + LISTED_AT_ONCE > MOST_LISTED:
+            self.left.sort(reverse=True)
+            self._sorted = True
 
 
 def split(filename: str) -> tuple[str, str] | None:

@@ -15,6 +15,7 @@ import errno
 import fcntl
 import os
 import stat
+import time
 from collections.abc import Iterator
 
 from cronq import acl, linux, safeopen, states
@@ -66,7 +67,7 @@ class Shelves:
                 break
             except FileExistsError:
                 count += 1
-                kept = f"{filename}.{count}"
+                kept = f"{filename}.{count if count < 10 else f'{time.time_ns():x}'}"  # one may drop it time and again
         for text in {filename, kept}:
             self.give_reason(uid, text, reason)
         self.touch(folder, os.path.dirname(place))
