@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import os
 import time
+from collections import Counter
+from collections.abc import Iterator
 from typing import Any
 
 from cronq import batches, inboxes, safeopen
@@ -21,32 +23,50 @@ from cronq.house import House, Now
 from cronq.job import MAX_JOB_BYTES
 from cronq.log import line as log
 from cronq.payload import Payload
-from cronq.spool import reason_text
+from cronq.spool import DATA_ENDING, reason_text
 
 YOUNG = 10.0  # seconds in which a file that does not parse may still be being written
 UNREADABLE = -1
 UNSETTLED = 2.0  # seconds in which a directory's mtime may not tell of a change (kernels stamp in ticks)
-SLICE_SECONDS = 0.010
+LOOK_AGAIN = 0.2
+SLICE_NANOSECONDS = 10_000_000
 SLICE_NAMES = 256
+MOST_OPEN = 16  # files of one user that are open while they are read or copied
 
 
 def admit(house: House, now: Now, rung: set[Any]) -> None:
-    """Take what lies in the inboxes that changed, and judge it."""
+    """Take what lies in the inboxes that changed, and judge it.
+
+    Each stage has a slice of time for each user, so that nobody waits for what another one sent.
+    """
     uids = house.shelves.inboxes.uids()
+    pending = Counter(inboxes.owner(captured)[0] for captured in (*house.looks, *house.judging))
     for uid in uids:
         if ("inbox", uid) in rung or _changed(house, uid):
-            _collect(house, now, uid)
-    for captured in [name for name, due in house.looks.items() if due <= now.mono]:
+            _collect(house, now, uid, SLICE_NAMES - pending[uid])
+    for captured in _slices(house, [name for name, due in house.looks.items() if due <= now.mono]):
         del house.looks[captured]
         judge(house, now, captured)
-    for captured in list(house.judging):
+    for captured in _slices(house, list(house.judging)):
         _read_on(house, now, captured)
 
 
 def recover(house: House, now: Now) -> None:
-    """Judge what a dispatcher before this one had captured and not placed."""
-    for captured in house.shelves.captured():
-        judge(house, now, captured)
+    """Have what a dispatcher before this one had captured and not placed judged again."""
+    house.looks |= dict.fromkeys(house.shelves.captured(), now.mono)
+
+
+def _slices(house: House, names: list[str]) -> Iterator[str]:
+    """The captured files of these, as far as the time lasts that each user has."""
+    spent: Counter[int] = Counter()
+    for captured in names:
+        uid = inboxes.owner(captured)[0]
+        if spent[uid] >= SLICE_NANOSECONDS:
+            house.urgent = True
+            continue
+        begun = time.monotonic_ns()
+        yield captured
+        spent[uid] += time.monotonic_ns() - begun
 
 
 def _changed(house: House, uid: int) -> bool:
@@ -57,13 +77,14 @@ def _changed(house: House, uid: int) -> bool:
     return house.seen.get(uid) != mtime
 
 
-def _collect(house: House, now: Now, uid: int) -> None:
+def _collect(house: House, now: Now, uid: int, most: int) -> None:
     """Take a slice of what lies in an inbox: as much as time allows, so that no inbox delays another."""
+    if most <= 0:
+        return  # enough of his is being judged; then the rest
     inbox = house.shelves.inboxes
-    deadline = time.monotonic() + SLICE_SECONDS
+    deadline = time.monotonic_ns() + SLICE_NANOSECONDS
     try:
-        mtime = inbox.mtime(uid)
-        names, all_seen = inbox.names(uid, SLICE_NAMES)
+        names, mtime = inbox.names(uid, most)
     except OSError as error:
         if house.seen.get(uid) != UNREADABLE:
             log("inbox-unreadable", uid=uid, reason=error.strerror)
@@ -71,9 +92,9 @@ def _collect(house: House, now: Now, uid: int) -> None:
         return
     left = False
     for count, filename in enumerate(names):
-        if count and time.monotonic() > deadline:
+        if count and time.monotonic_ns() > deadline:
             inbox.put_back(uid, names[count:])
-            all_seen = False
+            mtime = None
             break
         try:
             captured = inbox.capture(uid, filename)
@@ -85,22 +106,30 @@ def _collect(house: House, now: Now, uid: int) -> None:
         else:
             house.step("captured")
             judge(house, now, captured)
-    if not all_seen:
+    if mtime is None:
         house.urgent = True
     elif not left and now.wall - mtime / 1e9 > UNSETTLED:
         house.seen[uid] = mtime
         for name in inbox.foreign(uid):
-            log("name-refused", uid=uid, file=ascii(name), reason="letters, digits, '.', '_', '-' only, at most 81")
+            if _is_new(house, uid, name):
+                reason = "letters, digits, '.', '_', '-' only, at most 81"
+                log("name-refused", uid=uid, file=ascii(name), reason=reason)
 
 
 def _leave(house: House, uid: int, filename: str, error: CronqError) -> None:
     """Say once why something stays in its inbox."""
-    if len(house.left) > SLICE_NAMES:
-        house.left.clear()
-    if (uid, filename) not in house.left:
-        house.left.add((uid, filename))
+    if _is_new(house, uid, filename):
         log("refused", uid=uid, file=filename, reason=error.sentence)
         house.shelves.give_reason(uid, filename, reason_text(error))
+
+
+def _is_new(house: House, uid: int, filename: str) -> bool:
+    """Whether nothing has been said yet of what stays in an inbox under this name."""
+    if len(house.left) > SLICE_NAMES:
+        house.left.clear()
+    known = (uid, filename) in house.left
+    house.left.add((uid, filename))
+    return not known
 
 
 def judge(house: House, now: Now, captured: str) -> None:
@@ -114,19 +143,21 @@ def judge(house: House, now: Now, captured: str) -> None:
     except BadJob as error:
         refuse(house, now, captured, error)
         return
-    young = now.wall - found.st_mtime < YOUNG
+    young = abs(now.wall - found.st_mtime) < YOUNG  # what says that it comes from the future does not stay young
     try:
         if name.startswith("cron-"):
             raise BadJob("names that begin with cron- are cronq's own; name the file otherwise")
         if ending == ".tab":
             raise BadJob("crontabs are not taken yet")
-        if ending == ".jobs":
+        if ending == ".jobs" and _has_many(house, uid):
+            house.looks[captured] = now.mono + LOOK_AGAIN
+        elif ending == ".jobs":
             house.judging[captured] = batches.Batch(house, now, uid, name, descriptor, found, young)
             descriptor = -1
         else:
             _admit_job(house, now, captured, uid, name, descriptor, found, young)
     except NotWhole:
-        house.looks[captured] = now.mono + 0.2
+        house.looks[captured] = now.mono + LOOK_AGAIN
     except CronqError as error:
         refuse(house, now, captured, error)
     except OSError:
@@ -144,12 +175,26 @@ def _admit_job(
     wanted = judged(data, young)
     permit(house, wanted, uid)
     entry = entry_of(house, identify(house, uid, name, found), wanted, digest(data), arrived(now, name, found))
+    is_copied = house.authority is not None and _runner(house, entry) != uid
+    if is_copied and _has_many(house, uid):
+        raise NotWhole
     if house.shelves.inboxes.take_data(uid, name, entry.id):
         entry = entry.flagged(HAS_DATA)
-        if house.authority is not None and _runner(house, entry) != uid:
-            house.judging[captured] = Payload(house.shelves, entry)
-            return
+        try:
+            if is_copied:
+                house.judging[captured] = Payload(house.shelves, entry)
+                return
+            os.close(house.shelves.open_file(f"{inboxes.DATA}/{entry.id}", uid)[0])
+        except BadJob as error:
+            refused = BadJob(f"its {name}{DATA_ENDING}: {error.sentence}")
+            house.shelves.set_aside(f"{inboxes.DATA}/{entry.id}", uid, f"{name}{DATA_ENDING}", reason_text(refused))
+            raise refused from None
     place(house, now, captured, entry)
+
+
+def _has_many(house: House, uid: int) -> bool:
+    """Whether as many files of this user are being read or copied as may be open at once."""
+    return sum(inboxes.owner(captured)[0] == uid for captured in house.judging) >= MOST_OPEN
 
 
 def _runner(house: House, entry: Entry) -> int:
@@ -168,7 +213,7 @@ def _read_on(house: House, now: Now, captured: str) -> None:
             return
         entry = long.entry(now)
     except NotWhole:
-        house.looks[captured] = now.mono + 0.2
+        house.looks[captured] = now.mono + LOOK_AGAIN
     except CronqError as error:
         refuse(house, now, captured, error)
     else:

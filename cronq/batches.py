@@ -100,41 +100,52 @@ def header(line: bytes) -> int | None:
 
 
 def read_lines(descriptor: int, offset: int) -> Iterator[tuple[int, bytes]]:
-    """The lines of a batch that are not blank, each with its offset. Raises `BadJob` for one that is too long."""
-    rest, start = b"", offset
+    """The lines of a batch that are not blank, each with its offset.
+
+    Raises `BadJob` for one that is too long, and for blank ones that are: nobody waits for where they end.
+    """
+    rest, start, blank = b"", offset, 0
     while part := os.pread(descriptor, CHUNK, start + len(rest)):
         *lines, rest = (rest + part).split(b"\n")
         for line in lines:
             if line.strip():
+                blank = 0
                 yield start, line + b"\n"
+            else:
+                blank += len(line) + 1
             start += len(line) + 1
         if len(rest) > MAX_JOB_BYTES:
             raise BadJob(f"a line of the batch is longer than {MAX_JOB_BYTES // 1024} KiB")
+        if blank > MAX_JOB_BYTES:
+            raise BadJob(f"the batch has more than {MAX_JOB_BYTES // 1024} KiB of blank lines in a row; leave them out")
     if rest.strip():
         yield start, rest
 
 
 def expand(house: House, now: Now, entry: Entry) -> None:
-    """Make a batch's next members entries of their own; a batch that has no more of them is running.
+    """Make a batch's next members entries of their own, for a slice; a batch that has no more of them is running.
 
     A member is a file of ours that holds its line. The batch's name says how far it has come; what a crash made without
     saying so is found there, and not made again.
     """
     assert entry.batch is not None  # noqa: S101 - the caller looked
     number, offset, total = entry.batch
+    deadline = time.monotonic() + SLICE_SECONDS
+    descriptor = -1
     try:
         descriptor = house.shelves.open_entry(states.READY, entry)
-    except BadJob as error:
-        log("batch-unreadable", id=entry.id, reason=error.sentence)
-        descriptor = -1
-        total = number
-    try:
-        lines = read_lines(descriptor, offset) if descriptor >= 0 else iter(())
+        lines = read_lines(descriptor, offset)
         while number < total and house.backlog.members[entry.id] < WINDOW:
             found, line = next(lines, (offset, b""))
             number += 1
             _member(house, now, entry, f"{entry.id}+{number:0{len(str(total))}d}", line, found)
             offset = found + len(line)
+            if time.monotonic() > deadline:
+                break
+    except BadJob as error:  # its producer changed it after it was judged: nothing more of it can be had
+        log("batch-unreadable", id=entry.id, reason=error.sentence)
+        _reject(house, entry, total - number)
+        number = total
     finally:
         if descriptor >= 0:
             os.close(descriptor)
@@ -155,12 +166,16 @@ def _member(house: House, now: Now, batch: Entry, member_id: str, line: bytes, o
     except CronqError as error:  # its producer changed it after it was judged, or its task has gone since
         log("member-refused", id=member_id, reason=error.sentence)
         house.history.note(now.wall, member_id, states.QUEUED, states.REJECTED, cause=error.sentence)
-        house.tallies.setdefault(batch.id, {}).setdefault(states.REJECTED, 0)
-        house.tallies[batch.id][states.REJECTED] += 1
+        _reject(house, batch, 1)
         return
     state = states.DELAYED if entry.due > now.micros else states.READY
     if house.shelves.create(state, entry, line):
         house.backlog.put(state, entry)
+
+
+def _reject(house: House, batch: Entry, number: int) -> None:
+    tally = house.tallies.setdefault(batch.id, {})
+    tally[states.REJECTED] = tally.get(states.REJECTED, 0) + number
 
 
 def finish(house: House, now: Now) -> None:

@@ -30,6 +30,7 @@ class Payload:
         self._shelves = shelves
         self._entry = entry
         self._path = f"{DATA}/{entry.id}"
+        self._copy = f"{DATA}/.{entry.id}.copy"  # no job has a name like this
         self._copied = 0
         self._source = self._target = -1
         try:
@@ -38,7 +39,7 @@ class Payload:
             os.close(shelves.open_file(self._path, shelves.uid)[0])  # a copy of ours already: a crash came after it
             return
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
-        self._target = os.open(f"{self._path}.copy", flags, 0o640, dir_fd=shelves.fd)
+        self._target = os.open(self._copy, flags, 0o640, dir_fd=shelves.fd)
 
     def step(self, _house: object) -> bool:
         """Copy a slice; whether it is all there, durably."""
@@ -46,13 +47,14 @@ class Payload:
             return True
         try:
             self._copied = os.lseek(self._source, self._copied, os.SEEK_DATA)
+            hole = os.lseek(self._source, self._copied, os.SEEK_HOLE)
         except OSError as error:
             if error.errno != errno.ENXIO:
                 raise
             os.ftruncate(self._target, os.fstat(self._source).st_size)  # nothing but a hole is left
             os.fsync(self._target)
             return True
-        most = min(SLICE, os.lseek(self._source, self._copied, os.SEEK_HOLE) - self._copied)
+        most = min(SLICE, hole - self._copied)
         self._copied += os.copy_file_range(self._source, self._target, most, self._copied, self._copied)
         os.fdatasync(self._target)
         return False
@@ -70,7 +72,7 @@ class Payload:
     def entry(self, _now: object) -> Entry:
         """The job's entry, now that the copy is in its place."""
         if self._target >= 0:
-            os.rename(f"{self._path}.copy", self._path, src_dir_fd=self._shelves.fd, dst_dir_fd=self._shelves.fd)
+            os.rename(self._copy, self._path, src_dir_fd=self._shelves.fd, dst_dir_fd=self._shelves.fd)
             self._shelves.touch(DATA)
         return self._entry
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import math
 import os
+import time
+from collections import defaultdict
 from typing import Any
 
 from cronq import admission, arrivals, batches, cancel, job, settle, states, task
@@ -123,6 +125,7 @@ def launch(house: House, now: Now, waiting: Waiting) -> None:
     ready = house.backlog.ready
     full: list[Entry] = []
     deaf: set[tuple[str, int]] = set()  # whose worker could not take a job: they wait for the next turn
+    expanded: defaultdict[int, float] = defaultdict(float)  # seconds spent on each user's batches
 
     def gate(queue: str, task_name: str, submitter: int) -> bool:
         if not gates.open(queue, task_name, submitter) or (task_name, submitter) in deaf:
@@ -139,8 +142,14 @@ def launch(house: House, now: Now, waiting: Waiting) -> None:
             elif entry.batch is not None and house.backlog.members[entry.id] >= batches.WINDOW:
                 full.append(entry)
                 ready.discard(entry.id)  # out of the way of those behind it, for this turn
+            elif entry.batch is not None and expanded[entry.uid] >= batches.SLICE_SECONDS:
+                house.urgent = True
+                full.append(entry)
+                ready.discard(entry.id)
             elif entry.batch is not None:
+                begun = time.monotonic()
                 batches.expand(house, now, entry)
+                expanded[entry.uid] += time.monotonic() - begun
             elif (started := start(house, now, entry)) is not None:
                 gates.count(entry)
                 if AT_MOST_ONCE in entry.flags:
