@@ -106,6 +106,11 @@ def world(tmp_path):
     found.stop()
 
 
+def pytest_collection_modifyitems(items):
+    """Tests in a private world come last: from then on this process does not see the real /etc, /opt, /var/spool."""
+    items.sort(key=lambda item: "whole_machine" in item.fixturenames)
+
+
 @pytest.fixture(scope="session")
 def whole_machine():
     """The machine of machine.py, made once; from then on this process lives in its private world."""

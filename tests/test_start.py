@@ -135,7 +135,8 @@ def test_a_forked_jobs_descriptors_signals_session_and_directory_are_its_own(han
     assert pid == group == session
     worker.do("b", {"task": "b", "stdin": "the end"})
     status = dict(line.split(":\t") for line in hand.output("b").decode().splitlines()[:-1])
-    assert [int(status[key], 16) for key in ("SigPnd", "SigBlk", "SigIgn", "SigCgt")] == [0, 0, 0, 0]
+    internal = 3 << 31  # 32 and 33 are glibc's own, and come from whoever started the test
+    assert [int(status[key], 16) & ~internal for key in ("SigPnd", "SigBlk", "SigIgn", "SigCgt")] == [0, 0, 0, 0]
     assert hand.output("b").endswith(b"the end")
     for number in range(20):
         assert eventually(lambda name=f"c{number}": hand.output(name)) == b"0\n1\n2\n3\n"
@@ -600,7 +601,7 @@ def test_when_the_worker_dies_what_waits_at_its_gates_ends_without_having_run(tm
 
 
 def test_no_signal_is_lost_between_the_fork_and_the_childs_own_dispositions():
-    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)  # as a worker does
+    before, folder = signal.signal(signal.SIGTERM, signal.SIG_IGN), os.getcwd()  # as a worker does
     starter = Starter("/spool", UID)
     try:
         for _ in range(30):
@@ -611,7 +612,7 @@ def test_no_signal_is_lost_between_the_fork_and_the_childs_own_dispositions():
             child.close()
     finally:
         signal.signal(signal.SIGTERM, before)
-        os.chdir(Path(__file__).parent)
+        os.chdir(folder)
 
 
 # -------------------------------------------------------------------- what a stopped job leaves behind

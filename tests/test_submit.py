@@ -21,6 +21,7 @@ from cronq import job as jobs
 from cronq import lines, submit, usage
 from cronq.errors import BadJob, Duplicate, UsageError
 
+ROOT = Path(__file__).parent.parent
 HEAVY = (
     "argparse asyncio cronq.cli cronq.client cronq.config cronq.crontab cronq.follow cronq.intake croniter ctypes "
     "dataclasses datetime enum filelock inotify_simple inspect json logging pathlib pydantic re rich select shutil "
@@ -407,7 +408,7 @@ def test_it_imports_nothing_heavy(root: Path) -> None:
         "assert submit.main(['exec', '--priority', 'low', '--stdin', '-', '--', 'true']) == 0\n"
         "print(*sys.modules, file=sys.stderr)"
     )
-    argv = [sys.executable, "-I", "-S", "-c", f"import sys\nsys.path.insert(0, {str(Path.cwd())!r})\n{code}"]
+    argv = [sys.executable, "-I", "-S", "-c", f"import sys\nsys.path.insert(0, {str(ROOT)!r})\n{code}"]
     done = subprocess.run(argv, **settings(root), capture_output=True, text=True, input="hello", check=True)
     loaded = set(done.stderr.split())
     assert "cronq.submit" in loaded
