@@ -1,9 +1,9 @@
 """Ends a private world when the process that made it has ended: `python -I keeper.py PID DIRECTORY < NAMESPACE`.
 
 Does:    waits for PID to end, then kills every process that is still in its mount namespace (whose name comes by
-         standard input) and removes DIRECTORY. It is not in that namespace: nothing is mounted below DIRECTORY here.
-         It holds the namespace open: the kernel gives the name of one that is gone to the next that is made, and
-         strangers live there.
+         standard input), and removes DIRECTORY and the cgroups of that name. It is not in that namespace: nothing is
+         mounted below DIRECTORY here. It holds the namespace open: the kernel gives the name of one that is gone to
+         the next that is made, and strangers live there.
 """
 
 import os
@@ -13,6 +13,7 @@ import signal
 import sys
 import time
 
+CGROUPS = ("/sys/fs/cgroup", "/sys/fs/cgroup/unified")  # where version 2 may be mounted
 QUIET = 3  # looks that must find nothing: one alone can miss a process that forks and ends
 
 
@@ -34,6 +35,9 @@ def main(pid: int, directory: str) -> None:
         quiet = 0 if found else quiet + 1
         time.sleep(0.01)  # between looks
     shutil.rmtree(directory, ignore_errors=True)
+    for place in CGROUPS:  # what tests made there bears the directory's name
+        for folder, _, _ in os.walk(os.path.join(place, os.path.basename(directory)), topdown=False):
+            os.rmdir(folder)
 
 
 def _kill(pid: int, namespace: str) -> bool:

@@ -62,13 +62,14 @@ class Machine:
         (CONFIG / name).write_text(text)
         (CONFIG / name).chmod(0o644)
 
-    def start(self, *options: str, wait: str = "event=ready") -> subprocess.Popen[str]:
-        """Start the dispatcher as root does, and wait until its log says so."""
+    def start(self, *options: str, wait: str = "event=ready", cgroup: Path | None = None) -> subprocess.Popen[str]:
+        """Start the dispatcher as root does, in this cgroup, and wait until its log says so."""
         log = self.base / f"log{len(self.daemons)}"
         with log.open("w") as file:
-            daemon = subprocess.Popen(
-                ["cronq", "dispatcher", *options], stderr=file, text=True, **self.identity("root")
-            )
+            words = ["cronq", "dispatcher", *options]
+            if cgroup is not None:
+                words = ["sh", "-c", 'echo $$ > "$0" && exec "$@"', cgroup / "cgroup.procs", *words]
+            daemon = subprocess.Popen(words, stderr=file, text=True, **self.identity("root"))
         daemon.log = log
         self.daemons.append(daemon)
         eventually(lambda: wait in log.read_text() or daemon.poll() is not None or log.read_text().count(DIED) > 1)

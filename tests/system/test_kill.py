@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from conftest import eventually
 from machine import OPT, command
+from workbench import cgroup_tree, empty
 
 pytestmark = pytest.mark.root
 
@@ -153,10 +154,23 @@ def _changed(module, old, new):
     path.write_text(text)
 
 
+CHILDREN = "for i in $(seq 200); do sleep 1000 & done; wait"
+# What no process group holds: children in sessions of their own, orphans, without a word of cronq in their environment.
+ESCAPED = "for i in $(seq 100); do setsid sleep 1000 & (env -i setsid -f sleep 1000); done; wait"
+
+
 def test_two_hundred_children_are_gone_within_a_second_of_cancel_now(machine):
     machine.start()
-    job_id = machine.submit("ann", "exec", "--", "sh", "-c", "for i in $(seq 200); do sleep 1000 & done; wait")
+    _is_gone_when_cancelled(machine, _with_children(machine, CHILDREN))
+
+
+def _with_children(machine, script):
+    job_id = machine.submit("ann", "exec", "--", "sh", "-c", script)
     eventually(lambda: len(_sleepers(machine)) == 200)
+    return job_id
+
+
+def _is_gone_when_cancelled(machine, job_id):
     machine.cronq("ann", "cancel", "--now", job_id)
     eventually(lambda: not _sleepers(machine), within=1.0)
     assert machine.result(job_id)["state"] == "cancelled"
@@ -165,3 +179,45 @@ def test_two_hundred_children_are_gone_within_a_second_of_cancel_now(machine):
 def _sleepers(machine):
     """The processes of the machine's users that sleep."""
     return [pid for pid in machine.processes() if command(pid) == b"sleep\0001000\0"]
+
+
+@pytest.fixture
+def delegated(machine):
+    """The cgroup for a launcher, below one that is delegated as systemd delegates a service's."""
+    tree = cgroup_tree()
+    if tree is None:
+        pytest.skip("needs a cgroup v2 tree that can be written")
+    base = tree / machine.base.name
+    (base / "launcher").mkdir(parents=True)
+    os.setxattr(base, "trusted.delegate", b"1")
+    yield base / "launcher"
+    machine.stop()
+    empty(base)
+
+
+def test_children_that_hide_in_sessions_of_their_own_are_gone_too_where_cgroups_are_delegated(machine, delegated):
+    machine.start(cgroup=delegated)
+    job_id = _with_children(machine, ESCAPED)
+    leaf = delegated.parent / f"job-{job_id}.1"
+    assert len((leaf / "cgroup.procs").read_text().split()) >= 200
+    _is_gone_when_cancelled(machine, job_id)
+    eventually(lambda: not leaf.exists())
+
+
+def test_a_launcher_that_was_started_again_ends_what_hides_in_a_job_of_the_one_before(machine, delegated):
+    machine.start(cgroup=delegated)
+    job_id = _with_children(machine, ESCAPED)
+    machine.launcher.kill()
+    machine.launcher.wait()
+    machine.start(cgroup=delegated)
+    _is_gone_when_cancelled(machine, job_id)
+    eventually(lambda: not (delegated.parent / f"job-{job_id}.1").exists())
+
+
+def test_what_a_task_leaves_behind_is_ended_with_it_and_what_a_command_leaves_lives_on(machine, delegated):
+    script = "setsid -f sleep 1000; exit 7"
+    machine.tasks(f'[tasks.leaver]\ncommand = ["sh", "-c", "{script}"]\nsubmit = ["ann"]\n')
+    machine.start(cgroup=delegated)
+    for argv, left in ((["submit", "leaver"], 0), (["exec", "--", "sh", "-c", script], 1)):
+        assert machine.result(machine.submit("ann", *argv))["exit_code"] == 7
+        eventually(lambda left=left: len(_sleepers(machine)) == left)
