@@ -155,13 +155,15 @@ def _changed(module, old, new):
 
 
 CHILDREN = "for i in $(seq 200); do sleep 1000 & done; wait"
-# What no process group holds: children in sessions of their own, orphans, without a word of cronq in their environment.
+HIDDEN = "for i in $(seq 100); do setsid sleep 1000 & setsid -f sleep 1000; done; wait"
+# What neither a process group holds nor an environment betrays.
 ESCAPED = "for i in $(seq 100); do setsid sleep 1000 & (env -i setsid -f sleep 1000); done; wait"
 
 
-def test_two_hundred_children_are_gone_within_a_second_of_cancel_now(machine):
+@pytest.mark.parametrize("script", [CHILDREN, HIDDEN], ids=["children", "in sessions of their own"])
+def test_two_hundred_children_are_gone_within_a_second_of_cancel_now(machine, script):
     machine.start()
-    _is_gone_when_cancelled(machine, _with_children(machine, CHILDREN))
+    _is_gone_when_cancelled(machine, _with_children(machine, script))
 
 
 def _with_children(machine, script):
