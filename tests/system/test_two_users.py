@@ -71,10 +71,10 @@ def _states(machine, user, *options) -> dict[str, str]:
 def test_another_user_sees_none_of_his_jobs(system, anns):
     assert not set(_states(system, "bob")) & set(anns.values())
     assert json.loads(system.cronq("bob", "stats", "--json").stdout)["delayed"] == 0
-    for job_id in anns.values():
-        _refused_as_unknown(system, "bob", ["show"], job_id)
-    for verb in ("logs", "result", "wait"):
+    _refused_as_unknown(system, "bob", ["show"], anns["running"])
+    for verb in ("show", "logs", "result"):
         _refused_as_unknown(system, "bob", [verb], anns["done"])
+    _refused_as_unknown(system, "bob", ["wait"], *anns.values())
 
 
 def test_another_user_changes_none_of_his_jobs(system, anns):
