@@ -285,9 +285,12 @@ def test_a_batch_at_its_limit_does_not_hold_up_other_jobs(world):
     os.mkfifo(gate)
     world.tasks(f"[tasks.slow]\nshell = 'cat {gate}'\nlimit = 1\n")
     world.start()
-    world.run("submit", "slow", "--batch", "-", input="".join(f"{n}\n" for n in range(200)))
+    lines = "".join(f"{n}\n" for n in range(200))
+    batch = world.run("submit", "slow", "--batch", "-", input=lines).stdout.strip()
     eventually(lambda: list((world.spool / "queue" / "running").iterdir()))
     assert world.result(world.submit("exec", "--", "true"), within=10)["state"] == "done"
+    world.run("cancel", "--now", batch)  # jobs outlive their dispatcher, but not this test
+    assert world.result(batch)["counts"] == {"cancelled": 200}
 
 
 def test_a_revived_job_is_not_judged_by_its_earlier_life(world):
