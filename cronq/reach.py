@@ -1,7 +1,7 @@
 """What a user can reach: a task's home, directory, env_file and command, looked at by whoever will run it.
 
 Does:    `View.findings` (as this process) or `seen_by` (in a fork that has become the user): findings about one task.
-Reads:   the passwd entry; owners and modes of what the task names, not what stands in it.
+Reads:   the passwd entry; owners and modes of what the task names; the env_file, as a job would.
 Trusts:  nothing of the user's: root would follow his links and wait at his mounts, so root becomes him first, and looks
          no longer than `PATIENCE` seconds.
 Fails:   never: what it trips over is a finding.
@@ -14,10 +14,9 @@ import json
 import os
 import pwd
 import signal
-import stat
 from collections.abc import Iterator
 
-from cronq import become
+from cronq import become, envfile
 from cronq.errors import BadConfig
 from cronq.task import DEFAULT_PATH, Task
 from cronq.trusted import trusted
@@ -67,6 +66,7 @@ class View:
             self.entry = pwd.getpwuid(self.uid)
         except KeyError:
             self.entry = pwd.struct_passwd((str(self.uid), "x", self.uid, os.getgid(), "", "/", "/bin/sh"))
+        self.env = task.env
         self.cwd = task.cwd or (self.entry.pw_dir if task.user is not None or not system else "") or "/"
 
     def findings(self) -> Iterator[Finding]:
@@ -96,28 +96,22 @@ class View:
             os.chdir("/")
 
     def _env_file(self, path: str) -> Iterator[Finding]:
-        owner = self.entry.pw_name if self.task.user is not None or not self.system else "root"
         try:
-            descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+            self.env = envfile.read(path) | self.env
+            open_to_all = os.stat(path).st_mode & 0o004
+        except ValueError as error:
+            yield self.missing, f"its env_file {error}"
         except OSError as error:
-            mend = "write it" if isinstance(error, FileNotFoundError) else f"chown {owner} {path}"
-            yield self.missing, f"its env_file {path}: {error.strerror}; {mend}, or correct env_file"
-            return
-        found = os.fstat(descriptor)
-        os.close(descriptor)
-        if not stat.S_ISREG(found.st_mode):
-            yield FAIL, f"its env_file {path} is no regular file; put one there"
-        elif found.st_uid not in (0, self.uid) or found.st_mode & 0o022:
-            yield FAIL, f"its env_file {path} can be changed by others; chown {owner} {path}, chmod 600 {path}"
-        elif found.st_mode & 0o004:
-            yield WARN, f"its env_file {path} can be read by everybody; chown {owner} {path}, chmod 600 {path}"
+            yield self.missing, f"its env_file {path}: {error.strerror}"
+        else:
+            if open_to_all:
+                owner = self.entry.pw_name if self.task.user is not None or not self.system else "root"
+                yield WARN, f"its env_file {path} can be read by everybody; chown {owner} {path}, chmod 600 {path}"
 
     def _command(self) -> Iterator[Finding]:
         task = self.task
         program = "/bin/sh" if task.shell is not None else (task.command or ["?"])[0]
-        found = self._program(program, task.env.get("PATH", DEFAULT_PATH))
-        if found is None and task.env_file is not None and "/" not in program and "PATH" not in task.env:
-            return  # the file may say another PATH
+        found = self._program(program, self.env.get("PATH", DEFAULT_PATH))
         if found is None:
             yield self.missing, f"its command {program} is not found by {self.by}; install it, or correct command"
         elif not _runs(found):

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from aside import ANN, BOB, CONFIG, CRONQ, EVE, IMGPROC, MAL, NOBODY, ROOT, add, aside, write
-from conftest import eventually
+from conftest import World, eventually
 
 from cronq import job as jobs
 from cronq import task as tasks
@@ -590,3 +590,15 @@ def test_to_ask_costs_next_to_nothing() -> None:
         authority.permit(job, task, ANN)
         authority.runs_as(task, ANN)
     assert time.process_time() - began < 2.0
+
+
+# ---------------------------------------------------------------- where everything runs as one user
+
+
+def test_a_task_of_somebody_else_is_refused_by_a_dispatcher_of_ones_own(world: World) -> None:
+    own = '[tasks.own]\ncommand = ["id", "-u"]\nsubmit = []\n'
+    world.tasks('[tasks.t]\ncommand = ["id"]\nuser = "no-such-user"\n' + own)
+    world.start()
+    sentence = world.run("submit", "--wait", "t", code=77).stderr
+    assert "the task t runs as no-such-user, and this dispatcher runs everything as uid" in sentence
+    assert world.run("submit", "--wait", "own", "--retries", "1").stdout == f"{os.getuid()}\n"

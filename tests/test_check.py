@@ -111,7 +111,7 @@ CASES: list[tuple[dict[str, object], str, str]] = [
     (
         {"user": "ann", "env_file": "/mnt/none"},
         FAIL,
-        "its env_file /mnt/none: No such file or directory; write it, or correct env_file",
+        "its env_file /mnt/none: no such file or directory",
     ),
 ]
 
@@ -132,9 +132,9 @@ def test_what_will_hurt_a_task_is_told(fields: dict[str, object], level: str, se
     [
         (0o644, 0, WARN, "can be read by everybody; chown ann /mnt/s.env, chmod 600 /mnt/s.env"),
         (0o604, ANN, WARN, "can be read by everybody"),
-        (0o600, 0, FAIL, ": Permission denied; chown ann /mnt/s.env, or correct env_file"),
-        (0o620, ANN, FAIL, "can be changed by others; chown ann /mnt/s.env, chmod 600 /mnt/s.env"),
-        (0o644, IMGPROC, FAIL, "can be changed by others"),
+        (0o600, 0, FAIL, ": permission denied"),
+        (0o620, ANN, FAIL, "its group or others may write it (mode 620); chmod go-w it"),
+        (0o644, IMGPROC, FAIL, "belongs to uid 990; it must be root's, or the task's user's (chown it)"),
     ],
 )
 def test_a_secret_that_others_can_read_or_write_is_told(mode: int, owner: int, level: str, words: str) -> None:
@@ -149,7 +149,7 @@ def test_a_secret_that_is_no_file_is_told_and_waited_for_by_nobody() -> None:
     sound()
     os.mkfifo("/mnt/fifo", 0o644)
     ((level, sentence),) = found(user="ann", env_file="/mnt/fifo")
-    assert (level, sentence) == (FAIL, "its env_file /mnt/fifo is no regular file; put one there")
+    assert (level, sentence) == (FAIL, "its env_file /mnt/fifo: not a regular file")
 
 
 def program(path: str, mode: int = 0o755, owner: int = 0) -> str:
@@ -186,6 +186,18 @@ def test_a_command_is_found_as_a_job_finds_it() -> None:
     assert found(user="ann", command=["tool"])[0][1].startswith("its command tool is not found by ann")
     write("s.env", "PATH=/mnt/bin\n", owner=ANN, mode=0o600)
     assert found(user="ann", command=["tool"], env_file="/mnt/cronq/s.env") == []
+    assert found(user="ann", command=["tool"], env_file="/mnt/cronq/s.env", env={"PATH": "/bin"}) != []
+
+
+@aside
+def test_a_secret_that_says_no_variables_is_told_with_its_line() -> None:
+    sound()
+    write("../s.env", "A=b\nnonsense\n", mode=0o400, owner=ANN)
+    ((level, sentence),) = found(user="ann", env_file="/mnt/s.env")
+    assert (level, sentence) == (
+        FAIL,
+        "its env_file /mnt/s.env: line 2: not KEY=VALUE; a key has letters, digits and '_' only",
+    )
 
 
 @aside
@@ -380,7 +392,8 @@ def test_ones_own_commands_directories_and_secrets_are_looked_at_too(own: Path) 
         78,
         [
             f"{head} cwd /nosuch: No such file or directory; make it, or correct cwd",
-            f"{head} env_file {own}/none: No such file or directory; write it, or correct env_file",
+            f"{head} env_file {own}/none: no such file or directory",
+            f"{head} command nosuch-x is not found by you; install it, or correct command",
         ],
     )
     (own / "config" / "cronq.toml").write_text(task(command=["nosuch-x"]))
