@@ -49,7 +49,7 @@ class Authority:
         self.config = config
         self.accounts = accounts or Accounts()
         self.book = TaskBook(config, tree)  # tasks, of a configuration that was found to be root's at each look
-        self._ticks = _Kept(lambda: _ticks(config))
+        self._ticks = _Kept(lambda: tick.tables(config))
         self._root_may = _Kept(lambda: _root_may(config))
         self._commanders = _Kept(lambda: _Commanders(config))
 
@@ -113,7 +113,7 @@ class Authority:
         A tick is what its schedule says if its bytes are `job.encode` of these. Raises `BadJob` where the schedule is
         not there any more or is not enabled, `BadConfig` where it, or its task, is not as it must be.
         """
-        known = self.book.tasks()
+        known = self.book.tasks()  # which looks whether the configuration is root's
         fields = tick.fields_of(name, self._ticks.value())
         task = known.get(fields["task"])
         if task is None:
@@ -195,11 +195,6 @@ class _Kept:
         return self._found
 
 
-def _ticks(config: str) -> dict[str, tick.Table]:
-    tree(config)
-    return tick.tables(config)
-
-
 def _root_may(config: str) -> bool:
     """Whether root's free commands run. Raises `BadConfig`."""
     path = os.path.join(config, "cronq.toml")
@@ -227,13 +222,12 @@ class _Commanders:
                 os.lstat(path)
                 trusted(path)
                 with open(path, encoding="utf-8", errors="surrogateescape") as file:
-                    lines = [line.strip() for line in file]
+                    self.names = frozenset(line.strip() for line in file)  # a comment is a name that nobody has
             except FileNotFoundError:
                 continue
             except OSError as error:
                 self.listed, self.why = True, f"{path} cannot be read: {error.strerror}"
                 return
-            self.names = frozenset(line for line in lines if line and not line.startswith("#"))
             self.listed, self.why = listed, f"{path} lists who may" + " not" * (not listed)
             return
 

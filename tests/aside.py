@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import os
+import signal
 import sys
 import tempfile
 import traceback
@@ -67,9 +68,14 @@ def aside(test: Callable[..., None]) -> Callable[..., None]:
                 sys.stdout.flush()
                 os._exit(code)
         os.close(writing)
-        with open(reading, encoding="utf-8", errors="replace") as file:
-            said = file.read()
-        _, status = os.waitpid(child, 0)
+        try:
+            with open(reading, encoding="utf-8", errors="replace") as file:
+                said = file.read()
+        except BaseException:  # a timeout: what does not end would live on
+            os.kill(child, signal.SIGKILL)
+            raise
+        finally:
+            _, status = os.waitpid(child, 0)
         if said.startswith("skip "):
             pytest.skip(said[5:])
         assert status == 0, said or f"ended with the status {status}"
