@@ -20,6 +20,7 @@ from cronq import linux
 
 OURS = "cronq"  # user and group
 DAY = 86400
+_USABLE = "usable"
 
 
 class Barred(Exception):
@@ -59,17 +60,39 @@ def account(uid: int, ours: Account) -> Account:
 def must_be_usable(name: str, now: float) -> None:
     """Whether shadow lets this account work. Raises `Barred`.
 
+    Asked in a process of its own: what libc has read of shadow, everybody's hashes, stays in memory, and a worker's is
+    its user's.
+    """
+    reading, writing = os.pipe2(os.O_CLOEXEC)
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os.write(writing, (_unusable(name, now) or _USABLE).encode())
+        finally:
+            os._exit(0)
+    os.close(writing)
+    with open(reading, encoding="utf-8") as file:
+        told = file.read()
+    os.waitpid(pid, 0)
+    if told != _USABLE:
+        raise Barred(told) if told else PermissionError(f"shadow cannot be asked for {name}")
+
+
+def _unusable(name: str, now: float) -> str:
+    """Why shadow does not let this account work.
+
     As pam_unix judges it for cron: an account is expired from its day of expiry on. Locked is a password hash behind a
     "!" (usermod -L, passwd -l); "!" or "*" alone is an account that never had a password, as most daemons' are.
     """
     found = linux.shadow(name)
     if found is None:
-        return
+        return ""
     password, expires = found
     if password.startswith("!") and password.strip("!*"):
-        raise Barred(f"the account {name} is locked; usermod -U {name}")
+        return f"the account {name} is locked; usermod -U {name}"
     if 0 <= expires <= now // DAY:
-        raise Barred(f"the account {name} has expired; chage -E -1 {name}")
+        return f"the account {name} has expired; chage -E -1 {name}"
+    return ""
 
 
 def drop(who: Account) -> None:
@@ -79,6 +102,7 @@ def drop(who: Account) -> None:
     os.setresuid(who.uid, who.uid, who.uid)
     if who.uid != 0:
         linux.drop_capabilities()
+    linux.join_new_keyring()  # else all users' jobs share the service's, and what any of them keeps in it
     verify(who)
 
 

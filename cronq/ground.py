@@ -51,6 +51,7 @@ def lay(root: str, control: str, ours: Account) -> int:
     the files below are another's too, so nobody but an administrator can say how to mend it.
     """
     try:
+        trusted(_nearest(os.path.dirname(root)))  # before root makes a directory where others may have put a link
         os.makedirs(os.path.dirname(root), exist_ok=True)
         trusted(os.path.dirname(root))
         spool = _directory(root, None, 0, 0, 0o711)
@@ -63,6 +64,13 @@ def lay(root: str, control: str, ours: Account) -> int:
             raise BadConfig(f"{error.filename or root}: {error.strerror}; it must be a directory") from None
         raise
     return spool
+
+
+def _nearest(path: str) -> str:
+    """What there is of a path: it, or the nearest directory above it."""
+    while path and not os.path.lexists(path):
+        path = os.path.dirname(path)
+    return path
 
 
 def _directory(path: str, parent: int | None, uid: int, gid: int, mode: int) -> int:
@@ -156,7 +164,7 @@ def _earlier(users: int, uid: int) -> str | None:
     except FileNotFoundError:
         return None
     try:
-        return os.read(descriptor, 256).strip().decode("utf-8", "replace")
+        return os.fsdecode(os.read(descriptor, 256).strip())
     finally:
         os.close(descriptor)
 
@@ -166,7 +174,7 @@ def _remember(users: int, who: Account) -> None:
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
     descriptor = os.open(draft, flags, 0o644, dir_fd=users)
     try:
-        os.write(descriptor, who.name.encode() + b"\n")
+        os.write(descriptor, os.fsencode(who.name) + b"\n")
         os.fchmod(descriptor, 0o644)
         os.fsync(descriptor)
     finally:

@@ -46,6 +46,7 @@ FINAL = (0, 2, 69, 73, 75, 78)  # exit codes of the dispatcher that a restart wo
 YOUNG = 10.0  # seconds; who dies younger is started again later and later
 LONGEST_DELAY = 5.0
 MOST_DESCRIPTORS = 1 << 20
+MOST_WORKERS = 900  # each holds a descriptor here, of 1024 that are usual
 PASSED_ON = {signal.SIGTERM: signal.SIGTERM, signal.SIGINT: signal.SIGTERM, signal.SIGHUP: signal.SIGHUP}
 VERBS: dict[str, dict[str, type]] = {  # and what each names, besides itself
     "WORKER": {"uid": int},
@@ -166,19 +167,23 @@ class Launcher:
     # ---------------------------------------------------------------- the dispatcher
 
     def _start_dispatcher(self) -> None:
-        ours, theirs = wire.pair()
+        try:
+            ours, theirs = wire.pair()
+            with theirs:
+                pid = _fork()
+                if pid == 0:
+                    _run_in_child(self._exec_dispatcher, theirs)
+        except OSError as error:  # no process or descriptor is to be had: the workers may leave some
+            log("dispatcher-not-started", reason=error.strerror)
+            self.loop.after(LONGEST_DELAY, self._start_dispatcher)
+            return
         ours.setblocking(False)
-        pid = _fork()
-        if pid == 0:
-            _run_in_child(self._exec_dispatcher, theirs)
-        theirs.close()
         self.line, self.dispatcher, self.born = ours, pid, time.monotonic()
         self.loop.listen(ours.fileno(), self._hear)
         log("dispatcher-started", pid=pid)
 
     def _exec_dispatcher(self, line: socket.socket) -> NoReturn:
-        _close_but(0, 1, 2, line.fileno())
-        _reset_signals()
+        _detach(line)
         env = self.realm.become_dispatcher()
         # A dispatcher that is stopped would not see that its line ends, and would keep the spool's lock for ever.
         linux.die_with_parent(self.pid)
@@ -250,6 +255,8 @@ class Launcher:
             self._worker(message["uid"])
 
     def _worker(self, uid: int) -> None:
+        if len(self.workers) >= MOST_WORKERS:
+            raise CronqError(f"there are {len(self.workers)} workers, and no more are made")
         ours, theirs = wire.pair()
         with ours:
             with theirs:
@@ -301,16 +308,11 @@ class Launcher:
     # ---------------------------------------------------------------- in a worker's process
 
     def _work(self, line: socket.socket, uid: int) -> int:
-        os.setsid()
-        _close_but(0, 1, 2, line.fileno())
-        null = os.open("/dev/null", os.O_RDWR)
-        os.dup2(null, 0)
-        os.dup2(null, 1)
-        os.close(null)
-        _reset_signals()
+        _detach(line)
         try:
             self.realm.become_worker(uid)
             linux.set_undumpable()
+            _close_but(0, 1, 2, line.fileno())  # what NSS opened as root
         except Exception as error:  # noqa: BLE001 - whatever it is, nothing is done as nobody knows whom
             barred = error if isinstance(error, Barred) else Barred(f"start failed: {error}", hold=False)
             log("not-become", uid=uid, reason=barred.sentence)
@@ -348,6 +350,17 @@ def _run_in_child(call: Callable[..., int], *arguments: Any) -> NoReturn:
         log("child-failed", pid=os.getpid(), error=repr(error))
     finally:
         os._exit(code)
+
+
+def _detach(line: socket.socket) -> None:
+    """Keep the line and the log of the launcher's, and nothing else: no terminal, no handlers."""
+    os.setsid()  # whoever shares root's terminal can type for root (TIOCSTI)
+    _close_but(0, 1, 2, line.fileno())
+    null = os.open("/dev/null", os.O_RDWR)
+    os.dup2(null, 0)
+    os.dup2(null, 1)
+    os.close(null)
+    _reset_signals()
 
 
 def _close_but(*kept: int) -> None:

@@ -27,6 +27,17 @@ _SO_PEERGROUPS = 59
 _PR_SET_DUMPABLE = 4
 _PR_SET_NO_NEW_PRIVS = 38
 
+_KEYCTL = {  # older than the unified table, so each architecture has a number of its own; here those of 64 bits
+    "x86_64": 250,
+    "aarch64": 219,
+    "riscv64": 219,
+    "loongarch64": 219,
+    "ppc64": 271,
+    "ppc64le": 271,
+    "s390x": 280,
+}
+_KEYCTL_JOIN_SESSION_KEYRING = 1
+
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -102,6 +113,15 @@ def drop_capabilities() -> None:
     _checked(_libc.capset(header, (ctypes.c_uint32 * 6)()), "capset")
 
 
+def join_new_keyring() -> None:
+    """Have a session keyring of one's own (keyctl(2)); where there are none, or a container forbids them, nothing."""
+    number = _KEYCTL.get(os.uname().machine) if ctypes.sizeof(ctypes.c_void_p) == 8 else None
+    if number is None or _libc.syscall(number, _KEYCTL_JOIN_SESSION_KEYRING, None) >= 0:
+        return
+    if ctypes.get_errno() not in (errno.ENOSYS, errno.EPERM):
+        _checked(-1, "keyctl")
+
+
 class _Shadow(ctypes.Structure):
     _fields_ = [
         ("name", ctypes.c_char_p),
@@ -118,7 +138,7 @@ _libc.getspnam.restype = ctypes.POINTER(_Shadow)
 def shadow(name: str) -> tuple[str, int] | None:
     """The password field and the day of expiry (-1: never) of an account, by NSS; None where shadow has none of it."""
     ctypes.set_errno(0)
-    found = _libc.getspnam(name.encode())
+    found = _libc.getspnam(os.fsencode(name))
     if not found:
         if ctypes.get_errno() in _SHADOW_UNREADABLE:  # others mean that there is no such entry (getpwnam(3))
             _checked(-1, "shadow")

@@ -66,7 +66,7 @@ def look(pid: int) -> Seen | None:
 
 def pid_of(pidfd: int) -> int | None:
     """The pid of the process that a pidfd means; None once it has been waited for."""
-    with open(f"/proc/self/fdinfo/{pidfd}", encoding="ascii") as file:
+    with open(f"/proc/self/fdinfo/{pidfd}", encoding="ascii", errors="replace") as file:  # others name interfaces there
         pids = [int(line.split()[1]) for line in file if line.startswith("Pid:")]
     return pids[0] if pids and pids[0] > 0 else None  # 0: of no pid namespace of ours
 
@@ -87,7 +87,9 @@ class Hunt:
         tell: Tell = lambda *_: None,
         patience: float = PATIENCE,
         oldest: int = 0,
+        sure: bool = False,
     ) -> None:
+        """`sure`: that the pid is the job's is known; a dispatcher says it, and what it says must be seen."""
         self.id: str = message["id"]
         self.attempt: int = message["attempt"]
         pid: int | None = message.get("pid")
@@ -95,6 +97,8 @@ class Hunt:
         self.start: int = message.get("start") or 0
         self.tell = tell
         self.until = now + patience
+        self.sure = sure
+        self.doubtful = False  # what lives in that session may be anybody's
         self.oldest = oldest  # what carries the job's id and is older is of an attempt before it
         self.found: set[tuple[int, int]] = set()  # pid and start of all that was found, which may be dying slowly
         self.quiet = 0  # rounds in a row in which nothing of it was found
@@ -104,13 +108,15 @@ class Hunt:
         own = self.id.encode()
         leader = seen.get(self.pid) if self.pid is not None else None
         ours = self.pid is not None and (leader is None or leader.start == self.start)  # else its pid is recycled
+        session = [process for process in seen.values() if ours and process.session == self.pid]  # it holds its groups
+        members = [each for each in session if each.start >= self.start and each.carries in (None, own)]
+        self.sure = self.sure or any(each.carries == own for each in members)
+        self.doubtful = not self.sure and any(each.state not in _GONE for each in members)
         left = []
         for process in seen.values():
-            member = ours and process.session == self.pid  # a session holds its groups
-            member = member and process.start >= self.start and process.carries in (None, own)
             carrier = process.carries == own and process.start >= self.oldest
             known = (process.pid, process.start) in self.found
-            if (member or carrier or known) and process.state not in _GONE:
+            if ((self.sure and process in members) or carrier or known) and process.state not in _GONE:
                 left.append(process)
                 self.found.add((process.pid, process.start))
         return left
@@ -119,7 +125,9 @@ class Hunt:
 class Hunts:
     """Every job that is being ended. One look at /proc serves them all, however many a dead worker left."""
 
-    def __init__(self, loop: Loop, spool: str, tell: Tell) -> None:
+    def __init__(self, loop: Loop, spool: str, tell: Tell, sure: bool = True) -> None:
+        """`sure`: whoever says which pid a job has, is believed (rootless it is the user himself)."""
+        self._sure = sure
         self._loop = loop
         self._spool = b"CRONQ_SPOOL=" + os.fsencode(spool)
         self._tell = tell
@@ -128,7 +136,7 @@ class Hunts:
 
     def add(self, message: dict[str, Any]) -> None:
         """End what is left of a job whose worker died, and tell."""
-        hunt = Hunt(message, time.monotonic(), self._tell, PATIENCE)
+        hunt = Hunt(message, time.monotonic(), self._tell, PATIENCE, sure=self._sure)
         boot = message.get("boot")
         if boot is not None and boot != boot_id():
             self._tell(hunt.id, hunt.attempt, True)  # nothing outlives the kernel it ran on
@@ -137,7 +145,7 @@ class Hunts:
 
     def follow(self, job: dict[str, Any], tell: Tell) -> None:
         """End what an attempt that was stopped left behind, as far as it can be found in a second, and tell."""
-        self._begin(Hunt(job, time.monotonic(), tell, SHORT_PATIENCE, job["start"] or 0))
+        self._begin(Hunt(job, time.monotonic(), tell, SHORT_PATIENCE, job["start"] or 0, sure=True))
 
     def _begin(self, hunt: Hunt) -> None:
         self._hunts[hunt.id, hunt.attempt] = hunt
@@ -156,7 +164,8 @@ class Hunts:
             if hunt.quiet == 2 or now > hunt.until:
                 del self._hunts[key]
                 # With neither a pid nor a trace, the job may have ended, or never begun: nobody can know.
-                hunt.tell(hunt.id, hunt.attempt, not left and (hunt.pid is not None or bool(hunt.found)))
+                known = hunt.pid is not None or bool(hunt.found)
+                hunt.tell(hunt.id, hunt.attempt, known and not left and not hunt.doubtful)
         self._due = bool(self._hunts)
         if self._due:
             self._loop.after(ROUND, self._round)

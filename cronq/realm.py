@@ -12,7 +12,7 @@ import grp
 import os
 import pwd
 
-from cronq import become, cgroup, ground, spool, task, trusted
+from cronq import become, cgroup, ground, linux, spool, task, trusted
 from cronq.errors import BadConfig, NotPermitted
 from cronq.safeopen import System
 
@@ -88,6 +88,7 @@ class Everybody:
     def become_dispatcher(self) -> dict[str, str]:
         """In a fork: be `cronq`; of the environment only what a daemon needs."""
         become.drop(self._ours)
+        linux.set_no_new_privs()  # nothing that it could start makes more of it
         return {key: os.environ[key] for key in ("PATH", "LANG", "LC_ALL", "TZ") if key in os.environ}
 
     def become_worker(self, uid: int) -> None:

@@ -100,7 +100,7 @@ class Worker:
         self.attempts: dict[str, Attempt] = {}
         self.placing = system is not None and system.placing
         self.unsent: deque[tuple[dict[str, Any], tuple[int, ...]]] = deque()  # with descriptors that go with them
-        self.hunts = Hunts(self.loop, spool, self._reaped)
+        self.hunts = Hunts(self.loop, spool, self._reaped, sure=system is None)
         self.gone = False
         self.full = False  # the dispatcher does not read
 

@@ -32,8 +32,11 @@ def enter(hidden: set[str]) -> Path:
     Raises `PermissionError`.
     """
     for earlier in Path("/var/tmp").glob(f"{PREFIX}*"):
-        if earlier.owner() == "root" and _lock(earlier):
-            shutil.rmtree(earlier, ignore_errors=True)  # its keeper was killed, too
+        try:
+            if earlier.owner() == "root" and _lock(earlier):
+                shutil.rmtree(earlier, ignore_errors=True)  # its keeper was killed, too
+        except FileNotFoundError:
+            pass  # its keeper is quicker
     base = Path(tempfile.mkdtemp(prefix=PREFIX, dir="/var/tmp"))
     _lock(base)
     keeper = _keeper(base)

@@ -19,10 +19,11 @@ from pathlib import Path
 from conftest import eventually
 from machine import CONFIG, OPT, SPOOL
 
-from cronq import wire
+from cronq import process, wire
 from cronq.entry import digest
 
 PYTHON = OPT / "bin" / "python"
+LONG = bool(os.environ.get("CRONQ_LONG"))
 PROOF = Path("/run/proof")  # where a job that runs says so, and as whom
 
 # What the launcher starts in the place of the dispatcher: it hands its end of the line over, and waits.
@@ -36,6 +37,7 @@ told = {"pid": os.getpid(), "fds": fds, "line": line, "env": dict(os.environ), "
 socket.send_fds(talk, [json.dumps(told).encode()], [line])
 os.close(line)
 talk.recv(1)
+os._exit(1)
 """
 
 # The launcher, as its `main` makes it, but for the dispatcher's command.
@@ -53,7 +55,7 @@ sys.exit(Launcher(spool, config, [*command, *everybody.options], everybody).serv
 class Liar:
     """The launcher, and its line in our hand."""
 
-    def __init__(self, machine, before: str = "", **options) -> None:
+    def __init__(self, machine, before: str = "", prefix: list[str] | None = None, **options) -> None:
         self.machine = machine
         self.uid = machine.uids["cronq"]
         self.gid = machine.identity("cronq")["group"]
@@ -66,7 +68,9 @@ class Liar:
         log = machine.base / f"log{len(machine.daemons)}"
         argv = [PYTHON, "-I", "-c", LAUNCHER.format(before=before), SPOOL, CONFIG, PYTHON, "-ISs", "-c", STANDIN, name]
         with log.open("w") as file:
-            self.launcher = subprocess.Popen(argv, stderr=file, text=True, **(machine.identity("root") | options))
+            self.launcher = subprocess.Popen(
+                [*(prefix or []), *argv], stderr=file, text=True, **(machine.identity("root") | options)
+            )
         self.launcher.log = log
         machine.daemons.append(self.launcher)
         PROOF.mkdir(exist_ok=True)
@@ -239,7 +243,10 @@ class Worker:
                 if message["is"] == what and job_id in (None, message.get("id")):
                     self.heard.remove(message)
                     return message
-            received = wire.receive(self.line)
+            try:
+                received = wire.receive(self.line)
+            except ConnectionResetError:  # it left without reading all; what it said comes after that
+                continue
             assert received is not None, f"the worker is gone: {what} {job_id}"
             message, descriptors = received
             for descriptor in descriptors:
@@ -254,6 +261,12 @@ class Worker:
     def close(self) -> None:
         self.line.close()
         os.close(self.pidfd)
+
+
+def alive(pid: int) -> bool:
+    """Whether a process is there, and no zombie."""
+    found = process.look(pid)
+    return found is not None and found.state not in (b"Z", b"X")
 
 
 def fds(pid: int) -> dict[int, str]:
