@@ -31,12 +31,7 @@ def enter(hidden: set[str]) -> Path:
 
     Raises `PermissionError`.
     """
-    for earlier in Path("/var/tmp").glob(f"{PREFIX}*"):
-        try:
-            if earlier.owner() == "root" and _lock(earlier):
-                shutil.rmtree(earlier, ignore_errors=True)  # its keeper was killed, too
-        except FileNotFoundError:
-            pass  # its keeper is quicker
+    _sweep()
     base = Path(tempfile.mkdtemp(prefix=PREFIX, dir="/var/tmp"))
     _lock(base)
     keeper = _keeper(base)
@@ -61,6 +56,16 @@ def namespace(pid: int | str = "self") -> str:
         return os.readlink(f"/proc/{pid}/ns/mnt")
     except OSError:
         return ""
+
+
+def _sweep() -> None:
+    """Remove what earlier sessions left, whose keeper was killed, too. Anybody may put anything into /var/tmp."""
+    for earlier in Path("/var/tmp").glob(f"{PREFIX}*"):
+        try:
+            if earlier.lstat().st_uid == 0 and _lock(earlier):
+                shutil.rmtree(earlier, ignore_errors=True)
+        except OSError:
+            pass  # no directory, or its keeper is removing it just now
 
 
 def _lock(directory: Path) -> bool:

@@ -1,5 +1,6 @@
 """The machine of the other tests here: its users are real, and the real machine is untouched."""
 
+import fcntl
 import json
 import os
 import pwd
@@ -90,6 +91,28 @@ sleeper = subprocess.Popen(["sleep", "1000"], **made.identity("ann"))
 print(json.dumps([str(made.base), sleeper.pid, private.namespace()]), flush=True)
 time.sleep(1000)
 """
+
+
+def test_what_a_session_left_whose_keeper_was_killed_too_is_swept_by_the_next():
+    if os.geteuid() != 0:
+        pytest.skip("users and their jobs need root")
+    names = ("left", "locked", "file", "link")
+    left, locked, file, link = (Path(f"/var/tmp/{private.PREFIX}{os.getpid()}-{name}") for name in names)
+    (left / "etc").mkdir(parents=True)
+    locked.mkdir()
+    file.touch()  # neither stops a session: anybody can make one
+    link.symlink_to("/nowhere")
+    descriptor = os.open(locked, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        script = f"import sys; sys.path.insert(0, {str(TESTS)!r}); import private; private._sweep()"
+        subprocess.run([sys.executable, "-c", script], check=True)
+        assert [left.exists(), locked.exists(), file.exists(), link.is_symlink()] == [False, True, True, True]
+    finally:
+        os.close(descriptor)
+        locked.rmdir()
+        file.unlink()
+        link.unlink()
 
 
 def test_everything_vanishes_with_a_session_that_is_killed():
