@@ -106,6 +106,7 @@ def test_exec_allow_and_exec_deny_say_who_has_commands(machine):
     machine.cronq("ann", "exec", "--wait", "--", "true")
     assert "may not submit commands" in machine.cronq("bob", "exec", "--wait", "--", "true", code=77).stderr
     machine.tasks("carl\n", "exec.allow")
+    eventually(lambda: machine.cronq("ann", "exec", "--wait", "--", "true", code=None).returncode == 77)
     for user, code in (("ann", 77), ("bob", 77), ("carl", 0)):
         machine.cronq(user, "exec", "--wait", "--", "true", code=code)
 
