@@ -235,12 +235,15 @@ class Attempt:
             self._timer = self.loop.after(self.plan.grace, partial(self._signal, signal.SIGKILL))
 
     def _signal(self, number: int) -> None:
-        try:
-            if self._held is not None:
-                os.kill(self.pid, number)  # its group may not be there yet
-            os.killpg(self.pid, number)  # the leader is not waited for yet, so this pid is no other group's
-        except OSError:
-            pass  # all of it belongs to others (sudo), and is not ours to signal
+        # The leader is not waited for yet, so this pid is no other group's; one that was just forked may have none yet.
+        for kill in (os.killpg, os.kill):
+            try:
+                kill(self.pid, number)
+                return
+            except ProcessLookupError:
+                pass
+            except OSError:
+                return  # all of it belongs to others (sudo), and is not ours to signal
 
     # ---------------------------------------------------------------- end
 

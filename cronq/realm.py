@@ -101,9 +101,18 @@ class Everybody:
             raise become.Barred(error.sentence) from None
         if uid == 0:
             root_must_be_allowed(self._config)
-        with open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
-            file.write("0")  # what the unit protects the daemon by is not for jobs
+        _be_like_others()
         become.drop(who)
+
+
+def _be_like_others() -> None:
+    """In a worker's fork: what the unit protects or favours the daemon by is not for jobs."""
+    try:
+        os.setpriority(os.PRIO_PROCESS, 0, 0)
+        with open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
+            file.write("0")
+    except PermissionError:
+        pass  # root of a container that may not lower them: jobs have what the daemon has
 
 
 def ours() -> become.Account:

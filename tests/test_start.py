@@ -15,7 +15,7 @@ import pytest
 from conftest import eventually
 from workbench import UID, Hand, alive, numbers
 
-from cronq import attempt, envfile, gate, job, linux, process, task
+from cronq import attempt, envfile, gate, job, linux, process, realm, task
 from cronq.attempt import Attempt, Outcome
 from cronq.loop import Loop
 from cronq.start import Starter
@@ -330,6 +330,22 @@ def test_a_child_at_its_gate_has_its_own_descriptors_only():
             os.close(descriptor)
 
 
+@pytest.mark.root
+@as_root
+def test_what_favours_the_daemon_is_not_for_its_jobs():
+    pid = os.fork()
+    if pid == 0:
+        code = 70
+        try:
+            os.setpriority(os.PRIO_PROCESS, 0, -5)
+            Path("/proc/self/oom_score_adj").write_text("300")
+            realm._be_like_others()
+            code = os.getpriority(os.PRIO_PROCESS, 0) + int(Path("/proc/self/oom_score_adj").read_text())
+        finally:
+            os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+
 # -------------------------------------------------------------------- env_file
 
 
@@ -613,6 +629,14 @@ def test_no_signal_is_lost_between_the_fork_and_the_childs_own_dispositions():
     finally:
         signal.signal(signal.SIGTERM, before)
         os.chdir(folder)
+
+
+def test_a_job_that_is_stopped_as_soon_as_it_may_run_hears_it_though_it_has_no_group_yet(stage):
+    for number in range(20):
+        waiting = stage.begin({"shell": "exec sleep 100", "grace": "1h"}, number=number, place=stage.place)
+        waiting.go()
+        waiting.stop("cancelled")
+        assert stage.ended(waiting)["signal"] == signal.SIGTERM
 
 
 # -------------------------------------------------------------------- what a stopped job leaves behind
