@@ -162,7 +162,6 @@ def _wait_and_become(
             signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())  # what came before has its effect now
         if os.read(gate, 1) == OPEN:
-            image.rehearse()
             for step, (_, act) in enumerate(wanted):  # noqa: B007 - it is told where it fails
                 act()
             step = program

@@ -76,7 +76,7 @@ def set_no_new_privs() -> None:
 
 
 class Image:
-    """A program, its arguments and environment, laid out for execve(2): to become it takes no memory any more."""
+    """A program, its arguments and environment, laid out for execve(2): to become it takes next to no memory any more."""
 
     def __init__(self, program: bytes, argv: list[bytes], env: dict[bytes, bytes]) -> None:
         self.program = program
@@ -84,20 +84,10 @@ class Image:
         variables = [b"%s=%s" % variable for variable in env.items()]
         self._env = (ctypes.c_char_p * (len(variables) + 1))(*variables, None)
 
-    def rehearse(self) -> None:
-        """Do all of it but the last step, so that whatever it needs is there."""
-        try:
-            self._execve(b"")
-        except FileNotFoundError:
-            pass
-
     def become(self) -> NoReturn:
         """Be the program. Raises `OSError`."""
-        self._execve(self.program)
+        _checked(_libc.execve(self.program, self._argv, self._env), "execve")
         raise AssertionError("execve came back without an error")
-
-    def _execve(self, program: bytes) -> None:
-        _checked(_libc.execve(program, self._argv, self._env), "execve")
 
 
 def die_with_parent(parent: int) -> None:

@@ -138,14 +138,12 @@ class Starter:
         """Make the child in its directory, with its umask and its input."""
         text = None if data is not None or plan.stdin is None else _memory(plan.stdin.encode())
         stdin = data if data is not None else self._null if text is None else text
-        umask = DEFAULT_UMASK if plan.umask is None else plan.umask
         try:
             self._enter(plan.cwd)
-            os.umask(umask)
+            os.umask(DEFAULT_UMASK if plan.umask is None else plan.umask)
             argv = [word.encode() for word in plan.argv]
             return make(_program(argv[0], env[b"PATH"]), argv, env, (stdin, *outputs))
         finally:
-            os.umask(DEFAULT_UMASK)
             os.chdir("/")  # a worker keeps no directory busy
             if text is not None:
                 os.close(text)

@@ -301,6 +301,17 @@ def test_a_child_at_its_gate_is_closed_to_the_users_other_jobs_until_it_is_one()
     assert as_user(try_it) == [0, False, OTHER]
 
 
+@pytest.mark.root
+@as_root
+def test_a_child_that_opens_itself_to_change_its_score_closes_itself_again():
+    def try_it():
+        before = os.stat("/proc/self/environ").st_uid
+        gate._set_oom_score(400)
+        return before, int(Path("/proc/self/oom_score_adj").read_text()), os.stat("/proc/self/environ").st_uid
+
+    assert as_user(try_it) == [0, 400, 0]
+
+
 def _open_to(pid: int) -> bool:
     """Whether another process of this user may look at this one's memory and descriptors."""
     try:
@@ -325,6 +336,7 @@ def test_a_child_at_its_gate_has_its_own_descriptors_only():
         assert [os.readlink(f"/proc/{child.pid}/fd/{name}")[:5] for name in found[3:]] == ["pipe:", "pipe:"]
     finally:
         child.close()
+        os.kill(child.pid, signal.SIGKILL)
         os.waitpid(child.pid, 0)
         for descriptor in (*kept, output):
             os.close(descriptor)
@@ -579,6 +591,15 @@ def test_what_is_stopped_at_its_gate_never_runs(stage, now):
     ended = stage.ended(waiting)
     assert (ended["reason"], ended["signal"]) == ("cancelled", signal.SIGKILL)
     assert not ran.exists()
+
+
+def test_who_was_killed_at_its_gate_may_be_let_through(stage):
+    waiting = stage.begin({"command": ["true"]}, place=stage.place)
+    os.kill(waiting.pid, signal.SIGKILL)
+    os.waitid(os.P_PID, waiting.pid, os.WEXITED | os.WNOWAIT)
+    waiting.go()
+    ended = stage.ended(waiting)
+    assert (ended["signal"], ended["reason"]) == (signal.SIGKILL, None)
 
 
 def test_a_program_that_is_not_there_is_told_after_the_gate(stage):
