@@ -76,7 +76,7 @@ def set_no_new_privs() -> None:
 
 
 class Image:
-    """A program, its arguments and environment, laid out for execve(2): to become it takes next to no memory any more."""
+    """A program, its arguments and environment, laid out for execve(2): to become it takes next to no memory."""
 
     def __init__(self, program: bytes, argv: list[bytes], env: dict[bytes, bytes]) -> None:
         self.program = program

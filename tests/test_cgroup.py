@@ -98,6 +98,26 @@ def test_a_kernel_that_cannot_kill_a_leaf_at_once_has_each_process_killed(base, 
 
 @pytest.mark.root
 @real
+def test_what_forks_away_from_each_kill_is_frozen_first(base, monkeypatch):
+    monkeypatch.setattr(cgroup, "KILL", "no.such.file")
+    leaves = Leaves(str(base), apart=False)
+    frozen, pids = [], cgroup._pids
+
+    def look(folder: str) -> list[int]:
+        frozen.append(Path(folder, "cgroup.freeze").read_text())
+        return pids(folder)
+
+    monkeypatch.setattr(cgroup, "_pids", look)
+    with child() as job:
+        leaves.place("1000-a.1", job.pid, {})
+        while leaves.kill("1000-a.1"):
+            pass
+        assert job.wait(5) == -signal.SIGKILL
+    assert set(frozen) == {"1\n"}
+
+
+@pytest.mark.root
+@real
 def test_a_leaf_below_a_leaf_is_ended_and_removed_too(base, monkeypatch):
     for kill in ("cgroup.kill", "no.such.file"):
         monkeypatch.setattr(cgroup, "KILL", kill)
@@ -381,6 +401,16 @@ def test_a_cgroup_that_others_own_or_may_write_is_not_taken(base):
     os.setxattr(base, "user.delegate", b"1")  # the other mark nobody but root can read
     drop = FIND.replace("leaves, sentence", "os.setresuid(12345, 12345, 12345)\nleaves, sentence")
     assert "must be root's" in told(base, drop)[2]
+
+
+@pytest.mark.root
+@real
+def test_a_tree_that_is_mounted_read_only_is_not_taken(base):
+    os.setxattr(base, "trusted.delegate", b"1")
+    private = f"mount --bind {TREE} {TREE} && mount -o remount,bind,ro {TREE} && exec {sys.executable} -I -c '{FIND}'"
+    enter = f'echo $$ > {base}/cgroup.procs; exec unshare -m --propagation private sh -c "$0"'
+    done = subprocess.run(["sh", "-c", enter, private], capture_output=True, text=True, timeout=60)
+    assert done.stdout.splitlines()[::2] == ["None", f"no cgroup per job: {base} is mounted read-only"], done.stderr
 
 
 @pytest.mark.root
