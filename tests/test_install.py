@@ -46,9 +46,11 @@ UNITS = {
 
 
 def test_a_package_gets_units_configuration_directories_and_the_command(tmp_path, steps):
-    os.umask(before := os.umask(0o077))
-    into(tmp_path, steps)
-    os.umask(before)
+    before = os.umask(0o077)
+    try:
+        into(tmp_path, steps)
+    finally:
+        os.umask(before)
     assert files(tmp_path) == {*UNITS, "usr/local/bin/cronq", "etc/cronq/cronq.toml"}
     assert all((tmp_path / name).stat().st_mode & 0o777 == 0o644 for name in UNITS)
     assert os.readlink(tmp_path / "usr/local/bin/cronq") == premises.program()
@@ -166,6 +168,15 @@ def test_a_directory_that_is_not_as_it_must_be_is_left_to_the_administrator(tmp_
     wrong(tmp_path / path)
     with pytest.raises(BadConfig, match=sentence):
         into(tmp_path, steps)
+
+
+def test_what_a_program_complains_of_is_told(steps):
+    made = hand.Hand("", False, steps.append)
+    made.run(["true"])
+    with pytest.raises(BadConfig, match="sh failed: no; never"):
+        made.run(["sh", "-c", "echo no >&2; echo never >&2; exit 3"])
+    with pytest.raises(BadConfig, match="false failed: exit code 1"):
+        made.run(["false"])
 
 
 def test_only_system_can_be_installed(capfd):

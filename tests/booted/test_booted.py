@@ -146,6 +146,8 @@ def server(tmp_path_factory):
 def cronq(server):
     """The server with cronq installed and started, as docs/install.md says."""
     server.installed = server.run("/opt/cronq/bin/cronq", "install", "--system").stdout.splitlines()
+    folders = ["/run/cronq", "/etc/cronq", "/etc/cronq/tasks.d", "/var/spool/cronq"]
+    server.folders = server.run("stat", "-c", "%U:%G %a", *folders).stdout.splitlines()
     server.path("/etc/cronq/tasks.d/greet.toml").write_text('[tasks.greet]\nshell = "echo hello"\n')
     server.path("/etc/cronq/cronq.toml").write_text(CONFIG)
     server.run("systemctl", "enable", "--now", "cronq")
@@ -207,6 +209,7 @@ def test_a_dry_run_as_root_does_nothing(server):
 def test_installing_says_what_it_did_and_a_second_time_that_all_is_there(cronq):
     assert cronq.installed[0].startswith("run      systemd-sysusers")
     assert cronq.installed[-1] == "now: systemctl enable --now cronq"
+    assert cronq.folders == ["cronq:cronq 755", "root:root 755", "root:root 755", "root:root 711"]
     again = cronq.run("/opt/cronq/bin/cronq", "install", "--system").stdout.splitlines()
     assert {line.split()[0] for line in again[:-2]} == {"there"}
     assert again[-2:] == ["run      systemctl daemon-reload", "now: systemctl enable --now cronq"]
@@ -411,13 +414,16 @@ def test_a_user_has_a_queue_of_his_own_too(cronq):
     cronq.run("systemd-run", *made, *(f"--setenv={key}={own[key]}" for key in own), "/lib/systemd/systemd", "--user")
     try:
         cronq.run("systemctl", "--user", "enable", "--now", "cronq", user="carl", env=env)
-        asked = ["cronq", "exec", "--wait", "--", "id", "-un"]
-        assert cronq.run(*asked, user="carl", env=env).stdout == "carl\n"
-        (job_id,) = cronq.run(
-            "cronq", "exec", "--", "sh", "-c", PASS_AND_SIGN, user="carl", env=env | {"N": "0"}
-        ).stdout.split()
-        cronq.run("systemctl", "--user", "restart", "cronq", user="carl", env=env)
-        assert cronq.run("cronq", "wait", job_id, user="carl", env=env, code=None).returncode in (0, 2)
+        stats = cronq.run("cronq", "stats", user="carl", env=env)  # ready, as systemd said
+        assert stats.returncode == 0
+        with cronq.gate():
+            asked = ["cronq", "exec", "--env", "N=3", "--", "sh", "-c", PASS_AND_SIGN]
+            job_id = cronq.run(*asked, user="carl", env=env).stdout.strip()
+            wait_for(cronq, 1)
+            cronq.run("systemctl", "--user", "restart", "cronq", user="carl", env=env)
+            assert cronq.run("cronq", "exec", "--wait", "--", "id", "-un", user="carl", env=env).stdout == "carl\n"
+        cronq.run("cronq", "wait", job_id, user="carl", env=env, code=3)
+        assert cronq.ledger() == [job_id]
     finally:
         cronq.run("systemctl", "stop", "carl")
 
@@ -427,9 +433,9 @@ def test_a_user_has_a_queue_of_his_own_too(cronq):
 
 def test_uninstalling_leaves_the_queue_and_installing_again_goes_on(cronq):
     (delayed,) = cronq.run("cronq", "exec", "--delay", "1s", "--", "echo", "kept", user="ann").stdout.split()
-    cronq.run("systemctl", "stop", "cronq")
     done = cronq.run("/opt/cronq/bin/cronq", "uninstall", "--system").stdout
     assert "rm -r /var/spool/cronq" in done and "userdel cronq" in done
+    assert cronq.daemons()["dispatcher"] == []
     assert cronq.run("systemctl", "is-enabled", "cronq", code=None).stdout in ("", "not-found\n")
     assert (
         cronq.run(
