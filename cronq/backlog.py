@@ -1,7 +1,8 @@
 """The backlog: which entry is in which state, in memory, so that a turn reads no directory but the inboxes.
 
 Does:    finds an entry by id, keeps the due ones in the order of dispatch, knows what ripens and what expires next, and
-         which jobs are members of which batch.
+         which jobs are members of which batch. What is due is told user by user, one of each in turn, so that whoever
+         hears of it may stop when his time is up: the flood of one holds up nobody else.
 Trusts:  `shelves.scan`, from which it is filled at the start; afterwards it is told of every move.
 Fails:   never; nothing here is kept on disk, so nothing here can leak over a restart.
 """
@@ -9,11 +10,15 @@ Fails:   never; nothing here is kept on disk, so nothing here can leak over a re
 from __future__ import annotations
 
 import heapq
-from collections import Counter
+from collections import Counter, deque
+from collections.abc import Iterator
 
 from cronq.entry import Entry
 from cronq.lanes import Ready
-from cronq.states import DEAD, DELAYED, KEPT, READY, SKIPPED
+from cronq.states import DEAD, DELAYED, HELD, KEPT, READY, RUNNING, SKIPPED, WAITING
+
+WINDOW = 64  # members of one batch that wait as entries of their own
+_UNSTARTED = (READY, DELAYED, WAITING, HELD)
 
 
 class Backlog:
@@ -26,8 +31,9 @@ class Backlog:
         self._states: dict[str, dict[int, dict[str, Entry]]] = {state: {} for state in KEPT}  # by uid, by id
         self._members: dict[str, set[str]] = {}  # the unfinished members of each batch
         self._names: dict[tuple[int, str], str] = {}  # unfinished jobs by (uid, the name their producer gave them)
-        self._due: list[tuple[int, str]] = []
-        self._expiring: list[tuple[int, str]] = []
+        self._over: set[str] = set()  # batches that may have ended: none of their members is unfinished
+        self._due = _Alarms()
+        self._expiring = _Alarms()
 
     def __contains__(self, job_id: str) -> bool:
         return job_id in self._entries
@@ -66,64 +72,147 @@ class Backlog:
 
     def put(self, state: str, entry: Entry) -> None:
         """This entry is in this state now, wherever it was before."""
-        self.forget(entry.id)
+        earlier = self._take_out(entry.id)
         self._entries[entry.id] = (state, entry)
         self._states[state].setdefault(entry.uid, {})[entry.id] = entry
-        if state == READY:
-            self.ready.add(entry)
-        elif state == DELAYED:
-            heapq.heappush(self._due, (entry.due, entry.id))
-        if state not in (DEAD, SKIPPED):
+        if state == DELAYED:
+            self._due.set(entry, entry.due)
+        if entry.expires and state in _UNSTARTED:
+            self._expiring.set(entry, entry.expires)
+        if _unfinished(state):
             self._names[entry.uid, given_name(entry)] = entry.id
-            if entry.parent:
-                self.members[entry.parent] += 1
-                self._members.setdefault(entry.parent, set()).add(entry.id)
-            if entry.expires:
-                heapq.heappush(self._expiring, (entry.expires, entry.id))
+        if entry.parent:
+            self._count(entry, _unfinished(state) - (earlier is not None and _unfinished(earlier)))
+        self._offer(entry.id)
+        if state == RUNNING and entry.batch is not None:
+            self._over.add(entry.id)
 
     def forget(self, job_id: str) -> None:
         """No entry of this id is below `queue/` any more."""
+        found = self._entries.get(job_id)
+        state = self._take_out(job_id)
+        if found is not None and state is not None and found[1].parent:
+            self._count(found[1], -_unfinished(state))
+
+    def _take_out(self, job_id: str) -> str | None:
+        """Forget where an entry is, and say where it was; of which batch it is a member is not touched."""
         found = self._entries.pop(job_id, None)
         if found is None:
-            return
+            return None
         state, entry = found
         own = self._states[state][entry.uid]
         del own[job_id]
         if not own:
             del self._states[state][entry.uid]
-        if state == READY:
-            self.ready.discard(job_id)
-        if state not in (DEAD, SKIPPED):
+        self.ready.discard(job_id)
+        self._due.drop(entry.uid, job_id)
+        self._expiring.drop(entry.uid, job_id)
+        if _unfinished(state):
             self._names.pop((entry.uid, given_name(entry)), None)
-            if entry.parent:
-                self.members[entry.parent] -= 1
-                self._members[entry.parent].discard(job_id)
-                if not self.members[entry.parent]:
-                    del self.members[entry.parent], self._members[entry.parent]
+        return state
 
-    def ripe(self, now: int) -> list[Entry]:
-        """The delayed entries whose time has come, all of them before any is chosen."""
-        found = []
-        while self._due and self._due[0][0] <= now:
-            due, job_id = heapq.heappop(self._due)
-            state, entry = self._entries.get(job_id, ("", None))
-            if entry is not None and state == DELAYED and entry.due == due:
-                found.append(entry)
-        return found
+    def _count(self, member: Entry, change: int) -> None:
+        """One unfinished member of a batch more, or less."""
+        batch = member.parent
+        if change > 0:
+            self.members[batch] += 1
+            self._members.setdefault(batch, set()).add(member.id)
+        elif change < 0:
+            self.members[batch] -= 1
+            self._members[batch].discard(member.id)
+            if not self.members[batch]:
+                del self.members[batch], self._members[batch]
+                self._over.add(batch)
+        if change:
+            self._offer(batch)
 
-    def expired(self, now: int) -> list[tuple[str, Entry]]:
-        """The entries that expire now, if they have not started."""
-        found = []
-        while self._expiring and self._expiring[0][0] <= now:
-            expires, job_id = heapq.heappop(self._expiring)
-            kept = self._entries.get(job_id)
-            if kept is not None and kept[1].expires == expires:
-                found.append(kept)
-        return found
+    def _offer(self, job_id: str) -> None:
+        """Let a ready entry be chosen; a batch only while few of its members wait: then more of them are needed."""
+        state, entry = self._entries.get(job_id, ("", None))
+        if entry is None or state != READY:
+            return
+        wanted = entry.batch is None or self.members[job_id] < WINDOW
+        if wanted and job_id not in self.ready:
+            self.ready.add(entry)
+        elif not wanted:
+            self.ready.discard(job_id)
+
+    def over(self) -> list[Entry]:
+        """The batches all of whose members have been made and have ended, in the order of dispatch."""
+        found = [self._entries[job_id] for job_id in self._over if job_id in self._entries]
+        self._over = {entry.id for state, entry in found if state == RUNNING and not self.members[entry.id]}
+        return sorted((entry for _, entry in found if entry.id in self._over), key=lambda entry: entry.order)
+
+    def ripe(self, now: int) -> Iterator[Entry]:
+        """The delayed entries whose time has come. The caller moves each, and may stop at any."""
+        for job_id in self._due.past(now):
+            yield self._entries[job_id][1]
+
+    def expired(self, now: int) -> Iterator[tuple[str, Entry]]:
+        """The entries that have not started and expire now. The caller ends each, and may stop at any."""
+        for job_id in self._expiring.past(now):
+            yield self._entries[job_id]
 
     def next_due(self) -> int | None:
         """When something ripens or expires next, in microseconds since the epoch."""
-        return min((heap[0][0] for heap in (self._due, self._expiring) if heap), default=None)
+        return min((when for when in (self._due.next(), self._expiring.next()) if when is not None), default=None)
+
+
+_Alarm = tuple[int, int, str]  # an instant; of one instant the more urgent first; an id
+
+
+class _Alarms:
+    """An instant for each of many entries: a heap for each user, whose head is always in force."""
+
+    def __init__(self) -> None:
+        self._set: dict[int, dict[str, _Alarm]] = {}
+        self._heaps: dict[int, list[_Alarm]] = {}
+
+    def set(self, entry: Entry, when: int) -> None:
+        """At this instant something is to be done about an entry that has no alarm."""
+        alarm = when, -entry.priority, entry.id
+        own = self._set.setdefault(entry.uid, {})
+        own[entry.id] = alarm
+        heap = self._heaps.setdefault(entry.uid, [])
+        heapq.heappush(heap, alarm)
+        if len(heap) > 2 * len(own) + 64:  # more than half of them were dropped
+            heap[:] = own.values()
+            heapq.heapify(heap)
+
+    def drop(self, uid: int, job_id: str) -> None:
+        """Nothing is to be done about this user's entry any more."""
+        own = self._set.get(uid)
+        if own is None or own.pop(job_id, None) is None:
+            return
+        heap = self._heaps[uid]
+        while heap and own.get(heap[0][2]) != heap[0]:
+            heapq.heappop(heap)
+        if not own:
+            del self._set[uid], self._heaps[uid]
+
+    def past(self, now: int) -> Iterator[str]:
+        """The ids whose instant has come, one of each user in turn, whoever was served last comes last, the next time
+        too. One that is dealt with does not come again.
+        """
+        users = deque(uid for uid, heap in self._heaps.items() if heap[0][0] <= now)
+        while users:
+            uid = users.popleft()
+            heap = self._heaps.get(uid)
+            if heap is not None and heap[0][0] <= now:
+                users.append(uid)
+                self._heaps[uid] = self._heaps.pop(uid)
+                alarm = heap[0]
+                yield alarm[2]
+                if self._set.get(uid, {}).get(alarm[2]) is alarm:
+                    self.drop(uid, alarm[2])  # it was left as it is
+
+    def next(self) -> int | None:
+        """The first instant."""
+        return min((heap[0][0] for heap in self._heaps.values()), default=None)
+
+
+def _unfinished(state: str) -> bool:
+    return state not in (DEAD, SKIPPED)
 
 
 def given_name(entry: Entry) -> str:

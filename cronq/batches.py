@@ -17,6 +17,7 @@ from collections.abc import Iterator
 
 from cronq import job, spool, states
 from cronq.admission import NotWhole, arrived, entry_of, identify, judged, permit
+from cronq.backlog import WINDOW
 from cronq.entry import CANCEL_WANTED, Entry, digest
 from cronq.errors import BadJob, CronqError
 from cronq.house import House, Now
@@ -25,7 +26,6 @@ from cronq.log import line as log
 
 SLICE_SECONDS = 0.010
 UNSETTLED = 2.0  # seconds after its last write in which a batch that does not say its size may be growing
-WINDOW = 64  # members of one batch that wait as entries of their own
 CHUNK = 1 << 16
 
 
@@ -180,9 +180,8 @@ def _reject(house: House, batch: Entry, number: int) -> None:
 
 def finish(house: House, now: Now) -> None:
     """A batch has ended when all its members are entries no more: computed, never counted down."""
-    for entry in house.backlog.of(states.RUNNING):
-        if entry.batch is None or house.backlog.members[entry.id]:
-            continue
+    for entry in house.backlog.over():
+        assert entry.batch is not None  # noqa: S101 - none but batches have members
         tally = _tally(house, entry)
         cancelled = CANCEL_WANTED in entry.flags
         left = entry.batch[2] - tally.get(states.DONE, 0)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections import defaultdict
+from collections import Counter
 from typing import Any
 
 from cronq import admission, arrivals, batches, cancel, job, settle, states, task
@@ -26,6 +26,7 @@ from cronq.shelves import SyncFailed
 POLL = 1.0
 DISK_PAUSE = 1.0
 CONFIG_PAUSE = 1.0
+SLICE_SECONDS = 0.020  # how long a turn is at what starts nothing: ending what expired, ripening, refusing, expanding
 Waiting = list[tuple[dict[str, Any], list[int], Running]]
 
 
@@ -109,12 +110,19 @@ def _next(every: float, after: float) -> float:
 
 
 def ripen(house: House, now: Now) -> None:
-    """What expired ends; what became due is ready, all of it before anything is chosen."""
+    """What expired ends; what became due is ready before anything is chosen: a slice of each, of all users in turn."""
+    deadline = time.monotonic() + SLICE_SECONDS
     for state, entry in house.backlog.expired(now.micros):
-        if state in (states.READY, states.DELAYED, states.WAITING, states.HELD):
-            settle.end_unstarted(house, now, "expire", state, entry, "it had not started when it expired")
+        settle.end_unstarted(house, now, "expire", state, entry, "it had not started when it expired")
+        if time.monotonic() > deadline:
+            house.urgent = True
+            break
+    deadline = time.monotonic() + SLICE_SECONDS
     for entry in house.backlog.ripe(now.micros):
         house.move(now, "ripen", states.DELAYED, entry, entry)
+        if time.monotonic() > deadline:
+            house.urgent = True
+            break
 
 
 def launch(house: House, now: Now, waiting: Waiting) -> None:
@@ -122,43 +130,32 @@ def launch(house: House, now: Now, waiting: Waiting) -> None:
     if house.stopping or now.mono < house.paused_until:
         return
     gates = gates_of(house)
-    ready = house.backlog.ready
-    full: list[Entry] = []
     deaf: set[tuple[str, int]] = set()  # whose worker could not take a job: they wait for the next turn
-    expanded: defaultdict[int, float] = defaultdict(float)  # seconds spent on each user's batches
+    spent: Counter[int] = Counter()  # by submitter, the nanoseconds that went into what started nothing
 
     def gate(queue: str, task_name: str, submitter: int) -> bool:
         if not gates.open(queue, task_name, submitter) or (task_name, submitter) in deaf:
             return False
         return _reachable(house, now, task_name, submitter)
 
-    try:
-        while now.mono >= house.paused_until:
-            entry = ready.peek(gate, gates.load)
-            if entry is None:
-                break
-            if CANCEL_WANTED in entry.flags:  # an attempt that never started was given back meanwhile
-                cancel.cancel(house, now, states.READY, entry, at_once=False)
-            elif entry.batch is not None and house.backlog.members[entry.id] >= batches.WINDOW:
-                full.append(entry)
-                ready.discard(entry.id)  # out of the way of those behind it, for this turn
-            elif entry.batch is not None and expanded[entry.uid] >= batches.SLICE_SECONDS:
-                house.urgent = True
-                full.append(entry)
-                ready.discard(entry.id)
-            elif entry.batch is not None:
-                begun = time.monotonic()
-                batches.expand(house, now, entry)
-                expanded[entry.uid] += time.monotonic() - begun
-            elif (started := start(house, now, entry)) is not None:
-                gates.count(entry)
-                if AT_MOST_ONCE in entry.flags:
-                    waiting.append(started)
-                elif not send(house, now, [started]):
-                    deaf.add((entry.task, entry.uid))
-    finally:
-        for entry in full:
-            ready.add(entry)
+    def load(submitter: int) -> int | None:
+        return None if spent[submitter] > SLICE_SECONDS * 1e9 else gates.load(submitter)
+
+    while now.mono >= house.paused_until and (entry := house.backlog.ready.peek(gate, load)) is not None:
+        began = time.monotonic_ns()
+        if CANCEL_WANTED in entry.flags:  # an attempt that never started was given back meanwhile
+            cancel.cancel(house, now, states.READY, entry, at_once=False)
+        elif entry.batch is not None:
+            batches.expand(house, now, entry)
+        elif (started := start(house, now, entry)) is not None:
+            gates.count(entry)
+            if AT_MOST_ONCE in entry.flags:
+                waiting.append(started)
+            elif not send(house, now, [started]):
+                deaf.add((entry.task, entry.uid))
+            continue
+        spent[entry.uid] += time.monotonic_ns() - began
+        house.urgent = house.urgent or load(entry.uid) is None
 
 
 def gates_of(house: House) -> Gates:
