@@ -14,6 +14,7 @@ import pytest
 from aside import ANN, BOB, CONFIG, CRONQ, EVE, IMGPROC, MAL, NOBODY, ROOT, add, aside, write
 from conftest import World, eventually
 
+from cronq import become, realm
 from cronq import job as jobs
 from cronq import task as tasks
 from cronq.accounts import Accounts
@@ -119,6 +120,37 @@ def test_a_task_that_runs_as_its_submitter_runs_as_root_where_either_lets_it() -
 def test_a_configuration_that_others_can_write_lets_no_command_of_root_run() -> None:
     write("cronq.toml", "[exec]\nallow_root = true\n", mode=0o664)
     assert "can be written by its group" in refused(BadConfig, runs_as, None, ROOT)
+
+
+@aside
+@pytest.mark.parametrize(
+    ("text", "allowed"),
+    [
+        ("", False),
+        (A, False),
+        ("[exec]\nallow_root = false\n", False),
+        ("[exec]\nallow_root = true\n", True),
+        (A + 'user = "root"\nallow_root = true\n', True),
+        (A + 'user = "toor"\nallow_root = true\n', True),
+        (A + "allow_root = true\n", True),
+    ],
+)
+def test_root_has_a_worker_just_where_something_may_run_as_root(text: str, allowed: bool) -> None:
+    write("cronq.toml", text)
+    authority = Authority(str(CONFIG))
+    tasks_there = [None, *authority.book.tasks().values()]
+    runs = []
+    for each in tasks_there:
+        try:
+            runs.append(authority.runs_as(each, ROOT) == ROOT)
+        except NotPermitted:
+            runs.append(False)
+    assert any(runs) == allowed
+    if allowed:
+        realm.root_must_be_allowed(str(CONFIG))
+    else:
+        with pytest.raises(become.Barred, match="nothing runs as root: no task below /mnt/cronq says allow_root"):
+            realm.root_must_be_allowed(str(CONFIG))
 
 
 # ---------------------------------------------------------------- who may submit
