@@ -186,7 +186,7 @@ class Control:
         end = time.monotonic() + SLICE
         lanes = self._lanes()
         turns = deque(sorted(lanes, key=lambda uid: (uid <= self.served, uid)))
-        while turns and time.monotonic() < end:
+        while turns:
             self.served = uid = turns.popleft()
             answer = lanes[uid].popleft()
             answer.step(now)
@@ -194,6 +194,8 @@ class Control:
                 lanes[uid].append(answer)
             if lanes[uid]:
                 turns.append(uid)
+            if time.monotonic() >= end:
+                return
 
     def _lanes(self) -> dict[int, deque[Answer]]:
         """What can be worked on, by user: the oldest of his first, or those that have waited longest."""

@@ -131,6 +131,19 @@ def arrived(house: House, uids: list[int] | None) -> Iterator[int | None]:
     yield sum(1 for owner in owners if uids is None or owner in map(str, uids))
 
 
+def is_queued(house: House, job_id: str) -> bool:
+    """Whether a file of this name lies in its user's inbox still, or was taken and is being judged."""
+    owner, _, name = job_id.partition("-")
+    for ending in spool.ENDINGS:
+        for path in (f"in/{owner}/{name}{ending}", f"{inboxes.CAPTURE}/{owner},{name}{ending}"):
+            try:
+                os.close(linux.openat2(house.shelves.fd, path, os.O_PATH | os.O_NOFOLLOW, _INSIDE))
+            except OSError:
+                continue
+            return True
+    return False
+
+
 def alike(house: House, text: str, uids: list[int] | None) -> Found:
     """The ids that end in this text, or whose jobs were given this name."""
     for state in states.KEPT:

@@ -110,5 +110,5 @@ def must_be_known(root: str, job_id: str) -> None:
             raise
         must_be_known(root, base)  # a batch's later jobs are known by their batch alone
     except CronqError as error:
-        if error.exit_code != 75:  # it waits in its batch
+        if error.exit_code != 75:  # it waits in its batch, or in the inbox
             raise

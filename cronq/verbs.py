@@ -41,7 +41,7 @@ class Ask:
             raise unknown(job_id)
         found = self._kept(job_id)
         if found is None and not self._admitted and not self.house.stopping and not self.house.broken:
-            self._admitted = True  # it may lie in the inbox still: whoever was told "queued" may say "cancel" at once
+            self._admitted = True  # whoever was told "queued" may ask for it at once
             arrivals.admit(self.house, self.now, {("inbox", owner(job_id))})
             found = self._kept(job_id)
         return found
@@ -58,6 +58,8 @@ class Ask:
             kept = self.house.backlog.find(base) if plus else None
             if kept is not None and kept[1].batch is not None and 0 < int(line) <= kept[1].batch[2]:
                 raise Full(f"job {job_id} waits in its batch still; ask for {base}")
+            if glance.is_queued(self.house, job_id):
+                raise Full(f"job {job_id} is queued, and has not been looked at yet; ask again in a moment")
             raise unknown(job_id)
         return found
 
