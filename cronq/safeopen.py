@@ -116,7 +116,7 @@ def _refusal(directory: int, path: str, error: OSError) -> str:
         kind = stat.S_IFMT(os.stat(path, dir_fd=directory, follow_symlinks=False).st_mode)
         return f"it is {_KINDS.get(kind, 'not a file')}, not a regular file; write a plain file"
     if error.errno == errno.EACCES:
-        return "cronq may not read it; chmod 640 it"
+        return "cronq may not read it; chmod 640 it, and use cp, not mv, so that the inbox gives its group"
     return f"it cannot be opened: {error.strerror}"
 
 

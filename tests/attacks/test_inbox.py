@@ -1,0 +1,337 @@
+"""What one user puts into his inbox to harm another, cronq, or root (trust.md rows 1 to 6, 12, 16, 21, 22, 26).
+
+Each attack is ann's, with her ids, on a running system; bob works beside her and must not notice (siege.py).
+"""
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+from conftest import eventually
+from machine import SPOOL
+
+pytestmark = pytest.mark.root
+
+# Shapes of a NAME that is no plain file of ann's own: what she runs, and words of the reason.
+SHAPES = {
+    "a link to a file of root's": ("import os, sys; os.symlink('/etc/shadow', sys.argv[1])", "symbolic link"),
+    "a link to a directory": ("import os, sys; os.symlink('/etc', sys.argv[1])", "symbolic link"),
+    "a link that leads nowhere": ("import os, sys; os.symlink('/nowhere', sys.argv[1])", "symbolic link"),
+    "a link to bob's inbox": ("import os, sys; os.symlink('../2002/x.job', sys.argv[1])", "symbolic link"),
+    "a FIFO": ("import os, sys; os.mkfifo(sys.argv[1], 0o640)", "FIFO"),
+    "a socket": ("import socket, sys; socket.socket(socket.AF_UNIX).bind(sys.argv[1])", "socket"),
+    "a directory": ("import os, sys; os.mkdir(sys.argv[1]); os.chmod(sys.argv[1], 0o2777)", "directory"),
+    "a sparse file of a tebibyte": ("import sys; open(sys.argv[1], 'w').truncate(1 << 40)", "64 KiB"),
+    "what nobody else may read": (
+        "import os, sys; open(sys.argv[1], 'w').close(); os.chmod(sys.argv[1], 0o600)",
+        "640",
+    ),
+    "what all may write": ("import os, sys; open(sys.argv[1], 'w').close(); os.chmod(sys.argv[1], 0o666)", "640"),
+    "what has another name": ("import os, sys; open('x', 'w').close(); os.link('x', sys.argv[1])", "links"),
+    "what came by mv": (
+        "import os, sys; open('x', 'w').close(); os.chown('x', -1, os.getgid()); os.rename('x', sys.argv[1])",
+        "use cp",
+    ),
+}
+
+
+def test_what_is_no_plain_file_of_his_is_refused_with_a_reason_and_holds_nobody_up(siege):
+    for number, (code, _) in enumerate(SHAPES.values()):
+        for ending in ("job", "jobs"):
+            siege.run("ann", code + "\nimport os\nif os.path.exists('x'): os.rename('x', '.x')", f".{number}.{ending}")
+            siege.run("ann", "import os, sys; os.rename(*sys.argv[1:])", f".{number}.{ending}", f"s{number}.{ending}")
+    for number, (shape, (_, words)) in enumerate(SHAPES.items()):
+        if words == "64 KiB":
+            continue
+        for ending in ("job", "jobs"):
+            assert words in siege.machine.rejected("ann", f"s{number}", ending), (shape, ending)
+    siege.unharmed()
+    assert not any(b"root:" in path.read_bytes() for path in (SPOOL / "out/2001").rglob("std*"))
+
+
+def test_a_device_is_refused(siege):
+    for number, (kind, major, minor) in enumerate([("c", 1, 8), ("c", 1, 5), ("b", 7, 0)]):
+        node = siege.inbox() / f"d{number}.job"
+        subprocess.run(["mknod", "-m", "640", node, kind, str(major), str(minor)], check=True)
+        assert "device" in siege.machine.rejected("ann", f"d{number}")
+    siege.unharmed()
+
+
+def test_what_is_no_plain_file_is_no_input_either(siege):
+    for number, (code, _) in enumerate(SHAPES.values()):
+        if "tebibyte" in list(SHAPES)[number]:
+            continue
+        siege.run("ann", code + "\nimport os\nif os.path.exists('x'): os.rename('x', '.x')", f".{number}.data")
+        siege.run("ann", "import os, sys; os.rename(*sys.argv[1:])", f".{number}.data", f"i{number}.data")
+        siege.put("ann", f"i{number}", {"command": ["cat"]})
+    for number in range(len(SHAPES)):
+        if "tebibyte" not in list(SHAPES)[number]:
+            assert siege.machine.rejected("ann", f"i{number}"), list(SHAPES)[number]
+    siege.unharmed()
+
+
+def test_a_hard_link_to_bobs_job_is_not_bobs_job(siege):
+    """Bob's inbox and cronq's directories keep her out; so root puts it there for her, linked and moved."""
+    for number, link in enumerate((os.link, os.rename)):
+        his = Path("/var/spool/elsewhere")
+        his.mkdir(exist_ok=True)
+        file = his / f"{number}.job"
+        file.write_text(json.dumps({"command": ["touch", "/home/bob/ran"]}))
+        os.chown(file, 2002, siege.inbox().stat().st_gid)
+        file.chmod(0o640)
+        link(file, siege.inbox() / f"his{number}.job")
+        assert "belongs to uid 2002" in siege.machine.rejected("ann", f"his{number}")
+    siege.unharmed()
+    assert not (siege.machine.home("bob") / "ran").exists()
+
+
+RACE = """
+import os, sys, time
+end = time.monotonic() + float(sys.argv[1])
+tried = taken = 0
+while time.monotonic() < end:
+    for name in (f"r{tried}.job", f"../2002/r{tried}.job"):
+        for source in ("../2002/work.job", "../2002/.work.tmp", f"../2002/hot{tried % 50}.job"):
+            try:
+                os.rename(source, name)
+                taken += 1
+            except OSError:
+                pass
+    tried += 1
+print(tried, taken)
+"""
+
+
+def test_a_racer_never_gets_hold_of_a_file_of_bobs(siege):
+    racer = siege.begin("ann", RACE, 3)
+    while racer.poll() is None:
+        for number in range(50):
+            siege.put("bob", f"hot{number}", {"command": ["true"], "note": "bob's"})
+        siege.unharmed(times=1)
+    tried, taken = map(int, racer.communicate()[0].split())
+    assert tried > 3000
+    assert taken == 0
+    assert not any(b"bob's" in path.read_bytes() for path in (SPOOL / "out/2001").rglob("job.json"))
+
+
+FLIP = """
+import json, mmap, os, sys, time
+end = time.monotonic() + float(sys.argv[1])
+number = 0
+good = json.dumps({"command": ["/bin/echo", "AAAA"], "note": "A" * 16}).encode()
+evil = good.replace(b"AAAA", b"BBBB")
+while time.monotonic() < end:
+    with open(".f.tmp", "w+b") as file:
+        file.write(good)
+        file.flush()
+        page = mmap.mmap(file.fileno(), 0)
+        os.rename(".f.tmp", f"flip{number}.job")
+        for _ in range(300):
+            page[:] = evil
+            page[:] = good
+        page[:] = evil
+        page.close()
+    number += 1
+print(number)
+"""
+
+
+def test_bytes_that_change_after_the_judgement_never_run(siege):
+    """What runs is what was admitted: each job that ran printed one of both, and its entry's hash is that one's."""
+    flipper = siege.begin("ann", FLIP, 3)
+    siege.unharmed(times=1)
+    count = int(flipper.communicate(timeout=60)[0])
+    assert count > 20
+
+    def ended():
+        done = len(list((SPOOL / "out/2001").glob("*-flip*/result.json")))
+        return done + len(list((SPOOL / "rejected/2001").glob("flip*.reason"))) >= count
+
+    eventually(ended, within=60)
+    history = [json.loads(line) for path in (SPOOL / "history").iterdir() for line in path.read_text().splitlines()]
+    admitted = {line["id"] for line in history if "flip" in line["id"] and line.get("move") == "admit"}
+    ran = {path.parent.name: path.read_text() for path in (SPOOL / "out/2001").glob("*-flip*/stdout")}
+    assert set(ran) <= admitted
+    for job_id, output in ran.items():
+        assert output in ("", "AAAA\n", "BBBB\n"), job_id  # a mixture of both was judged as no job, or as itself
+    siege.unharmed()
+
+
+BOMBS = [
+    b"{" * 60_000,
+    b'{"command":' + b"[" * 30_000 + b"]" * 30_000 + b"}",
+    b'{"command": ["true"], "command": ["id"]}',
+    b'{"command": ["true"], "delay": NaN}',
+    b'{"command": ["true"], "delay": Infinity}',
+    b'{"command": ["tr\\u0000ue"]}',
+    b'{"command": ["\\ud800"]}',
+    b'{"command": ["true"], "uid": 0}',
+    b'{"command": ["true"], "user": "root"}',
+    b'{"command": "true"}',
+    b'{"command": ["true"], "retries": 1e400}',
+    b'{"command": ["true"], "priority": ' + b"9" * 5000 + b"}",
+    b'{"command": ["true"], "env": {"A=B": "x"}}',
+    b"\xff\xfe{}",
+    b"\x00" * 1000,
+    b"null",
+    b"",
+    b'{"command": ["true"]} trailing',
+    b" " * 70_000,
+]
+
+
+def test_what_is_no_job_is_a_refusal_with_a_reason(siege):
+    for number, bomb in enumerate(BOMBS):
+        siege.put("ann", f"b{number}", bomb)
+    for number, bomb in enumerate(BOMBS):
+        reason = eventually(lambda number=number: _reason(f"b{number}"), within=30)
+        assert reason.endswith("exit 65\n"), bomb[:40]
+        assert reason.isprintable() or reason.count("\n") == 2
+    siege.unharmed()
+
+
+def _reason(name):
+    path = SPOOL / "rejected" / "2001" / f"{name}.job.reason"
+    return path.exists() and path.read_text()
+
+
+def test_a_hostile_name_is_logged_printable_and_taken_by_nobody(siege):
+    code = """
+import os
+names = b"\\n", b"\\x1b]52;c;x\\x07", b"\\xff", b"-rf", b"a" * 251, b".", b"a b", b"cron-x"
+for name in [name + b".job" for name in names]:
+    try:
+        os.close(os.open(name, os.O_CREAT | os.O_WRONLY, 0o640))
+    except OSError:
+        pass
+"""
+    siege.run("ann", code)
+    eventually(lambda: "event=name-refused" in siege.machine.log)
+    siege.unharmed()
+    assert all(line.isprintable() for line in siege.machine.log.splitlines())
+
+
+def test_an_argument_is_one_word_whatever_it_says(machine):
+    who = 'user = "carl"\nsubmit = ["ann"]\n'
+    machine.tasks('[tasks.say]\nshell = \'printf "%s\\n" "$@"\'\nallow = ["options"]\n' + who)
+    machine.start()
+    evil = ["; id", "$(id)", "`id`", "a\tb", "-rf", "--", "'", '"', "*", "~root", "\\", "a && b | c > /tmp/x"]
+    job = machine.submit("ann", "submit", "say", "--", *evil)
+    assert machine.output(job).splitlines()[-len(evil) :] == evil
+    machine.tasks('[tasks.say]\ncommand = ["echo"]\n' + who)
+    machine.stop()
+    machine.start()
+    machine.drop("ann", "dash", {"task": "say", "args": ["-n"]})
+    assert "allow" in machine.rejected("ann", "dash")
+
+
+@pytest.mark.parametrize("mode", [0o000, 0o500, 0o700, 0o755, 0o2750])
+def test_who_closes_his_inbox_holds_up_himself_only(siege, mode):
+    siege.inbox().chmod(mode)
+    siege.put("ann", "closed", {"command": ["true"]})
+    siege.unharmed()
+    siege.inbox().chmod(0o2770)
+    siege.put("ann", "open", {"command": ["true"]})
+    assert siege.machine.result(siege.job_id("ann", "open"))["state"] == "done"
+
+
+def test_a_flood_of_one_user_does_not_reach_another(siege):
+    code = """
+import os, sys
+for number in range(int(sys.argv[1])):
+    with open(f"f{number}.job", "w") as file:
+        file.write('{"command": ["true"], "at": "2099-01-01"}' if number % 2 else "no job")
+"""
+    count = 200_000 if os.environ.get("CRONQ_LONG") else 5_000
+    with siege.begin("ann", code, count) as flood:
+        while flood.poll() is None:
+            siege.unharmed(times=1)
+    siege.unharmed(times=5)
+
+
+def test_junk_in_hello_holds_up_no_newcomer(siege):
+    code = """
+import os
+os.chdir("/var/spool/cronq/hello")
+for number in range(400):
+    os.mkdir(f"d{number}")
+    try:
+        open(f"d{number}/x", "w").close()
+    except FileNotFoundError:
+        pass  # cronq was quicker, and took the empty one away
+    os.symlink("/etc", f"l{number}")
+    os.mkfifo(f"p{number}")
+"""
+    siege.run("ann", code)
+    siege.machine.cronq("carl", "exec", "--wait", "--", "true")
+    siege.unharmed()
+
+
+def test_his_own_results_are_not_his_to_change(siege):
+    siege.machine.submit("ann", "exec", "--wait", "--", "true")
+    code = """
+import os
+tried = []
+spool = "/var/spool/cronq"
+out = f"{spool}/out/2001"
+job = f"{out}/{os.listdir(out)[0]}"
+for act in (
+    lambda: os.mkdir(f"{out}/2001-x"), lambda: os.symlink("/etc", f"{out}/2001-y"), lambda: os.unlink(f"{job}/stdout"),
+    lambda: os.symlink("/etc/passwd", f"{job}/result.json.1"), lambda: os.rename(job, f"{out}/z"),
+    lambda: os.open(f"{job}/result.json", os.O_WRONLY), lambda: os.listdir(f"{spool}/out"),
+    lambda: os.open(f"{spool}/queue/dispatcher.lock", os.O_RDONLY), lambda: os.listdir(f"{spool}/history"),
+    lambda: os.open(f"{spool}/out/2002", os.O_RDONLY), lambda: os.listdir(f"{spool}/in/2002"),
+    lambda: os.listdir(f"{spool}/hello"), lambda: os.rename(f"{spool}/in/2001", f"{spool}/in/x"),
+):
+    try:
+        act()
+        tried.append(True)
+    except PermissionError:
+        tried.append(False)
+print(any(tried), len(tried))
+"""
+    assert siege.run("ann", code).split() == ["False", "13"]
+
+
+def test_nobody_can_hold_a_lock_that_cronq_needs(siege):
+    code = """
+import fcntl, os, sys
+held = []
+for folder, _, names in os.walk("/var/spool/cronq"):
+    for path in (folder, *(os.path.join(folder, name) for name in names)):
+        try:
+            held.append(os.open(path, os.O_RDONLY | os.O_NONBLOCK))
+            fcntl.flock(held[-1], fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            pass
+print(len(held), flush=True)
+sys.stdin.read()
+"""
+    holder = siege.begin("ann", code)
+    assert holder.stdout.readline()
+    siege.unharmed()
+    siege.machine.stop()
+    siege.machine.start()
+    assert siege.machine.submit("bob", "exec", "--wait", "--", "true") is not None
+    holder.communicate()
+
+
+def test_a_lease_on_a_job_holds_up_nobody(siege):
+    code = """
+import fcntl, os, signal, sys
+signal.signal(signal.SIGIO, signal.SIG_IGN)
+with open(".l.tmp", "w") as file:
+    file.write('{"command": ["true"]}')
+os.chmod(".l.tmp", 0o640)
+descriptor = os.open(".l.tmp", os.O_RDWR)
+fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+os.rename(".l.tmp", "leased.job")
+print("leased", flush=True)
+sys.stdin.read()
+"""
+    holder = siege.begin("ann", code)
+    assert holder.stdout.readline() == "leased\n"
+    siege.unharmed()
+    holder.communicate()

@@ -1,0 +1,163 @@
+"""What a job is given, and what it can do to others (trust.md rows 7, 10, 11, 15, 18, 24)."""
+
+import os
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from conftest import eventually
+from machine import CONFIG, SPOOL
+
+pytestmark = pytest.mark.root
+PEEK = "cat /proc/self/status; cat /proc/self/oom_score_adj; ulimit -c; umask; cut -d' ' -f5,6,7 /proc/self/stat"
+
+
+def test_the_environment_is_the_expected_set_and_nothing_of_the_daemons(machine, monkeypatch):
+    monkeypatch.setenv("LD_PRELOAD", "/nowhere/evil.so")
+    machine.tasks('[tasks.env]\ncommand = ["env", "-0"]\nuser = "carl"\nsubmit = ["ann"]\nenv = { OF_TASK = "1" }\n')
+    machine.start()
+    job = machine.submit("ann", "submit", "env")
+    found = dict(row.split("=", 1) for row in machine.output(job).split("\0") if row)
+    assert found.pop("CRONQ_SCHEDULED_AT").endswith("Z")
+    assert found == {
+        "PATH": "/usr/local/bin:/usr/bin:/bin",
+        "HOME": "/home/carl",
+        "USER": "carl",
+        "LOGNAME": "carl",
+        "SHELL": "/bin/bash",
+        "LANG": "C.UTF-8",
+        "OF_TASK": "1",
+        "CRONQ_SPOOL": str(SPOOL),
+        "CRONQ_JOB_ID": job,
+        "CRONQ_TASK": "env",
+        "CRONQ_ATTEMPT": "1",
+        "CRONQ_MAX_ATTEMPTS": "1",
+        "CRONQ_REDELIVERED": "0",
+    }
+
+
+def test_a_submitters_variables_reach_a_task_only_where_it_allows_them(machine):
+    text = '[tasks.env]\ncommand = ["sh", "-c", "echo $LD_PRELOAD$BASH_ENV"]\nuser = "carl"\nsubmit = ["ann"]\n'
+    machine.tasks(text)
+    machine.start()
+    machine.drop("ann", "evil", {"task": "env", "env": {"LD_PRELOAD": "/nowhere/evil.so", "BASH_ENV": "/x"}})
+    assert "env: the task env lets no submitter set that" in machine.rejected("ann", "evil")
+
+
+def test_a_job_starts_with_nothing_inherited(machine):
+    machine.start()
+    found = machine.output(machine.submit("ann", "exec", "--", "sh", "-c", PEEK)).splitlines()
+    status = dict(row.split(":\t", 1) for row in found if ":\t" in row)
+    internal = 3 << 31  # glibc's own
+    assert [int(status[key], 16) & ~internal for key in ("SigPnd", "SigBlk", "SigIgn", "SigCgt")] == [0, 0, 0, 0]
+    assert [int(status[key], 16) for key in ("CapInh", "CapPrm", "CapEff", "CapAmb")] == [0, 0, 0, 0]
+    assert status["NoNewPrivs"] == "0"  # sudo and ping are for jobs, too
+    oom, _core, umask, ids = found[-4:]
+    group, session, terminal = ids.split()
+    assert (oom, umask, terminal) == ("0", "0022", "0")
+    assert group == session
+
+
+def test_a_job_that_prints_without_end_costs_its_cap_and_holds_up_nobody(siege):
+    siege.machine.tasks('[tasks.yes]\ncommand = ["yes"]\ntimeout = "3s"\ngrace = "0s"\noutput_max = "1M"\n')
+    siege.machine.launcher.send_signal(1)
+    eventually(lambda: "event=reloaded" in siege.machine.log)
+    jobs = [siege.machine.submit("ann", "submit", "yes") for _ in range(3)]
+    siege.unharmed(times=3)
+    for job in jobs:
+        assert siege.machine.result(job)["stdout"] == {"bytes": 1 << 20, "cut": True}
+        assert (siege.machine.results(job) / "stdout").stat().st_size < (1 << 20) + 100
+
+
+def test_a_job_that_forks_two_hundred_children_is_gone_within_a_second_of_cancel_now(siege):
+    machine = siege.machine
+    script = "i=0; while [ $i -lt 200 ]; do sleep 1000 & i=$((i+1)); done; echo ready; wait"
+    job = machine.submit("ann", "exec", "--", "sh", "-c", script)
+    output = machine.results(job) / "stdout"
+    eventually(lambda: output.exists() and "ready" in output.read_text())
+    assert _sleeping() == 200
+    machine.cronq("ann", "cancel", "--now", job)
+    begun = time.monotonic()
+    eventually(lambda: _sleeping() == 0)
+    assert time.monotonic() - begun < 1
+    assert machine.result(job)["state"] == "cancelled"
+    siege.unharmed()
+
+
+def _sleeping() -> int:
+    return int(subprocess.run(["pgrep", "-cu", "ann", "-x", "sleep"], capture_output=True, text=True).stdout)
+
+
+def _link():
+    target = Path("/home/ann/cronq.toml")
+    shutil.copy(CONFIG / "cronq.toml", target)
+    os.chown(target, 2001, 2001)
+    (CONFIG / "cronq.toml").unlink()
+    (CONFIG / "cronq.toml").symlink_to(target)
+
+
+def _plant():
+    (CONFIG / "tasks.d").mkdir()
+    (CONFIG / "tasks.d" / "x.toml").write_text("")
+    os.chown(CONFIG / "tasks.d" / "x.toml", 2001, 2001)
+
+
+BAD_TREES = {
+    "the file is ann's": (lambda: os.chown(CONFIG / "cronq.toml", 2001, 0), "cronq.toml"),
+    "the file can be written by all": (lambda: (CONFIG / "cronq.toml").chmod(0o666), "cronq.toml"),
+    "the file can be written by a group": (lambda: (CONFIG / "cronq.toml").chmod(0o664), "cronq.toml"),
+    "the directory is ann's": (lambda: os.chown(CONFIG, 2001, 0), "/etc/cronq"),
+    "the directory can be written by all": (lambda: CONFIG.chmod(0o777), "/etc/cronq"),
+    "the file is a link to ann's": (_link, "cronq.toml"),
+    "another's file is in tasks.d": (_plant, "tasks.d"),
+}
+
+
+@pytest.mark.parametrize("tree", BAD_TREES)
+def test_a_configuration_that_others_can_change_is_not_obeyed_and_check_names_the_part(machine, tree):
+    change, part = BAD_TREES[tree]
+    machine.tasks('[tasks.all]\ncommand = ["id", "-u"]\nuser = "root"\nallow_root = true\nsubmit = ["ann"]\n')
+    machine.start()
+    assert machine.output(machine.submit("ann", "submit", "all")) == "0\n"
+    change()
+    jobs = []
+
+    def told():  # the worker looks at the files ten times a second
+        jobs.append(machine.submit("ann", "submit", "all"))
+        return "must be root's" in machine.log or "by root alone" in machine.log
+
+    eventually(told)
+    assert not (machine.results(machine.submit("ann", "submit", "all")) / "result.json").exists()
+    assert len(jobs) < 50
+    checked = machine.cronq("root", "check", "--system", code=78)
+    assert part in checked.stdout + checked.stderr
+
+
+def test_a_member_of_the_group_cronq_stops_the_daemon_from_starting(machine):
+    machine.as_user("root", "usermod", "-aG", "cronq", "carl")
+    machine.start(wait="event=cannot-start")
+    assert "must have no members" in machine.log
+    assert machine.launcher.wait(10) == 78
+
+
+def test_a_secret_in_stdin_is_in_no_command_line_and_in_no_history(machine):
+    machine.start()
+    job = machine.submit("ann", "exec", "--stdin", "-", "--", "sleep", "1", input="sesame")
+    seen = []
+    while not (machine.results(job) / "result.json").exists():
+        seen += [_read(path) for path in Path("/proc").glob("[0-9]*/cmdline")]
+        machine.as_user("bob", "true")
+    assert any(b"sleep" in line for line in seen)
+    assert not any(b"sesame" in line for line in seen)
+    for path in (*(SPOOL / "history").iterdir(), machine.results(job) / "result.json"):
+        assert b"sesame" not in path.read_bytes()
+    assert "sesame" not in machine.log
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
