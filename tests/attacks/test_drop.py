@@ -86,7 +86,7 @@ def test_who_has_not_become_the_user_runs_nothing(told, inject, why):
         assert barred["reason"].startswith("start failed: ")
         assert why in barred["reason"]
         assert worker.gone()
-    eventually(lambda: f"event=worker-ended pid={worker.pid} code=126" in told.machine.log)
+        eventually(lambda: f"event=worker-ended pid={worker.pid} code=126" in told.machine.log)
     assert told.ran() == {}
 
 

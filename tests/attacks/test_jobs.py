@@ -86,8 +86,12 @@ def test_a_job_that_forks_two_hundred_children_is_gone_within_a_second_of_cancel
     siege.unharmed()
 
 
-def _sleeping() -> int:
-    return int(subprocess.run(["pgrep", "-cu", "ann", "-x", "sleep"], capture_output=True, text=True).stdout)
+def _sleeping() -> int:  # without those that only wait to be reaped
+    return int(
+        subprocess.run(
+            ["pgrep", "-c", "-r", "D,R,S", "-u", "ann", "-x", "sleep"], capture_output=True, text=True
+        ).stdout
+    )
 
 
 def _link():
