@@ -9,7 +9,6 @@ Fails:   never: what cannot be read, or has gone meanwhile, is told of as far as
 
 from __future__ import annotations
 
-import errno
 import heapq
 import json
 import os
@@ -25,7 +24,6 @@ from cronq.job import MAX_JOB_BYTES
 
 RUN = 2048  # names that are looked at or sorted at a time: about a millisecond
 _ORDER = (states.RUNNING, states.READY, states.DELAYED, states.WAITING, states.HELD, states.DEAD, states.SKIPPED)
-_INSIDE = linux.RESOLVE_BENEATH | linux.RESOLVE_NO_SYMLINKS | linux.RESOLVE_NO_XDEV
 _Item = TypeVar("_Item")
 Found = Iterator[dict[str, Any] | None]
 
@@ -111,13 +109,7 @@ def _names(house: House, top: str, uids: list[int] | None) -> Iterator[tuple[int
 
 
 def _enter(spool_fd: int, path: str) -> int:
-    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
-    try:
-        return linux.openat2(spool_fd, path, flags, _INSIDE)
-    except OSError as error:
-        if error.errno != errno.ENOSYS:
-            raise
-        return os.open(path, flags | os.O_CLOEXEC, dir_fd=spool_fd)  # kernels before 5.6
+    return linux.open_inside(spool_fd, path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
 
 
 def arrived(house: House, uids: list[int] | None) -> Iterator[int | None]:
@@ -137,7 +129,7 @@ def is_queued(house: House, job_id: str) -> bool:
     for ending in spool.ENDINGS:
         for path in (f"in/{owner}/{name}{ending}", f"{inboxes.CAPTURE}/{owner},{name}{ending}"):
             try:
-                os.close(linux.openat2(house.shelves.fd, path, os.O_PATH | os.O_NOFOLLOW, _INSIDE))
+                os.close(linux.open_inside(house.shelves.fd, path, os.O_PATH | os.O_NOFOLLOW))
             except OSError:
                 continue
             return True

@@ -28,7 +28,6 @@ DATA = "queue/data"
 MOST_LISTED = 20_000  # names of one inbox in memory
 LISTED_AT_ONCE = 2048  # names of an inbox that are read in one turn: about two milliseconds
 MOST_FOREIGN = 16  # names told of that no job may have
-_RESOLVE = linux.RESOLVE_BENEATH | linux.RESOLVE_NO_SYMLINKS | linux.RESOLVE_NO_MAGICLINKS | linux.RESOLVE_NO_XDEV
 _ENTER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 _STAYS = (errno.EACCES, errno.EPERM)
 _DIRECTORY = "it is a directory, not a regular file; write a plain file"
@@ -59,13 +58,7 @@ class Inboxes:
             return found
         if found is not None:  # it was removed, and made again
             os.close(self._entered.pop(uid))
-        try:
-            found = linux.openat2(self._spool, f"in/{uid}", _ENTER, _RESOLVE)
-        except OSError as error:
-            if error.errno != errno.ENOSYS:
-                raise
-            found = os.open(f"in/{uid}", _ENTER | os.O_CLOEXEC, dir_fd=self._spool)  # kernels before 5.6
-        self._entered[uid] = found
+        found = self._entered[uid] = linux.open_inside(self._spool, f"in/{uid}", _ENTER)
         return found
 
     def mtime(self, uid: int) -> int:

@@ -24,18 +24,12 @@ from cronq.errors import BadConfig
 from cronq.trusted import trusted
 
 _PLACE = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
-_INSIDE = linux.RESOLVE_BENEATH | linux.RESOLVE_NO_SYMLINKS | linux.RESOLVE_NO_MAGICLINKS | linux.RESOLVE_NO_XDEV
 _KINDS = {stat.S_IFLNK: "a symbolic link", stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket", stat.S_IFREG: "a file"}
 
 
 def place(folder: int, name: str) -> int:
     """A descriptor of what is there, good for looking only. Raises `OSError`: EXDEV for what is mounted there."""
-    try:
-        return linux.openat2(folder, name, _PLACE, _INSIDE)
-    except OSError as error:
-        if error.errno != errno.ENOSYS:
-            raise
-        return os.open(name, _PLACE, dir_fd=folder)  # kernels before 5.6
+    return linux.open_inside(folder, name, _PLACE)
 
 
 class Inspection:

@@ -20,6 +20,7 @@ RESOLVE_NO_XDEV = 0x01
 RESOLVE_NO_MAGICLINKS = 0x02
 RESOLVE_NO_SYMLINKS = 0x04
 RESOLVE_BENEATH = 0x08
+INSIDE = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS | RESOLVE_NO_XDEV
 RENAME_NOREPLACE = 1
 _SYS_OPENAT2 = 437
 _PR_SET_PDEATHSIG = 1
@@ -52,6 +53,16 @@ def openat2(directory: int, path: str, flags: int, resolve: int) -> int:
         _SYS_OPENAT2, directory, os.fsencode(path), ctypes.byref(how), ctypes.c_size_t(ctypes.sizeof(how))
     )
     return _checked(found, path)
+
+
+def open_inside(directory: int, path: str, flags: int, resolve: int = INSIDE) -> int:
+    """The same, below `directory` and nowhere else: EXDEV for what is mounted there; as well as it goes before 5.6."""
+    try:
+        return openat2(directory, path, flags, resolve)
+    except OSError as error:
+        if error.errno != errno.ENOSYS:
+            raise
+        return os.open(path, flags | os.O_CLOEXEC, dir_fd=directory)
 
 
 def rename_new(source_dir: int, source: str, target_dir: int, target: str) -> None:

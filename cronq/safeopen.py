@@ -16,7 +16,6 @@ from cronq import linux
 from cronq.errors import BadJob
 
 _FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_NOCTTY
-_RESOLVE = linux.RESOLVE_BENEATH | linux.RESOLVE_NO_SYMLINKS | linux.RESOLVE_NO_MAGICLINKS | linux.RESOLVE_NO_XDEV
 _KINDS = {
     stat.S_IFDIR: "a directory",
     stat.S_IFLNK: "a symbolic link",
@@ -77,12 +76,8 @@ def look(directory: int, path: str) -> os.stat_result:
 
     A stat would go into what is mounted there, and wait for it as long as its owner likes.
     """
-    try:
-        descriptor = linux.openat2(directory, path, os.O_PATH | os.O_NOFOLLOW, _RESOLVE & ~linux.RESOLVE_NO_SYMLINKS)
-    except OSError as error:
-        if error.errno != errno.ENOSYS:
-            raise
-        return os.stat(path, dir_fd=directory, follow_symlinks=False)  # kernels before 5.6
+    resolve = linux.INSIDE & ~linux.RESOLVE_NO_SYMLINKS  # O_NOFOLLOW is enough, and tells what a link is
+    descriptor = linux.open_inside(directory, path, os.O_PATH | os.O_NOFOLLOW, resolve)
     try:
         return os.fstat(descriptor)
     finally:
@@ -92,12 +87,7 @@ def look(directory: int, path: str) -> os.stat_result:
 def open_file(directory: int, path: str, proof: Proof) -> tuple[int, os.stat_result]:
     """A descriptor of the file and what fstat says of it. Raises `BadJob`, `FileNotFoundError`."""
     try:
-        try:
-            descriptor = linux.openat2(directory, path, _FLAGS, _RESOLVE)
-        except OSError as error:
-            if error.errno != errno.ENOSYS:
-                raise
-            descriptor = os.open(path, _FLAGS | os.O_CLOEXEC, dir_fd=directory)  # kernels before 5.6
+        descriptor = linux.open_inside(directory, path, _FLAGS)
     except FileNotFoundError:
         raise
     except OSError as error:
