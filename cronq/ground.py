@@ -6,7 +6,7 @@ Trusts:  no path that others may change. A directory is changed through a descri
          link, and never again once it belongs to its user.
 Fails:   `BadConfig` where the ground is not as it must be, with the way to mend it; `OSError` of the disk.
 
-For the launcher only; standard library only.
+For the launcher; others only read names by it. Standard library only.
 """
 
 from __future__ import annotations
@@ -122,7 +122,7 @@ def must_be_the_same(root: str, who: Account) -> None:
 
 
 def _must_be_the_same(users: int, who: Account) -> str | None:
-    earlier = _earlier(users, who.uid)
+    earlier = earlier_name(users, who.uid)
     if earlier not in (None, who.name):
         raise Reused(
             f"uid {who.uid} was {earlier} when its inbox was made, and is {who.name} now; "
@@ -157,10 +157,10 @@ def _is_there(name: str, folder: int) -> bool:
     return True
 
 
-def _earlier(users: int, uid: int) -> str | None:
-    """The name that this uid had when its inbox was made."""
+def earlier_name(users: int, uid: int) -> str | None:
+    """The name that this uid had when its inbox was made; None where it has none. `users` is that directory."""
     try:
-        descriptor = os.open(str(uid), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=users)
+        descriptor = os.open(str(uid), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=users)
     except FileNotFoundError:
         return None
     try:

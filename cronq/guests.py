@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import islice
 
-from cronq import acl, safeopen
+from cronq import acl, ground, safeopen
 from cronq.house import House, Now
 from cronq.log import line as log
 
@@ -135,10 +135,14 @@ class Guests:
     def look(self) -> None:
         """Compare each uid's name with the one that it had; who is another now is a stranger."""
         strangers = {}
-        for uid in self.house.shelves.inboxes.uids():
-            reason = self._strange(uid)
-            if reason is not None:
-                strangers[uid] = reason
+        users = os.open("users", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self.house.shelves.fd)
+        try:
+            for uid in self.house.shelves.inboxes.uids():
+                reason = _strange(users, uid)
+                if reason is not None:
+                    strangers[uid] = reason
+        finally:
+            os.close(users)
         for uid in strangers.keys() - self.house.strangers.keys():
             log("stranger", uid=uid, reason=strangers[uid])
             self._each_folder(uid, acl.take_back)
@@ -148,21 +152,24 @@ class Guests:
         self.house.strangers = strangers
         self.house.shelves.locked = set(strangers)
 
-    def _strange(self, uid: int) -> str | None:
-        try:
-            with open(f"{self.house.shelves.root}/users/{uid}", encoding="utf-8", errors="replace") as file:
-                earlier = file.read(256).strip()
-        except OSError:
-            return None
-        try:
-            name = pwd.getpwuid(uid).pw_name
-        except KeyError:
-            return f"uid {uid} was {earlier}, who has no account any more"
-        return None if name == earlier else f"uid {uid} was {earlier} and is {name} now"
-
     def _each_folder(self, uid: int, change: Callable[[str], None]) -> None:
         for folder in (f"out/{uid}", f"rejected/{uid}"):
             try:
                 change(f"{self.house.shelves.root}/{folder}")
             except FileNotFoundError:
                 pass
+
+
+def _strange(users: int, uid: int) -> str | None:
+    """Why this uid is not who it was; None where it is, or where that cannot be read now."""
+    try:
+        earlier = ground.earlier_name(users, uid)
+    except OSError:
+        earlier = None
+    if earlier is None:
+        return None
+    try:
+        name = pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"uid {uid} was {earlier}, who has no account any more"
+    return None if name == earlier else f"uid {uid} was {earlier} and is {name} now"

@@ -221,7 +221,7 @@ class Inspection:
 
     def _name(self, folder: int, uid: int) -> Iterator[Finding]:
         try:
-            descriptor = os.open(str(uid), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+            earlier = ground.earlier_name(folder, uid)
         except OSError as error:
             yield (
                 WARN,
@@ -229,14 +229,10 @@ class Inspection:
             )
             return
         try:
-            earlier = os.read(descriptor, 256).decode("utf-8", "replace").strip()
-        finally:
-            os.close(descriptor)
-        try:
             present = pwd.getpwuid(uid).pw_name
         except KeyError:
             present = ""
-        if present == earlier:
+        if earlier is None or present == earlier:
             return
         now = f"is {present} now" if present else "has no account any more"
         mend = (
