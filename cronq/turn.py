@@ -176,10 +176,15 @@ def _reachable(house: House, now: Now, task_name: str, submitter: int) -> bool:
         runner = house.runner(task_name, submitter)
     except CronqError:
         return True  # `start` says why it cannot run
-    bar = house.crew.barred(runner, now.mono)
-    if (bar is not None and bar.hold) or house.stranger(submitter, runner):
-        return True  # it is held
+    if _why_held(house, now, submitter, runner) is not None:
+        return True  # `start` holds it
     return house.crew.ready(runner, now.mono) is not None
+
+
+def _why_held(house: House, now: Now, submitter: int, runner: int) -> str | None:
+    """Why a job of this submitter, to be run as that user, waits for an administrator; None where it does not."""
+    bar = house.crew.barred(runner, now.mono)
+    return house.stranger(submitter, runner) or (bar.reason if bar is not None and bar.hold else None)
 
 
 def start(house: House, now: Now, entry: Entry) -> tuple[dict[str, Any], list[int], Running] | None:
@@ -197,25 +202,21 @@ def start(house: House, now: Now, entry: Entry) -> tuple[dict[str, Any], list[in
         refused = error if isinstance(error, CronqError) else BadJob(str(error))
         settle.refuse(house, now, entry, states.READY, refused)
         return None
-    bar = house.crew.barred(runner, now.mono)
-    reason = house.stranger(entry.uid, runner) or (bar.reason if bar is not None and bar.hold else None)
+    reason = _why_held(house, now, entry.uid, runner)
     if reason is not None:
         _close(descriptors)
         house.move(now, "hold", states.READY, entry, entry, cause=reason)
         log("held", id=entry.id, reason=reason)
         return None
-    job_file, *payload = descriptors
-    descriptors = [job_file]
     redelivered = entry.attempt > 0 or entry.crashes > 0
     changed = entry.but(attempt=entry.attempt + 1, runs_as=NONE if runner == entry.uid else runner)
     house.move(now, "start", states.READY, entry, changed, attempt=changed.attempt, uid=runner)
     running = house.running[entry.id] = Running(changed, wanted, plan)
     try:
-        descriptors.append(house.shelves.lock_outcome(changed))
-        descriptors += house.shelves.outputs(changed)
-        descriptors += payload
+        descriptors.insert(1, house.shelves.lock_outcome(changed))
+        descriptors[2:2] = house.shelves.outputs(changed)  # before the payload, if there is one
     except OSError as error:
-        _close([*descriptors, *(each for each in payload if each not in descriptors)])
+        _close(descriptors)
         settle.give_back(house, now, running, str(error))
         house.paused_until = now.mono + DISK_PAUSE
         return None
