@@ -204,7 +204,7 @@ class Launcher:
 
     def _hang_up(self) -> None:
         if self.line is not None:
-            self.loop.closing(self.line.fileno())
+            self.loop.ignore(self.line.fileno())
             self.line.close()
             self.line = None
 

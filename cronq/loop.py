@@ -40,13 +40,12 @@ class Loop:
         self._poll.modify(descriptor, events)
 
     def ignore(self, descriptor: int) -> None:
-        """No longer listen to a descriptor."""
+        """No longer listen to a descriptor; to be called before it is closed.
+
+        The kernel would forget a closed one by itself only if no fork and no message under way had the same open file.
+        """
         del self._calls[descriptor]
         self._poll.unregister(descriptor)
-
-    def closing(self, descriptor: int) -> None:
-        """The caller closes this descriptor now, and nobody else has it: the kernel forgets it by itself."""
-        del self._calls[descriptor]
 
     def after(self, seconds: float, call: Call) -> Timer:
         """Call once, in so many seconds."""
