@@ -24,6 +24,18 @@ def eventually(probe, within=20.0):
         time.sleep(0.005)  # between looks at a condition, never instead of one
 
 
+def stop(daemons: list[subprocess.Popen[str]]) -> None:
+    """End daemons as systemd would; their jobs run on."""
+    for daemon in daemons:
+        if daemon.poll() is None:
+            daemon.send_signal(signal.SIGTERM)
+            try:
+                daemon.wait(10)
+            except subprocess.TimeoutExpired:
+                daemon.kill()
+                daemon.wait()
+
+
 class World:
     """One spool, its configuration, and the daemons that serve it."""
 
@@ -89,14 +101,7 @@ class World:
         return eventually(lambda: file.exists() and file.read_text())
 
     def stop(self) -> None:
-        for daemon in self.daemons:
-            if daemon.poll() is None:
-                daemon.send_signal(signal.SIGTERM)
-                try:
-                    daemon.wait(10)
-                except subprocess.TimeoutExpired:
-                    daemon.kill()
-                    daemon.wait()
+        stop(self.daemons)
 
 
 @pytest.fixture
@@ -104,6 +109,21 @@ def world(tmp_path):
     found = World(tmp_path)
     yield found
     found.stop()
+
+
+@pytest.fixture
+def hand(tmp_path):
+    """A dispatcher's hand without a dispatcher (workbench.py)."""
+    from workbench import Hand
+
+    found = Hand(tmp_path)
+    yield found
+    found.close()
+
+
+@pytest.fixture
+def worker(hand):
+    return hand.worker()
 
 
 def pytest_collection_modifyitems(items):

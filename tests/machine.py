@@ -20,7 +20,7 @@ from pathlib import Path
 import installation
 import private
 import pytest
-from conftest import eventually
+from conftest import eventually, stop
 from keeper import QUIET
 
 SPOOL = Path("/var/spool/cronq")
@@ -186,14 +186,7 @@ class Machine:
 
     def stop(self) -> None:
         """End the daemons as systemd would; their jobs run on."""
-        for daemon in self.daemons:
-            if daemon.poll() is None:
-                daemon.send_signal(signal.SIGTERM)
-                try:
-                    daemon.wait(10)
-                except subprocess.TimeoutExpired:
-                    daemon.kill()
-                    daemon.wait()
+        stop(self.daemons)
 
     def reset(self) -> None:
         """End whatever runs here, and let nothing be left of it."""

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from conftest import eventually
-from workbench import UID, Hand, alive, numbers
+from workbench import UID, alive, numbers
 
 from cronq import attempt, envfile, gate, job, linux, process, realm, task
 from cronq.attempt import Attempt, Outcome
@@ -23,18 +23,6 @@ from cronq.start import Starter
 OTHER = 12345  # an ordinary user, without an account
 GROUPS = [12345, 20001, 20002]
 as_root = pytest.mark.skipif(UID != 0, reason="needs root, to become an ordinary user")
-
-
-@pytest.fixture
-def hand(tmp_path):
-    found = Hand(tmp_path)
-    yield found
-    found.close()
-
-
-@pytest.fixture
-def worker(hand):
-    return hand.worker()
 
 
 def plan_of(table: dict, **keys) -> task.Plan:

@@ -329,14 +329,20 @@ def test_a_second_file_of_a_name_is_answered_when_the_first_is_whole(world):
     assert "has not ended" in world.rejected("same")
 
 
-def test_a_dispatcher_that_is_told_to_stop_waits_for_running_jobs_as_long_as_it_is_to(world):
+def draining(world, then):
+    """A dispatcher that waits for a job, which does `then` when the gate is there."""
     world.tasks('[stop]\ndrain_timeout = "1h"\n')
     daemon = world.start()
     gate = world.path / "gate"
-    job = world.submit("exec", "--", "sh", "-c", f"until [ -e {gate} ]; do sleep 0.02; done; echo ended")
+    job = world.submit("exec", "--", "sh", "-c", f"until [ -e {gate} ]; do sleep 0.02; done; {then}")
     eventually(lambda: "running" in world.run("list", "--state", "running").stdout)
     daemon.send_signal(signal.SIGTERM)
     eventually(lambda: "event=draining" in daemon.log.read_text())
+    return daemon, gate, job
+
+
+def test_a_dispatcher_that_is_told_to_stop_waits_for_running_jobs_as_long_as_it_is_to(world):
+    daemon, gate, job = draining(world, "echo ended")
     late = world.submit("exec", "--", "true")
     gate.touch()
     assert daemon.wait(20) == 0
@@ -345,13 +351,7 @@ def test_a_dispatcher_that_is_told_to_stop_waits_for_running_jobs_as_long_as_it_
 
 
 def test_a_second_signal_cuts_the_waiting_short_and_the_job_goes_on(world):
-    world.tasks('[stop]\ndrain_timeout = "1h"\n')
-    daemon = world.start()
-    gate = world.path / "gate"
-    job = world.submit("exec", "--", "sh", "-c", f"until [ -e {gate} ]; do sleep 0.02; done; exit 3")
-    eventually(lambda: "running" in world.run("list", "--state", "running").stdout)
-    daemon.send_signal(signal.SIGTERM)
-    eventually(lambda: "event=draining" in daemon.log.read_text())
+    daemon, gate, job = draining(world, "exit 3")
     daemon.send_signal(signal.SIGTERM)
     assert daemon.wait(20) == 0
     world.start()

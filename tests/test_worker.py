@@ -23,18 +23,6 @@ from cronq.loop import Loop
 from cronq.task import DEFAULT_PATH
 
 
-@pytest.fixture
-def hand(tmp_path):
-    found = Hand(tmp_path)
-    yield found
-    found.close()
-
-
-@pytest.fixture
-def worker(hand):
-    return hand.worker()
-
-
 def sh(script: str, **keys) -> dict:
     return {"command": ["sh", "-c", script], **keys}
 
