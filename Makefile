@@ -11,7 +11,7 @@ demo: $(VENV)/installed
 
 test: lint
 	.ci/packages
-	$(BIN)/pytest -q
+	$(BIN)/pytest -q -n 2 --dist loadgroup
 
 booted: $(VENV)/installed  # a server's life under systemd, as documented: needs root
 	.ci/packages

@@ -126,9 +126,19 @@ def worker(hand):
     return hand.worker()
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items):
-    """Tests in a private world come last: from then on this process does not see the real /etc, /opt, /var/spool."""
-    items.sort(key=lambda item: "whole_machine" in item.fixturenames)
+    """Tests in a private world come last: from then on this process does not see the real /etc, /opt, /var/spool.
+
+    With `-n 2 --dist loadgroup` (`make test`) they have a process of their own.
+    """
+    items.sort(key=_is_private)
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group("private" if _is_private(item) else "ordinary"))
+
+
+def _is_private(item):
+    return "whole_machine" in item.fixturenames
 
 
 @pytest.fixture(scope="session")
