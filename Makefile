@@ -4,7 +4,7 @@ OPT ?= /opt/cronq
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: demo test booted lint quick install clean
+.PHONY: demo test booted defences lint quick install clean
 
 demo: $(VENV)/installed
 	$(BIN)/cronq demo
@@ -16,6 +16,10 @@ test: lint
 booted: $(VENV)/installed  # a server's life under systemd, as documented: needs root
 	.ci/packages
 	CRONQ_LONG=1 $(BIN)/pytest -q tests/booted tests/test_install.py
+
+defences: $(VENV)/installed  # takes each defence away in turn, and sees its attack succeed: needs root; ONLY="row 3:" some of them
+	.ci/packages
+	$(BIN)/python tests/attacks/defences.py $(if $(ONLY),"$(ONLY)")
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
