@@ -100,13 +100,15 @@ def _directory(path: str, parent: int | None, uid: int, gid: int, mode: int) -> 
 
 
 def inbox(spool: int, who: Account, ours: Account) -> None:
-    """Make a user's inbox, and keep his name beside it. Raises `Reused`, `OSError`."""
+    """Make a user's inbox, and keep his name beside it. Raises `Reused`, `OSError`.
+
+    The name comes first: an inbox without one would be the next account's that gets this uid, with all that is in it.
+    """
     folders = {name: os.open(name, _DIRECTORY, dir_fd=spool) for name in ("in", "users")}
     try:
-        earlier = _must_be_the_same(folders["users"], who)
-        _make_inbox(folders["in"], who, ours)
-        if earlier is None:
+        if _must_be_the_same(folders["users"], who) is None:
             _remember(folders["users"], who)
+        _make_inbox(folders["in"], who, ours)
     finally:
         for descriptor in folders.values():
             os.close(descriptor)

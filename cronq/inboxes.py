@@ -47,9 +47,18 @@ class Inboxes:
         """The uids that have an inbox."""
         folder = os.open(self._names, _ENTER | os.O_CLOEXEC, dir_fd=self._spool)
         try:
-            return sorted(int(name) for name in os.listdir(folder) if name.isdigit())
+            found = sorted(int(name) for name in os.listdir(folder) if name.isdigit())
         finally:
             os.close(folder)
+        return [uid for uid in found if uid in self._entered or self._is_there(uid)]
+
+    def _is_there(self, uid: int) -> bool:
+        """A user's name is written before his inbox is made; a crash between the two leaves the name alone."""
+        try:
+            os.stat(f"in/{uid}", dir_fd=self._spool, follow_symlinks=False)
+        except FileNotFoundError:
+            return False
+        return True
 
     def enter(self, uid: int) -> int:
         """A descriptor of the inbox. Raises `OSError`."""

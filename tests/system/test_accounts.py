@@ -51,6 +51,16 @@ def test_a_locked_or_expired_account_runs_nothing_until_it_is_released(machine, 
     assert (machine.home("ann") / "ran").exists()
 
 
+def test_a_user_whose_inbox_a_crash_left_unmade_gets_it_at_first_contact(machine):
+    names = SPOOL / "users"
+    machine.start()
+    machine.stop()
+    (names / "2001").write_text("ann\n")  # written first, so that no inbox is ever without a name
+    machine.start()
+    assert machine.submit("ann", "exec", "--wait", "--", "id", "-un") == "ann"
+    assert "inbox-unreadable" not in machine.log
+
+
 @pytest.mark.parametrize("change", [[], CANNOT_LOG_IN], ids=["no password", "no login shell"])
 def test_an_account_that_nobody_can_log_in_to_runs_its_jobs_all_the_same(machine, change):
     machine.start()
