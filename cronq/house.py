@@ -78,6 +78,7 @@ class House:
     seen: dict[int, int] = field(default_factory=dict)  # each inbox's mtime when it was last read to its end
     stops: dict[str, bool] = field(default_factory=dict)  # jobs to be told that they are cancelled; whether at once
     fired: float = 0.0  # up to when the schedules have been fired
+    prune_at: float = 0.0  # when empty directories of the queue are looked for again
     paused_until: float = 0.0  # no room on the disk, or a config that does not parse: nothing starts until then
     left: set[tuple[int, str]] = field(default_factory=set)  # what cannot be taken out of an inbox: uid, file name
     strangers: dict[int, str] = field(default_factory=dict)  # uids whose jobs are held, and why (`guests`)

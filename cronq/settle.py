@@ -14,9 +14,10 @@ import os
 from typing import Any
 
 from cronq import job, policy, spool, states, task
-from cronq.entry import Entry, digest
+from cronq.entry import HAS_DATA, Entry, digest
 from cronq.errors import BadJob, CronqError
 from cronq.house import House, Now, Running, Settled, encode
+from cronq.inboxes import DATA
 from cronq.job import MAX_JOB_BYTES
 from cronq.log import line as log
 
@@ -257,6 +258,8 @@ def refuse(house: House, now: Now, entry: Entry, state: str, error: CronqError) 
     place = f"{house.shelves.place(state, entry)}/{entry.name}"
     name = entry.id.partition("-")[2]
     house.shelves.set_aside(place, entry.uid, f"{name}.job", spool.reason_text(error))
+    if HAS_DATA in entry.flags:
+        house.shelves.set_aside(f"{DATA}/{entry.id}", entry.uid, f"{name}{spool.DATA_ENDING}", spool.reason_text(error))
     house.shelves.drop_outcome(entry)
     house.backlog.forget(entry.id)
     house.tally(entry, states.REJECTED)

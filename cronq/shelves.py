@@ -68,6 +68,7 @@ class Shelves:
             except FileExistsError:
                 count += 1
                 kept = f"{filename}.{count if count < 10 else f'{time.time_ns():x}'}"  # one may drop it time and again
+        self._lend_file(f"{folder}/{kept}")
         for text in {filename, kept}:
             self.give_reason(uid, text, reason)
         self.touch(folder, os.path.dirname(place))
@@ -314,18 +315,25 @@ class Shelves:
 
     def sync(self) -> None:
         """Flush every directory that changed, targets before sources. Raises `SyncFailed`."""
-        dirty, self.dirty = self.dirty, []
-        for folder in dirty:
-            try:
-                descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self.fd)
-            except FileNotFoundError:
-                continue  # an emptied shard that is gone
-            try:
-                os.fsync(descriptor)
-            except OSError as error:
-                raise SyncFailed(f"{self._path(folder)}: {error.strerror}") from error
-            finally:
-                os.close(descriptor)
+        done = 0
+        try:
+            for folder in self.dirty:
+                self._flush(folder)
+                done += 1
+        finally:  # where no descriptor is to be had just now, the rest is flushed next time
+            del self.dirty[:done]
+
+    def _flush(self, folder: str) -> None:
+        try:
+            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self.fd)
+        except FileNotFoundError:
+            return  # an emptied shard that is gone
+        try:
+            os.fsync(descriptor)
+        except OSError as error:
+            raise SyncFailed(f"{self._path(folder)}: {error.strerror}") from error
+        finally:
+            os.close(descriptor)
 
     # ---------------------------------------------------------------- small pieces
 
@@ -362,6 +370,12 @@ class Shelves:
         self._folder(folder, 0o700)
         if self.gid is not None and uid != self.uid and uid not in self.locked:
             acl.lend(self._path(folder), uid)
+
+    def _lend_file(self, path: str) -> None:
+        """Let a file of ours (a copy, a tick) be read by whom its directory lets in."""
+        found = os.stat(path, dir_fd=self.fd, follow_symlinks=False)
+        if self.gid is not None and found.st_uid == self.uid and stat.S_ISREG(found.st_mode):
+            os.chmod(self._path(path), 0o644)
 
     def _create(self, path: str) -> int:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW

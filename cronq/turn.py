@@ -21,11 +21,12 @@ from cronq.house import House, Now, Running
 from cronq.inboxes import DATA
 from cronq.lanes import Gates, per_user_default
 from cronq.log import line as log
-from cronq.shelves import SyncFailed
+from cronq.shelves import SHARD_DIGITS, SyncFailed
 
 POLL = 1.0
 DISK_PAUSE = 1.0
 CONFIG_PAUSE = 1.0
+PRUNE_EVERY = 60.0
 SLICE_SECONDS = 0.020  # how long a turn is at what starts nothing: ending what expired, ripening, refusing, expanding
 Waiting = list[tuple[dict[str, Any], list[int], Running]]
 
@@ -49,6 +50,7 @@ def turn(house: House, now: Now, rung: set[Any]) -> float:
         house.flushes += 1
         settle.publish(house, now)
         batches.finish(house, now)
+        prune(house, now)
         send(house, now, waiting)
         waiting.clear()
         house.history.flush(now.wall)
@@ -123,6 +125,15 @@ def ripen(house: House, now: Now) -> None:
         if time.monotonic() > deadline:
             house.urgent = True
             break
+
+
+def prune(house: House, now: Now) -> None:
+    """Once a minute, remove the empty directories of times gone by: each 17 seconds of jobs make one."""
+    if now.mono < house.prune_at:
+        return
+    house.prune_at = now.mono + PRUNE_EVERY
+    for state in SHARD_DIGITS:
+        house.shelves.prune(state, now.micros)
 
 
 def launch(house: House, now: Now, waiting: Waiting) -> None:

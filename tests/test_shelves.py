@@ -1,6 +1,7 @@
 """The spool's contract: whole or absent, one rename a move, nothing replaced, targets flushed before sources."""
 
 import os
+import resource
 
 import pytest
 
@@ -133,3 +134,32 @@ def test_moves_that_want_opposite_orders_are_flushed_apart(shelves, monkeypatch)
     shelves.touch("b", "a")
     shelves.touch("a", "b")
     assert (flushed, shelves.dirty) == ([["b", "a"]], ["a", "b"])
+
+
+def test_what_no_descriptor_was_left_to_flush_is_flushed_next_time(shelves):
+    os.makedirs(os.path.join(shelves.root, "out", "1"))
+    shelves.dirty[:] = ["queue/data", "out/1"]
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest = os.dup(0)
+    os.close(lowest)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, hard))
+    try:
+        with pytest.raises(OSError, match="Too many open files"):
+            shelves.sync()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert shelves.dirty == ["queue/data", "out/1"]
+    shelves.sync()
+    assert shelves.dirty == []
+
+
+def test_empty_directories_of_times_gone_by_are_removed_and_no_others(shelves):
+    early, late = entry(due=1_000_000_000_000_000), entry(due=1_000_000_500_000_000, id=f"{os.getuid()}-two")
+    for each in (early, late):
+        shelves.create(states.READY, each, b"{}")
+    shelves.move("start", states.READY, early, early)
+    folders = [os.path.join(shelves.root, shelves.place(states.READY, each)) for each in (early, late)]
+    shelves.prune(states.READY, 1_790_000_000_000_000)
+    assert [os.path.exists(folder) for folder in folders] == [False, True]
+    shelves.move("return", states.RUNNING, early, early)  # and where one is wanted again, it is made again
+    assert len(list(shelves.scan(states.READY))) == 2

@@ -199,6 +199,28 @@ def test_bad_files_are_set_aside_with_a_sentence(world):
     assert "unknown key 'uid'" in world.rejected("root")
 
 
+def test_a_job_that_changed_while_it_waited_is_set_aside_with_its_input(world):
+    world.tasks("[queues.narrow]\nslots = 1\n")
+    world.start()
+    gate = world.path / "gate"
+    first = world.submit("exec", "--queue", "narrow", "--", "sh", "-c", f"until [ -e {gate} ]; do sleep 0.01; done")
+    draft = world.inbox / ".changed.tmp"
+    (world.inbox / "changed.data").write_text("input")
+    with draft.open("w") as producer:
+        producer.write(json.dumps({"command": ["cat"], "queue": "narrow"}))
+        producer.flush()
+        draft.rename(world.inbox / "changed.job")
+        eventually(lambda: "changed" in world.run("list").stdout)
+        producer.write(" ")
+    gate.touch()
+    rejected = world.spool / "rejected" / str(world.uid)
+    reason = eventually(lambda: next(rejected.glob("*-changed.data.reason"), None))
+    assert "changed after it was accepted" in reason.read_text()
+    assert reason.with_suffix("").read_text() == "input"
+    assert not list((world.spool / "queue" / "data").iterdir())
+    assert world.result(first)["state"] == "done"
+
+
 def test_a_bad_member_refuses_the_whole_batch(world):
     world.start()
     made = world.path / "made"
