@@ -66,7 +66,6 @@ class Config:
     schedules: dict[str, Schedule] = field(default_factory=dict)
     max_jobs: int = field(default_factory=default_max_jobs)
     operators: str | None = None  # the group that may see and control every job, beside root
-    exec_allow_root: bool = False  # whether free commands of root run
     max_jobs_per_user: int | None = None  # None: as the mode has it (`lanes.per_user_default`)
     drain_timeout: float = 0.0  # seconds that a dispatcher waits for running jobs when it is told to stop
 
@@ -134,7 +133,6 @@ class _Reading:
             self.schedules,
             max_jobs=self.main.get("max_jobs") or default_max_jobs(),
             operators=self.main.get("operators"),
-            exec_allow_root=self.main.get("allow_root", False),
             max_jobs_per_user=self.main.get("max_jobs_per_user"),
             drain_timeout=self.main.get("drain_timeout", 0.0),
         )

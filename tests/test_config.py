@@ -71,12 +71,12 @@ def test_all_tables_are_read_from_all_files(folder: Folder) -> None:
     assert found.limits == {"b": 2}
 
 
-def test_the_main_file_says_who_operates_and_whether_root_runs_commands(folder: Folder) -> None:
+def test_the_main_file_says_who_operates_and_how_it_stops(folder: Folder) -> None:
     found = folder.main(
         '[control]\noperators = "adm"\n[exec]\nallow_root = true\n[stop]\ndrain_timeout = "5s"\n'
     ).load()
-    assert (found.operators, found.exec_allow_root, found.drain_timeout) == ("adm", True, 5.0)
-    assert (Config().operators, Config().exec_allow_root) == (None, False)
+    assert (found.operators, found.drain_timeout) == ("adm", 5.0)
+    assert Config().operators is None
     assert folder.main("[control]\n[exec]\n").load() == Config()
 
 
