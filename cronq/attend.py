@@ -2,6 +2,7 @@
 
 Does:    copies a job's output to this command's own, live; a batch's, job by job, as they end or in their order.
 Reads:   result directories, through `follow`.
+Trusts:  no output: onto a terminal it goes as `show` lets it.
 Fails:   never on account of a job. An interrupt leaves the jobs running and says their id.
 """
 
@@ -9,10 +10,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
-from cronq import client, follow
-from cronq import job as jobs
+from cronq import client, follow, show
 from cronq import spool as spools
 from cronq.errors import NotRunning
 
@@ -22,15 +23,21 @@ _SAID = 20  # that many failures are named
 Write = Callable[[int, bytes], object]
 
 
-def job(root: str, job_id: str, since: float, *, as_json: bool) -> int:
+def writer(raw: bool) -> Write:
+    """What writes to this command's output (1) and errors (2), and lets a terminal obey nothing unless `raw`."""
+    writers = {descriptor: show.Printable(descriptor, raw) for descriptor in (1, 2)}
+    return lambda descriptor, part: writers[descriptor].write(part)
+
+
+def job(root: str, job_id: str, since: float, *, as_json: bool, write: Write) -> int:
     """Wait for one job and show its output (with --json its result); returns what to exit with."""
     _warn_if_nobody_runs_it(root, job_id)
     try:
         if as_json:
             ((_, found),) = follow.wait(root, [job_id], since=since)
-            spools.write_all(1, jobs.encode({"id": job_id} | found))
+            spools.write_all(1, show.json_line({"id": job_id} | found))
         else:
-            outputs = {"stdout": _to(1), "stderr": _to(2)}
+            outputs: dict[str, Callable[[bytes], object]] = {"stdout": partial(write, 1), "stderr": partial(write, 2)}
             found = follow.stream(root, job_id, outputs, since=since)
     except KeyboardInterrupt:
         say(f"interrupted; the job goes on: cronq wait {job_id}, cronq cancel {job_id}")
@@ -42,10 +49,6 @@ def job(root: str, job_id: str, since: float, *, as_json: bool) -> int:
     return follow.exit_code(found)
 
 
-def _to(descriptor: int) -> Callable[[bytes], object]:
-    return lambda part: spools.write_all(descriptor, part)
-
-
 def _warn_if_nobody_runs_it(root: str, job_id: str) -> None:
     try:
         client.connect(root, 1.0).close()
@@ -55,7 +58,7 @@ def _warn_if_nobody_runs_it(root: str, job_id: str) -> None:
 
 def say(text: str) -> None:
     """One sentence on standard error."""
-    os.write(2, f"cronq: {text}\n".encode("utf-8", "backslashreplace"))
+    os.write(2, f"cronq: {show.printable(text.encode('utf-8', 'backslashreplace'))}\n".encode())
 
 
 def sentence(job_id: str, found: dict[str, Any]) -> str:
@@ -76,7 +79,7 @@ def batch(
     *,
     in_order: bool = False,
     as_json: bool = False,
-    write: Write = spools.write_all,
+    write: Write,
 ) -> int:
     """Wait for a batch and show the output of each job when it has ended, or each in its turn (with JSON: its result).
 
@@ -128,7 +131,7 @@ def _gather(root: str, batch_id: str, tally: Tally, *, in_order: bool, as_json: 
             say(sentence(job_id, of_it or {}))
             return follow.exit_code(of_it or {})
         if as_json:
-            write(1, jobs.encode({"id": job_id} | (of_it or {"state": "never ran"})))
+            write(1, show.json_line({"id": job_id} | (of_it or {"state": "never ran"})))
         else:
             _show(root, job_id, write)
     tally.report()

@@ -18,16 +18,12 @@ from cronq import spool as spools
 from cronq.attend import Tally, Write
 
 
-def run(values: dict[str, Any], words: list[str], *, keep_order: bool, raw: bool) -> int:
+def run(values: dict[str, Any], words: list[str], *, keep_order: bool) -> int:
     """Run `cronq map`; returns the exit code. Raises `CronqError`."""
     root = spools.find()
     batch_id, count = submit.queue_lines("map", {"batch": "-"} | values, words, root)
     tally = Tally(count)
-    writers = {descriptor: show.Printable(descriptor, raw) for descriptor in (1, 2)}
-
-    def plainly(descriptor: int, part: bytes) -> None:
-        writers[descriptor].write(part)
-
+    plainly = attend.writer("raw" in values)
     with _bar(tally, plainly) if sys.stderr.isatty() else nullcontext(plainly) as write:
         return attend.batch(root, batch_id, tally, in_order=keep_order, as_json="json" in values, write=write)
 

@@ -16,10 +16,7 @@ from cronq import task as tasks
 from cronq import usage
 from cronq.errors import CronqError
 
-_MAP_ONLY = {
-    "keep_order": "Print in the order of the lines, not of the ends.",
-    "raw": "Do not escape control characters on a terminal.",
-}
+_MAP_ONLY = {"keep_order": "Print in the order of the lines, not of the ends."}
 
 
 def add(app: typer.Typer, verb: str, text: str) -> None:

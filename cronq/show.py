@@ -1,5 +1,7 @@
 """Jobs as people read them: a table on a terminal, tabs and plain text in a pipe. Control characters are escaped.
 
+Does:    the one home of that escaping: `escape` for a line of text, `printable` and `Printable` for what jobs print,
+         `json_line` for JSON.
 Reads:   job objects as the dispatcher's control socket gives them. rich is imported for a table only.
 Trusts:  no text of a job: names, notes and outputs are strangers', and a terminal obeys what it is sent.
 """
@@ -20,8 +22,12 @@ from typing import Any
 from cronq import spool as spools
 from cronq import usage
 
+# They end a line, or show what follows the other way round.
+_TURNING = (0x061C, 0x200E, 0x200F, *range(0x2028, 0x202F), *range(0x2066, 0x206A))
 _CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))}
+_CONTROLS |= {code: f"\\u{code:04x}" for code in _TURNING}
 _IN_OUTPUT = {code: text for code, text in _CONTROLS.items() if chr(code) not in "\n\t"}
+_IN_JSON = {code: f"\\u{code:04x}" for code in (*range(127, 160), *_TURNING)}  # the same text to whoever parses it
 _TIMES = ("submitted", "due", "started", "ended", "expires")
 _HEADS = ("ID", "STATE", "JOB", "QUEUE", "PRIO", "TRY", "TIME", "WHY")
 
@@ -52,9 +58,14 @@ def printable(part: bytes) -> str:
     return part.decode("utf-8", "backslashreplace").translate(_IN_OUTPUT)
 
 
-def one_object(value: object) -> None:
+def json_line(value: object) -> bytes:
     """One line of JSON."""
-    print(json.dumps(value, ensure_ascii=False))
+    return (json.dumps(value, ensure_ascii=False).translate(_IN_JSON) + "\n").encode("utf-8", "backslashreplace")
+
+
+def one_object(value: object) -> None:
+    """Print one line of JSON."""
+    print(json_line(value).decode(), end="")
 
 
 def table(jobs: Iterable[dict[str, Any]], users: bool = False) -> None:
@@ -138,7 +149,7 @@ def details(job: dict[str, Any]) -> None:
     for key, value in job.items():
         if value is None or value in ("", [], {}):
             continue
-        print(f"{key}:{' ' * max(1, 14 - len(key))}{escape(_value(key, value))}")
+        print(f"{escape(key)}:{' ' * max(1, 14 - len(key))}{escape(_value(key, value))}")
 
 
 def _value(key: str, value: Any) -> str:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 _API_ONLY = frozenset(("backoff", "sync"))
-_CLI_ONLY = frozenset(("wait", "no_sync", "json", "batch"))
+_CLI_ONLY = frozenset(("wait", "raw", "no_sync", "json", "batch"))
 
 
 def main(argv: list[str]) -> int | None:
@@ -37,7 +37,9 @@ def main(argv: list[str]) -> int | None:
             return None
         return run(argv[0], values, words)
     except CronqError as error:
-        os.write(2, f"cronq: {error.sentence}\n".encode("utf-8", "backslashreplace"))
+        from cronq import attend
+
+        attend.say(error.sentence)
         return error.exit_code
     except KeyboardInterrupt:
         return 130
@@ -54,9 +56,10 @@ def run(verb: str, values: dict[str, Any], words: list[str]) -> int:
     if "wait" in values:
         from cronq import attend
 
+        as_json, write = "json" in values, attend.writer("raw" in values)
         if count:
-            return attend.batch(root, job_id, attend.Tally(count), as_json="json" in values)
-        return attend.job(root, job_id, since, as_json="json" in values)
+            return attend.batch(root, job_id, attend.Tally(count), as_json=as_json, write=write)
+        return attend.job(root, job_id, since, as_json=as_json, write=write)
     shown = jobs.encode({"id": job_id, "jobs": count or None}) if "json" in values else f"{job_id}\n".encode()
     try:
         os.write(1, shown)
