@@ -86,9 +86,11 @@ Command = Annotated[
     _read_by(jobs.READERS["command"]),
     WithJsonSchema({"type": "array", "minItems": 1, "prefixItems": [_text_schema("+")], "items": _text_schema("*")}),
 ]
+Arguments = Annotated[list[Text], _read_by(jobs.READERS["args"])]
 Variable = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 Env = Annotated[
     dict[Variable, Text],
+    _read_by(jobs.READERS["env"]),
     WithJsonSchema(
         {
             "type": "object",
@@ -209,7 +211,7 @@ class JobForm(Form):
 
     task: Name = key("The task to run: a name of the configuration. Either this or command.", "resize")
     command: Command = key("The program to run and its arguments, without a shell.", ["rsync", "-a", "/src/", "/dst"])
-    args: list[Text] = key("Arguments that are appended to the task's command.", ["photo.jpg", "800"])
+    args: Arguments = key("Arguments that are appended to the task's command.", ["photo.jpg", "800"])
     stdin: Text = key("What the job reads from its standard input.", "line 1\nline 2\n")
     env: Env = key("Environment variables to add.", {"LANG": "C.UTF-8"})
     cwd: Path = key("The directory to run in, an absolute path.", "/srv/photos")
@@ -305,7 +307,7 @@ class ScheduleForm(Form):
 
     every: Period = key("How long from one job to the next, at least 1s.", "2s", "10m", needed=True)
     task: Name = key("The task to run. Default: the schedule's own name.", "poll")
-    args: list[Text] = key("Arguments that are appended to the task's command.", ["--all"])
+    args: Arguments = key("Arguments that are appended to the task's command.", ["--all"])
     priority: Priority = key("Its jobs' priority. Default: the task's.", "low")
     queue: Name = key("The queue its jobs stand in. Default: the task's.", "polls")
     enabled: bool = key("Whether it makes jobs. Default: true.", False)

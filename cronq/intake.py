@@ -33,14 +33,12 @@ class Refusal:
 
 def judge(data: bytes) -> Job | Refusal:
     """The job that these bytes say, or why they say none."""
+    fields: dict[str, Any] = {}
     try:
-        return jobs.decode(data)
+        fields = jobs.fields(data)
+        return jobs.from_fields(fields)
     except BadJob as error:
         refused = error.sentence
-    try:
-        fields = jobs.parse_object(data, "the job") if len(data) <= jobs.MAX_JOB_BYTES else {}
-    except BadJob:
-        fields = {}
     sentences = complaints("job", fields, jobs.READERS) if fields else []
     return Refusal(sentences[0] if sentences else refused, more=sentences[1:])
 

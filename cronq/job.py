@@ -106,9 +106,14 @@ def decode(data: bytes) -> Job:
     keys, no NaN or Infinity, no NUL, lone surrogate or control character in a string (tab and line ends are allowed
     in arguments, values and stdin).
     """
+    return from_fields(fields(data))
+
+
+def fields(data: bytes) -> dict[str, Any]:
+    """The JSON object that these bytes say, whatever its keys are. Raises `BadJob`."""
     if len(data) > MAX_JOB_BYTES:
         raise BadJob(f"the job is larger than {MAX_JOB_BYTES // 1024} KiB; put large input into NAME.data beside it")
-    return from_fields(parse_object(data, "the job"))
+    return parse_object(data, "the job")
 
 
 def parse_object(data: bytes, what: str) -> dict[str, Any]:
