@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
-from cronq import client, follow, show
+from cronq import client, follow, safeopen, show
 from cronq import spool as spools
 from cronq.errors import NotRunning
 
@@ -168,7 +168,7 @@ def _in_order(
 def _show(root: str, job_id: str, write: Write) -> None:
     for name, descriptor in (("stdout", 1), ("stderr", 2)):
         try:
-            with open(os.path.join(spools.results(root, job_id), name), "rb") as file:
+            with open(safeopen.open_below(root, os.path.join(spools.results("", job_id), name)), "rb") as file:
                 while part := file.read(1 << 16):
                     write(descriptor, part)
         except FileNotFoundError:

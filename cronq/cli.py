@@ -164,7 +164,7 @@ def logs(
     if follow_it:
         follow.stream(root, job_id, {name: writer.write}, earlier=False)
         return
-    tail = Tail(spools.results(root, job_id), name, earlier=False)
+    tail = Tail(root, job_id, name, earlier=False)
     for part in tail.read():
         writer.write(part)
     tail.close()

@@ -4,7 +4,8 @@ Does:    `wait` for any number of jobs, `members` of a batch as they end, `strea
          `exit_code`, what a result makes the waiting command exit with.
 Reads:   `out/<uid>/<id>/` (result.json, stdout, stderr) and `rejected/<uid>/NAME.*.reason`. The dispatcher is not
          asked: one may wait while it restarts.
-Trusts:  those directories to be the dispatcher's; a result.json that is not whole yet is not there yet.
+Trusts:  those directories to be the dispatcher's, but not what leads to them or lies in them: root waits, too, and is
+         led nowhere (`safeopen`). A result.json that is not whole yet is not there yet.
 Fails:   `NotEnded` when a bound passes. inotify is the doorbell, a look every 200 ms is the truth.
 """
 
@@ -16,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from cronq import safeopen
 from cronq import spool as spools
 from cronq.doorbell import Doorbell
 from cronq.errors import NotEnded
@@ -32,7 +34,7 @@ def result(root: str, job_id: str) -> dict[str, Any] | None:
     It is the file's first line: what a crash may have left behind it is an older text, not yet cut off.
     """
     try:
-        with open(os.path.join(spools.results(root, job_id), "result.json"), "rb") as file:
+        with open(safeopen.open_below(root, os.path.join(spools.results("", job_id), "result.json")), "rb") as file:
             found = json.loads(file.readline())
     except (OSError, ValueError):
         return None
@@ -55,7 +57,8 @@ def _is_recent(root: str, owner: int, name: str, since: float) -> bool:
     stamps = []
     for ending in spools.ENDINGS:
         try:
-            stamps.append(os.stat(os.path.join(spools.refusals(root, owner), f"{name}{ending}.reason")).st_mtime)
+            path = os.path.join(spools.refusals("", owner), f"{name}{ending}.reason")
+            stamps.append(safeopen.look_below(root, path).st_mtime)
         except OSError:
             continue
     return max(stamps, default=0.0) >= since - 0.01  # file times come in ticks of up to 10 ms
@@ -76,20 +79,14 @@ def actual(root: str, job_id: str, since: float = 0.0) -> str:
     if spools.time_of(job_id) is not None:
         return job_id
     owner, _, name = job_id.partition("-")
-    if any(os.path.exists(os.path.join(root, "in", owner, name + ending)) for ending in spools.ENDINGS):
+    if any(safeopen.is_below(root, os.path.join("in", owner, name + ending)) for ending in spools.ENDINGS):
         return job_id
-    known = [f"{owner}-{other.rpartition('.job')[0]}" for other in _names(spools.refusals(root, int(owner)))]
-    known += _names(os.path.join(root, "out", owner))
+    refused = safeopen.names_below(root, spools.refusals("", int(owner)))
+    known = [f"{owner}-{other.rpartition('.job')[0]}" for other in refused]
+    known += safeopen.names_below(root, os.path.join("out", owner))
     times = {other: spools.time_of(other) or 0.0 for other in known if other[len(owner) + 15 :] == name}
     meant = sorted(other for other, when in times.items() if when >= since - 0.01)
     return (meant[0] if since else meant[-1]) if meant else job_id
-
-
-def _names(folder: str) -> list[str]:
-    try:
-        return os.listdir(folder)
-    except OSError:
-        return []
 
 
 def exit_code(found: dict[str, Any]) -> int:
@@ -120,17 +117,27 @@ class Bell:
         self._door = Doorbell()
         self._watched: set[str] = set()
         owners = {job_id.partition("-")[0] for job_id in job_ids}
-        self._always = [os.path.join(root, place, owner) for owner in owners for place in ("out", "rejected")]
+        self._always = [os.path.join(place, owner) for owner in owners for place in ("out", "rejected")]
 
     def arm(self, job_ids: Sequence[str], growth: bool = False) -> None:
         """Ring for these jobs, from before the next look on. Directories that are not there yet are tried again."""
-        wanted = self._always + [spools.results(self._root, job_id) for job_id in job_ids[:_WATCHED]]
+        wanted = self._always + [spools.results("", job_id) for job_id in job_ids[:_WATCHED]]
         for folder in self._watched.difference(wanted):
             self._door.unwatch(folder)
         self._watched.intersection_update(wanted)
         for folder in wanted:
-            if folder not in self._watched and self._door.watch(folder, folder, growth=growth):
+            if folder not in self._watched and self._watch(folder, growth):
                 self._watched.add(folder)
+
+    def _watch(self, folder: str, growth: bool) -> bool:
+        try:
+            descriptor = safeopen.below(self._root, folder, os.O_PATH | os.O_DIRECTORY)
+        except OSError:
+            return False
+        try:
+            return self._door.watch(f"/proc/self/fd/{descriptor}", folder, growth=growth)
+        finally:
+            os.close(descriptor)
 
     def wait(self, deadline: float | None) -> None:
         """Return when it rings, or it is time to look. Raises `NotEnded` at the deadline (monotonic)."""
@@ -138,7 +145,7 @@ class Bell:
         if left <= 0:
             raise NotEnded("not ended in that time; it goes on")
         self._watched.difference_update(
-            str(key) for key in self._door.wait(min(POLL, left)) if not os.path.isdir(str(key))
+            str(key) for key in self._door.wait(min(POLL, left)) if not safeopen.is_below(self._root, str(key))
         )
 
     def close(self) -> None:
@@ -212,8 +219,7 @@ def stream(
     bell = Bell(root, [job_id])
     try:
         job_id = _begun(root, job_id, bell, since)
-        folder = spools.results(root, job_id)
-        tails.extend((Tail(folder, name, earlier), take) for name, take in outputs.items())
+        tails.extend((Tail(root, job_id, name, earlier), take) for name, take in outputs.items())
         while True:
             bell.arm([job_id], growth=True)
             over = ended(root, job_id, since)  # looked at first: what it wrote before its end is then all there
@@ -233,7 +239,7 @@ def _begun(root: str, job_id: str, bell: Bell, since: float) -> str:
     """The id that the job got; of a name that somebody chose it is known only once there is a result directory."""
     while (found := actual(root, job_id, since)) == job_id and spools.time_of(job_id) is None:
         bell.arm([])
-        if os.path.isdir(spools.results(root, job_id)) or ended(root, job_id, since):
+        if safeopen.is_below(root, spools.results("", job_id)) or ended(root, job_id, since):
             break
         bell.wait(None)
     return found

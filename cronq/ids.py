@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 
-from cronq import client, follow
+from cronq import client, follow, safeopen
 from cronq import job as jobs
 from cronq import spool as spools
 from cronq.entry import is_id
@@ -62,7 +62,7 @@ def _candidates(root: str, text: str) -> set[str]:
     """The known ids that end so: what lies in the files, and what the dispatcher knows beyond that."""
     found = ended_ids(root)
     uid = os.getuid()
-    for name in _names(spools.inbox(root, uid)):
+    for name in safeopen.names_below(root, spools.inbox("", uid)):
         stem, dot, _ = name.rpartition(".")
         if dot and name.endswith(spools.ENDINGS) and not name.startswith("."):
             found.add(f"{uid}-{stem}")
@@ -75,19 +75,12 @@ def _candidates(root: str, text: str) -> set[str]:
 
 def ended_ids(root: str) -> set[str]:
     """One's own ids that have a result directory."""
-    return {name for name in _names(os.path.join(root, "out", str(os.getuid()))) if is_id(name)}
+    return {name for name in safeopen.names_below(root, os.path.join("out", str(os.getuid()))) if is_id(name)}
 
 
 def known(incomplete: str) -> list[str]:
     """The ids that begin so, for the shell's completion."""
     return sorted(job_id for job_id in ended_ids(spools.find()) if job_id.startswith(incomplete))
-
-
-def _names(folder: str) -> list[str]:
-    try:
-        return os.listdir(folder)
-    except OSError:
-        return []
 
 
 def is_anothers(root: str, job_id: str) -> bool:
@@ -99,8 +92,8 @@ def is_anothers(root: str, job_id: str) -> bool:
 def must_be_known(root: str, job_id: str) -> None:
     """Refuse an id for which nobody could ever wait. Raises `UnknownJob`; `NotRunning` where it cannot be known."""
     owner, _, name = job_id.partition("-")
-    waiting = (os.path.join(root, "in", owner, name + ending) for ending in spools.ENDINGS)
-    if os.path.isdir(spools.results(root, job_id)) or follow.refusal(root, job_id) or any(map(os.path.exists, waiting)):
+    places = [spools.results("", job_id), *(os.path.join("in", owner, name + ending) for ending in spools.ENDINGS)]
+    if any(safeopen.is_below(root, place) for place in places) or follow.refusal(root, job_id):
         return
     try:
         list(client.ask(root, {"do": "show", "id": job_id}))

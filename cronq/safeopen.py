@@ -1,6 +1,7 @@
 """Opening what a stranger owns: whatever he put there, we neither follow it, nor wait for it, nor believe its name.
 
-Does:    opens a regular file below a directory descriptor and proves whose it is by what the kernel says of it.
+Does:    opens a regular file below a directory descriptor and proves whose it is by what the kernel says of it. For
+         whoever waits for jobs, root among them: opens, looks at and lists what lies below a spool, and is led nowhere.
 Reads:   at most the bytes asked for, never by the size that the file claims.
 Trusts:  the kernel. Path and content are the stranger's; identity is what name *and* fstat say (docs/spool.md rule 4).
 Fails:   `BadJob` with the sentence that mends it; `FileNotFoundError` where there is nothing.
@@ -122,3 +123,57 @@ def read(descriptor: int, most: int, offset: int = 0) -> bytes:
         offset += len(part)
         wanted -= len(part)
     return b"".join(parts)
+
+
+# -------------------------------------------------------------------- by the path of a spool
+
+
+def below(root: str, path: str, flags: int = os.O_PATH | os.O_NOFOLLOW) -> int:
+    """A descriptor of what is at `path` below `root`: the way there is one of directories, on one file system.
+
+    Raises `OSError`.
+    """
+    top = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        return linux.open_inside(top, path, flags)
+    finally:
+        os.close(top)
+
+
+def open_below(root: str, path: str) -> int:
+    """A descriptor to read the regular file there; nothing is waited for. Raises `OSError`."""
+    descriptor = below(root, path, _FLAGS)
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return descriptor
+    os.close(descriptor)
+    raise OSError(errno.EINVAL, "not a regular file", path)
+
+
+def look_below(root: str, path: str) -> os.stat_result:
+    """What is there. Raises `OSError`."""
+    descriptor = below(root, path)
+    try:
+        return os.fstat(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def is_below(root: str, path: str) -> bool:
+    """Whether something is there."""
+    try:
+        os.close(below(root, path))
+    except OSError:
+        return False
+    return True
+
+
+def names_below(root: str, path: str) -> list[str]:
+    """What the directory there holds; nothing where there is none."""
+    try:
+        folder = below(root, path, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError:
+        return []
+    try:
+        return os.listdir(folder)
+    finally:
+        os.close(folder)

@@ -264,9 +264,12 @@ def _sync_directory(folder: str) -> None:
 
 def reason(root: str, uid: int, name: str) -> tuple[str, int] | None:
     """Why the file `name` of `uid` was refused, and the exit code that says so; None if it was not."""
+    from cronq import safeopen  # ctypes: too heavy for every submit
+
     for ending in ENDINGS:
         try:
-            with open(os.path.join(refusals(root, uid), f"{name}{ending}.reason"), encoding="utf-8") as file:
+            path = os.path.join(refusals("", uid), f"{name}{ending}.reason")
+            with open(safeopen.open_below(root, path), encoding="utf-8") as file:
                 sentence, code = file.read().rstrip("\n").rsplit("\nexit ", 1)
         except (OSError, ValueError):
             continue

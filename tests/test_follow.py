@@ -223,7 +223,7 @@ def test_all_that_was_printed_before_the_end_is_handed_on(root: str, runner: Run
 
 
 def test_attempts_are_shown_one_after_the_other(root: str, runner: Runner, job_id: str) -> None:
-    tail = Tail(str(runner.folder(job_id)), "stdout")
+    tail = Tail(str(runner.root), job_id, "stdout")
     assert list(tail.read()) == []
     runner.begins(job_id)
     runner.prints(job_id, b"first")
@@ -243,7 +243,7 @@ def test_only_the_latest_attempt_may_be_asked_for(root: str, runner: Runner, job
     for text in (b"first", b"second"):
         runner.begins(job_id)
         runner.prints(job_id, text)
-    tail = Tail(str(runner.folder(job_id)), "stdout", earlier=False)
+    tail = Tail(str(runner.root), job_id, "stdout", earlier=False)
     assert list(tail.read()) == [b"second"]
     tail.close()
 
@@ -264,7 +264,7 @@ def test_an_attempt_that_begins_in_mid_look_comes_in_its_turn(
         return found
 
     monkeypatch.setattr(Tail, "_files", files)
-    tail = Tail(str(runner.folder(job_id)), "stdout")
+    tail = Tail(str(runner.root), job_id, "stdout")
     assert list(tail.read()) == [b"first", b"second"]
     tail.close()
 
