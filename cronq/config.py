@@ -16,11 +16,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from cronq import intake, taskkeys, tick, trusted
+from cronq import intake, rhythm, taskkeys, tick, trusted
 from cronq import job as jobs
 from cronq import task as tasks
 from cronq.errors import BadConfig, BadJob
+from cronq.options import Options
 from cronq.task import Task
+from cronq.upcoming import AnySchedule
 
 TABLES = ("tasks", "queues", "schedules")
 ONLY_IN_MAIN = ("limits", "control", "exec", "stop")
@@ -37,15 +39,25 @@ class Queue:
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """One `[schedules.NAME]`: a job of `task` every so many seconds."""
+    """One `[schedules.NAME]`: a job of `task` every so many seconds, or when `cron` says."""
 
     name: str
-    every: float
+    every: float | None
     task: str
     args: list[str] = field(default_factory=list)
     priority: int | None = None
     queue: str | None = None
     enabled: bool = True
+    cron: str | None = None
+    zone: str = ""
+    catchup: str = "none"
+    jitter: float = 0.0
+    schedule: AnySchedule = field(init=False, compare=False, repr=False)
+    options: Options = field(init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "schedule", rhythm.schedule(self.name, self.every, self.cron))
+        object.__setattr__(self, "options", rhythm.options(self.catchup, self.jitter))
 
     def fields(self) -> dict[str, Any]:
         """The fields of the job that a tick of it makes."""
@@ -170,10 +182,8 @@ class _Reading:
         elif title == "queues":
             if (found := self.read("queue", what, fields, QUEUE_READERS)) is not None:
                 self.queues[name] = Queue(name, **found)
-        elif "cron" in fields:
-            self.errors.append(f'{what} cron schedules are not there yet; write every = "10m" instead of cron')
-        elif (found := self.read("schedule", what, fields, tick.READERS, needed="every")) is not None:
-            self.schedules[name] = Schedule(name, **{"task": name, **found})
+        elif (found := self.read("schedule", what, fields, rhythm.READERS, rhythm.clashes)) is not None:
+            self.schedules[name] = Schedule(name, **{"task": name, "every": None, **found})
 
     def task(self, path: str, name: str, fields: dict[str, Any]) -> None:
         """Read one [tasks.NAME] by the decoder that the worker has too."""
@@ -191,14 +201,19 @@ class _Reading:
             self.main |= found
 
     def read(
-        self, form: str, what: str, fields: dict[str, Any], readers: dict[str, Reader], needed: str = ""
+        self,
+        form: str,
+        what: str,
+        fields: dict[str, Any],
+        readers: dict[str, Reader],
+        clashes: Callable[[dict[str, Any]], list[str]] = lambda _fields: [],
     ) -> dict[str, Any] | None:
         """The values of a table's keys; None, with what is wrong noted, where it is wrong."""
         try:
             found = {key: readers[key](key, value) for key, value in fields.items()}
-            if not needed or needed in found:
+            if not (refusals := clashes(fields)):
                 return found
-            refused = f"{needed} is missing; write it"
+            refused = refusals[0]
         except KeyError as error:
             refused = intake.unknown_key(str(error.args[0]), readers)
         except BadJob as error:

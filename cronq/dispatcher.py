@@ -104,7 +104,7 @@ def run(
     """Serve the spool; `gid`: the group `cronq` of a system's; `seams`: the house's fields that a test hands in."""
     now = clock()
     files = shelves.Shelves(root, os.getuid(), gid)
-    house = House(files, History(root), crew, settings, config_dir, fired=now.wall, **seams)
+    house = House(files, History(root), crew, settings, config_dir, **seams)
     guests = None if gid is None else Guests(house)
     take_up(house, now)
     if guests is not None:

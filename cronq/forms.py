@@ -16,7 +16,6 @@ from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -27,7 +26,7 @@ from pydantic import (
 )
 
 from cronq import job as jobs
-from cronq import taskkeys
+from cronq import rhythm, taskkeys
 from cronq.errors import BadJob
 
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
@@ -57,12 +56,6 @@ def _read_by(reader: Callable[[str, Any], Any]) -> BeforeValidator:
         return value
 
     return BeforeValidator(judge)
-
-
-def _at_least_a_second(value: float | str) -> float | str:
-    if jobs.seconds(value) < 1:
-        raise ValueError("shorter than a second")
-    return value
 
 
 def _duration_schema(least: dict[str, float], pattern: str) -> WithJsonSchema:
@@ -108,9 +101,15 @@ Positive = Annotated[
 ]
 Period = Annotated[
     float | str,
-    AfterValidator(_at_least_a_second),
-    _read_by(jobs.READERS["timeout"]),
+    _read_by(rhythm.READERS["every"]),
     _duration_schema({"minimum": 1}, _DURATION.replace("^", "^(?=.*[1-9])")),
+]
+Expression = Annotated[Line, _read_by(rhythm.READERS["cron"])]
+Zone = Annotated[Line, _read_by(rhythm.READERS["zone"])]
+Catchup = Annotated[
+    Line,
+    _read_by(rhythm.READERS["catchup"]),
+    WithJsonSchema({"type": "string", "pattern": r"^(none|(last|all)(/[^/]+(/[0-9]{1,4})?)?)$"}),
 ]
 Instant = Annotated[str, _read_by(jobs.READERS["at"]), WithJsonSchema({"type": "string", "pattern": _INSTANT})]
 Retries = Annotated[int, Field(ge=0, le=jobs.MAX_RETRIES)]
@@ -305,12 +304,27 @@ class QueueForm(Form):
 class ScheduleForm(Form):
     """One schedule, as a table [schedules.NAME] of the configuration says it."""
 
-    every: Period = key("How long from one job to the next, at least 1s.", "2s", "10m", needed=True)
+    model_config = ConfigDict(
+        json_schema_extra={
+            "oneOf": [{"required": ["every"]}, {"required": ["cron"]}],
+            "dependentRequired": {"zone": ["cron"]},
+        }
+    )
+
+    every: Period = key("How long from one job to the next: whole seconds, at least 1s.", "2s", "10m")
+    cron: Expression = key("When a job is due, as a crontab says it; seconds may come first.", "30 6 * * mon-fri")
+    zone: Zone = key("The time zone of cron. Default: the machine's.", "Europe/Berlin")
+    catchup: Catchup = key("What is made up for after a downtime. Default: none.", "last/6h")
+    jitter: Duration = key("How much later a job may start, always the same for a schedule. Default: 0.", "5m")
     task: Name = key("The task to run. Default: the schedule's own name.", "poll")
     args: Arguments = key("Arguments that are appended to the task's command.", ["--all"])
     priority: Priority = key("Its jobs' priority. Default: the task's.", "low")
     queue: Name = key("The queue its jobs stand in. Default: the task's.", "polls")
     enabled: bool = key("Whether it makes jobs. Default: true.", False)
+
+    @classmethod
+    def clashes(cls, fields: Mapping[str, Any]) -> list[str]:
+        return rhythm.clashes(fields)
 
 
 class LimitsForm(Form):

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cronq import shelves, states, task
+from cronq.almanac import Almanac
 from cronq.authority import Authority
 from cronq.backlog import Backlog
 from cronq.config import Config
@@ -77,7 +78,8 @@ class House:
     looks: dict[str, float] = field(default_factory=dict)  # captured files that are not whole yet: when to look again
     seen: dict[int, int] = field(default_factory=dict)  # each inbox's mtime when it was last read to its end
     stops: dict[str, bool] = field(default_factory=dict)  # jobs to be told that they are cancelled; whether at once
-    fired: float = 0.0  # up to when the schedules have been fired
+    almanac: Almanac = field(init=False)  # what is due, and since when
+    loaded: Config | None = None  # whose schedules are in the almanac
     prune_at: float = 0.0  # when empty directories of the queue are looked for again
     paused_until: float = 0.0  # no room on the disk, or a config that does not parse: nothing starts until then
     left: set[tuple[int, str]] = field(default_factory=set)  # what cannot be taken out of an inbox: uid, file name
@@ -93,6 +95,9 @@ class House:
     urgent: bool = False  # something is left to do at once
     chance: Callable[[], float] = random.random
     step: Callable[[str], None] = lambda _name: None
+
+    def __post_init__(self) -> None:
+        self.almanac = Almanac(self.shelves)
 
     def move(
         self, now: Now, move: str, source: str, entry: Entry, changed: Entry, cause: str = "", **facts: Any

@@ -28,11 +28,17 @@ def _every(key: str, value: object) -> float:
     found = jobs.seconds(value, key)
     if found < SHORTEST_PERIOD:
         raise BadJob(f"{key} must be at least 1s, not {jobs.show(value)}")
+    if found % 1:
+        raise BadJob(f"{key} must be whole seconds, not {jobs.show(value)}")
     return found
 
 
 READERS: dict[str, Callable[[str, Any], Any]] = {
     "every": _every,
+    "cron": jobs.READERS["note"],  # when it is due is the dispatcher's to know (`rhythm`)
+    "zone": jobs.READERS["note"],
+    "catchup": jobs.READERS["note"],
+    "jitter": jobs.READERS["delay"],
     "task": jobs.READERS["task"],
     "args": jobs.READERS["args"],
     "priority": jobs.READERS["priority"],

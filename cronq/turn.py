@@ -8,14 +8,13 @@ Fails:   a full disk (`OSError`) ends the turn and nothing is lost: the next one
 
 from __future__ import annotations
 
-import math
 import os
 import time
 from collections import Counter
 from typing import Any
 
-from cronq import admission, arrivals, batches, cancel, job, settle, states, task
-from cronq.entry import AT_MOST_ONCE, CANCEL_WANTED, HAS_DATA, NONE, Entry, digest
+from cronq import arrivals, batches, cancel, fire, job, settle, states, task
+from cronq.entry import AT_MOST_ONCE, CANCEL_WANTED, HAS_DATA, NONE, Entry
 from cronq.errors import BadConfig, BadJob, CronqError
 from cronq.house import House, Now, Running
 from cronq.inboxes import DATA
@@ -42,12 +41,13 @@ def turn(house: House, now: Now, rung: set[Any]) -> float:
         cancel.press(house, now)
         if not house.stopping:
             arrivals.admit(house, now, rung)
-            fire(house, now)
+            fire.fire(house, now)
             ripen(house, now)
         launch(house, now, waiting)
         house.history.flush(now.wall)
         house.shelves.sync()
         house.flushes += 1
+        house.almanac.save()
         settle.publish(house, now)
         batches.finish(house, now)
         prune(house, now)
@@ -78,37 +78,10 @@ def _patience(house: House, now: Now) -> float:
         return 0.0
     due = house.backlog.next_due()
     seconds = POLL if due is None else min(POLL, max(0.0, (due - now.micros) / 1e6))
-    for schedule in house.config.schedules.values():
-        if schedule.enabled:
-            seconds = min(seconds, max(0.001, _next(schedule.every, house.fired) - now.wall))
+    seconds = min(seconds, house.almanac.patience(now.wall))
     for look in house.looks.values():
         seconds = min(seconds, max(0.001, look - now.mono))
     return seconds
-
-
-def fire(house: House, now: Now) -> None:
-    """Make a job of every tick that became due since the last turn; a tick's id is its name and instant."""
-    since, house.fired = house.fired, max(house.fired, now.wall)
-    for schedule in house.config.schedules.values():
-        due = math.floor(now.wall / schedule.every) * schedule.every
-        if not schedule.enabled or due <= since:
-            continue
-        job_id = f"{house.shelves.uid}-cron-{schedule.name}-{int(due * 1e6):013x}"
-        if job_id in house.backlog or house.shelves.result(job_id):
-            continue
-        data = job.encode(schedule.fields())
-        try:
-            entry = admission.entry_of(house, job_id, job.decode(data), digest(data), due)
-        except BadJob as error:
-            log("tick-refused", schedule=schedule.name, reason=error.sentence)
-            continue
-        if house.shelves.create(states.READY, entry, data):
-            house.backlog.put(states.READY, entry)
-            house.history.note(now.wall, job_id, states.QUEUED, states.READY, move="admit", cause="schedule")
-
-
-def _next(every: float, after: float) -> float:
-    return (math.floor(after / every) + 1) * every
 
 
 def ripen(house: House, now: Now) -> None:

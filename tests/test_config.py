@@ -132,7 +132,7 @@ def test_without_a_limit_four_jobs_run_for_each_cpu_and_at_least_eight(monkeypat
         ("exec = true", "cronq.toml: exec must be a table, like [exec]"),
         ("[tasks.x]\ncomand = []", "cronq.toml: [tasks.x] unknown key 'comand'; did you mean 'command'?"),
         ("[tasks.x]", "cronq.toml: [tasks.x] a task has either a command or a shell line; write one of the two keys"),
-        ("[schedules.a]", "cronq.toml: [schedules.a] every is missing; write it"),
+        ("[schedules.a]", "cronq.toml: [schedules.a] every or cron is missing; write one of them"),
         ("[schedules.a]\nevery = '0.9s'", "cronq.toml: [schedules.a] every must be at least 1s, not '0.9s'"),
         (
             "[schedules.a]\nevery = '2'",
@@ -143,8 +143,16 @@ def test_without_a_limit_four_jobs_run_for_each_cpu_and_at_least_eight(monkeypat
             "cronq.toml: [schedules.a] unknown key 'enable'; did you mean 'enabled'?",
         ),
         (
-            '[schedules.a]\ncron = "*/5 * * * *"',
-            'cronq.toml: [schedules.a] cron schedules are not there yet; write every = "10m" instead of cron',
+            '[schedules.a]\ncron = "*/5 * * * *"\nevery = "2s"',
+            "cronq.toml: [schedules.a] every and cron exclude each other; keep one of them",
+        ),
+        (
+            '[schedules.a]\ncron = "60 * * * *"',
+            "cronq.toml: [schedules.a] cron '60 * * * *': bad minute: 60 is not in 0-59; the full hour is 0",
+        ),
+        (
+            '[schedules.a]\ncron = "0 * * * *"\nzone = "Europe/Nowhere"',
+            "cronq.toml: [schedules.a] zone must be a time zone like Europe/Berlin, not 'Europe/Nowhere'",
         ),
         (
             "[schedules.s]\nevery = '2s'\ntask = 'aa'",

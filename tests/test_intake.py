@@ -217,7 +217,18 @@ SIZES = (
 )
 SWITCHES = ([True, False], [None, 0, 1, "yes", []], [])
 TIMEOUTS = ([value for value in DURATIONS[0] if value not in (0, "0s")], DURATIONS[1] + NOTHINGS[1], DURATIONS[2])
-PERIODS = (["1s", "1000ms", 1, "1h"], [None, 0.5, 0, "0s", *DURATIONS[1]], ["0.5s", "999ms", "99999d"])
+PERIODS = (["1s", "1000ms", 1, "1h"], [None, 0.5, 0, "0s", *DURATIONS[1]], ["0.5s", "999ms", "99999d", 1.5, "1.5s"])
+EXPRESSIONS = (
+    ["* * * * *", "@daily", "@reboot", "*/10 * * * * *", "0 0 L * *", "H 3 * * *", "@every 10s"],
+    [None, 1, [], "a\nb", "a\0"],
+    ["", "60 * * * *", "* * * *", "5/15 * * * *", "@never", "R * * * *"],
+)
+ZONES = (["UTC", "Europe/Berlin"], [None, 1, [], "a\nb", "a\0"], ["Europe/Nowhere", "../etc/passwd"])
+CATCHUPS = (
+    ["none", "last", "last/6h", "all", "all/2d", "all/2d/10"],
+    [None, 1, [], "", "some", "none/6h", "last/"],
+    ["last/6x", "all/2d/0", "all/2d/9999"],
+)
 
 JOB = {
     "task": NAMES, "command": COMMANDS, "args": LISTS, "stdin": TEXTS, "env": ENVS, "cwd": PATHS, "queue": NAMES,
@@ -271,7 +282,8 @@ TASK = {
 }  # fmt: skip
 QUEUE = {"slots": COUNTS}
 SCHEDULE = {
-    "every": PERIODS, "task": NAMES, "args": LISTS, "priority": PRIORITIES, "queue": NAMES, "enabled": SWITCHES,
+    "every": PERIODS, "cron": EXPRESSIONS, "zone": ZONES, "catchup": CATCHUPS, "jitter": DURATIONS, "task": NAMES,
+    "args": LISTS, "priority": PRIORITIES, "queue": NAMES, "enabled": SWITCHES,
 }  # fmt: skip
 LIMITS = {"max_jobs": COUNTS, "max_jobs_per_user": COUNTS}
 CONTROL = {"operators": USERS}
@@ -352,7 +364,9 @@ def base(form: str, key: str) -> dict[str, Any]:
         return {"task": "a"} if key == "args" else {"command": ["a"]}
     if form == "task" and key not in ("command", "shell"):
         return {"command": ["a"]}
-    return {"every": "1s"} if form == "schedule" and key != "every" else {}
+    if form == "schedule" and key not in ("every", "cron"):
+        return {"cron": "@daily"} if key == "zone" else {"every": "1s"}
+    return {}
 
 
 @pytest.mark.parametrize(("form", "key"), [(form, key) for form, (grammar, _) in DECODERS.items() for key in grammar])
@@ -431,6 +445,8 @@ def test_schema_and_decoder_have_the_same_verdict_on_tasks(fields: dict[str, Any
         {"queues": 3},
         {"schedules": {"a": {}}},
         {"schedules": {"a": {"every": "1s", "cron": "* * * * *"}}},
+        {"schedules": {"a": {"cron": "* * * * *", "zone": "UTC"}}, "tasks": {"a": {"command": ["b"]}}},
+        {"schedules": {"a": {"every": "1s", "zone": "UTC"}}, "tasks": {"a": {"command": ["b"]}}},
         {"limits": []},
         {"results": {}},
     ],
