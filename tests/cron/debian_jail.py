@@ -48,7 +48,16 @@ def _mounts(scratch: Path) -> str:
     places = {"tabs": "/var/spool/cron/crontabs", "crontab": "/etc/crontab", "cron.d": "/etc/cron.d", "run": "/run"}
     if (scratch / "localtime").exists():
         places["localtime"] = "/etc/localtime"
-    return " && ".join(f"mount --bind {scratch}/{name} {place}" for name, place in places.items())
+    mounts = [f"mount --bind {scratch}/{name} {place}" for name, place in places.items()]
+    return " && ".join(mounts + _devices(scratch) * (scratch / "log").exists())
+
+
+def _devices(scratch: Path) -> list[str]:
+    """A /dev in which /dev/log is the socket `log` of a test."""
+    (scratch / "dev").mkdir(exist_ok=True)
+    dev = f"{scratch}/dev"
+    made = [f"mount -t tmpfs -o mode=755 tmpfs {dev}", f"touch {dev}/null", f"mount --bind /dev/null {dev}/null"]
+    return [*made, f"ln -s {scratch}/log {dev}/log", f"mount --rbind {dev} /dev"]
 
 
 Verdict = collections.namedtuple("Verdict", "accepted line message")

@@ -1,0 +1,153 @@
+"""The machine's crontabs as cron finds them: every table, whether cron uses it, and why not.
+
+Does:    `tables()` -> every `Table`: /etc/crontab, /etc/cron.d/*, and the users' own in /var/spool/cron/crontabs, with
+         its crontab as cronq reads it, and what cron itself makes of it.
+Reads:   those files, as root; of each no more than a crontab may have. passwd.
+Trusts:  the kernel, and `cronfiles` for cron's rules of names, owners, modes and links.
+Fails:   never for one table: what is wrong with it is `Table.fault`. `NotPermitted` where it is not root who reads.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import functools
+import os
+import pwd
+import stat
+from collections.abc import Callable, Iterable, Iterator
+
+from cronq import cronfiles
+from cronq.cronfiles import Fault
+from cronq.crontab import MAX_BYTES, CronEntry, Crontab, parse_crontab
+from cronq.errors import NotPermitted
+
+MOST_TABLES = 4000
+
+Known = Callable[[str], int | None]  # a user's uid, if the machine knows him
+Parsed = dict[tuple[str, bytes], Crontab]
+Found = tuple[str, str, Fault | None, bytes]  # path, user, fault, content
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Table:
+    """A table of this machine.
+
+    user     whose table it is; "" where lines have a user column
+    fault    why neither cron nor cronq uses it; None if they do
+    crontab  what is in it, also where it is not used
+    unknown  the users of its user column that the machine does not know, each with its first line
+    """
+
+    path: str
+    user: str
+    fault: Fault | None
+    data: bytes
+    crontab: Crontab = dataclasses.field(compare=False)
+    unknown: dict[str, int]
+
+    @property
+    def entries(self) -> list[CronEntry]:
+        """The lines that cronq would run: those of users who are there."""
+        return [] if self.fault else [entry for entry in self.crontab.entries if entry.user not in self.unknown]
+
+    @property
+    def silenced(self) -> str:
+        """Why Debian's cron ignores all of a table whose good lines cronq would run; "" if it does not."""
+        if self.fault or self.crontab.refused:
+            return ""
+        found = [(problem.line, problem.debian) for problem in self.crontab.problems if problem.debian]
+        found += [(line, "bad username") for line in self.unknown.values()]
+        return "line {}: {}".format(*min(found)) if found else ""
+
+    @property
+    def refused(self) -> str:
+        """Why cronq takes nothing of a table that cron uses; "" where it does."""
+        return "" if self.fault else self.crontab.refused
+
+
+def tables(earlier: Iterable[Table] = ()) -> list[Table]:
+    """Every table of this machine, in the order of their paths; `earlier` spares reading again what is as it was.
+
+    Raises `NotPermitted`.
+    """
+    if os.geteuid() != 0:
+        raise NotPermitted("only root can read all crontabs of this machine (sudo …); your own is in `crontab -l`")
+    known = functools.cache(_uid)
+    found = [_system(path) for path in _paths(cronfiles.SYSTEM_TABLE, cronfiles.CRON_D)]
+    found += [_user(name, known) for name in _names(cronfiles.USER_TABLES) if cronfiles.user_name(name)]
+    parsed = {(table.path, table.data): table.crontab for table in earlier}
+    return [_parsed(*each, parsed, known) for each in found[:MOST_TABLES]]
+
+
+def own() -> Table:
+    """The caller's own table, by `crontab -l`: empty if he has none."""
+    import subprocess
+
+    name = pwd.getpwuid(os.getuid()).pw_name
+    try:
+        done = subprocess.run(["crontab", "-l"], stdin=subprocess.DEVNULL, capture_output=True, check=False)
+        data = b"" if done.returncode else done.stdout
+    except FileNotFoundError:
+        data = b""
+    return _parsed(f"crontab of {name}", name, None, data, {}, _uid)
+
+
+def _parsed(path: str, user: str, fault: Fault | None, data: bytes, parsed: Parsed, known: Known) -> Table:
+    """A table of which these are the bytes."""
+    crontab = parsed.get((path, data)) or parse_crontab(data, user=user, system=not user)
+    unknown: dict[str, int] = {}
+    for entry in crontab.entries if not user else ():
+        if entry.user not in unknown and known(entry.user) is None:
+            unknown[entry.user] = entry.line
+    return Table(path, user, fault, data, crontab, unknown)
+
+
+def _paths(table: str, folder: str) -> Iterator[str]:
+    if os.path.lexists(table):
+        yield table
+    for name in _names(folder):
+        if name != ".placeholder":  # Debian's, so that the directory is not empty
+            yield f"{folder}/{name}"
+
+
+def _names(folder: str) -> list[str]:
+    try:
+        return sorted(os.listdir(folder))
+    except FileNotFoundError:
+        return []
+
+
+def _system(path: str) -> Found:
+    fault = cronfiles.system_name(os.path.basename(path)) if path != cronfiles.SYSTEM_TABLE else None
+    return path, "", *_opened(fault, lambda: cronfiles.system_table(path))
+
+
+def _user(name: str, known: Known) -> Found:
+    path, uid = f"{cronfiles.USER_TABLES}/{name}", known(name)
+    fault = cronfiles.orphan(name) if uid is None else None
+    return path, name, *_opened(fault, lambda: cronfiles.user_table(path, uid or 0))
+
+
+def _opened(fault: Fault | None, opening: Callable[[], cronfiles.Opened]) -> tuple[Fault | None, bytes]:
+    """The fault that its name or user has already, or the one that is found at its opening; and what is in it."""
+    try:
+        descriptor, found, wrong = opening()
+    except OSError as error:
+        text = "it is a symbolic link" if error.errno == errno.ELOOP else f"it cannot be opened: {error.strerror}"
+        return fault or Fault("CAN'T OPEN", text, "put a plain file there"), b""
+    try:
+        regular = stat.S_ISREG(found.st_mode)
+        return fault or wrong, cronfiles.content(descriptor, MAX_BYTES) if regular else b""
+    except OSError as error:
+        return fault or Fault("", f"it cannot be read: {error.strerror}", "look at the disk"), b""
+    finally:
+        os.close(descriptor)
+
+
+def _uid(name: str) -> int | None:
+    """The uid of a user; None where the machine does not know the name."""
+    try:
+        return pwd.getpwnam(name).pw_uid
+    except (KeyError, UnicodeEncodeError, ValueError):
+        return None
