@@ -161,4 +161,6 @@ def siege(machine):
     """The machine with a running dispatcher, an attacker (ann) and a bystander (bob)."""
     from siege import Siege
 
-    return Siege(machine)
+    found = Siege(machine)
+    yield found
+    found.close()

@@ -28,6 +28,7 @@ class Siege:
     def __init__(self, machine: Machine, *options: str, tasks: str = "") -> None:
         self.machine = machine
         self.count = 0
+        self.begun: list[subprocess.Popen[str]] = []
         machine.tasks(tasks)
         machine.start(*options)
         self.launcher = machine.launcher.pid
@@ -45,19 +46,33 @@ class Siege:
         return self.machine.as_user(user, PYTHON, "-I", "-c", code, *words, **options).stdout
 
     def begin(self, user: str, code: str, *arguments: object, **options) -> subprocess.Popen:
-        """Start Python as this user in his inbox; it is ended with the machine."""
+        """Start Python as this user in his inbox; it is ended with the siege."""
         words = [str(each) for each in arguments]
         options = self.machine.identity(user) | {"cwd": self.inbox(user), "umask": 0o027, "text": True} | options
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-        return subprocess.Popen([PYTHON, "-I", "-c", code, *words], **pipes | options)
+        self.begun.append(subprocess.Popen([PYTHON, "-I", "-c", code, *words], **pipes | options))
+        return self.begun[-1]
 
-    def put(self, user: str, name: str, text: str | bytes | dict, ending: str = "job") -> None:
-        """What a producer of this user's leaves in his inbox: his file, the group's to read, renamed to its name."""
+    def close(self) -> None:
+        """End what was begun."""
+        for process in self.begun:
+            if process.poll() is None:
+                process.kill()
+            for pipe in (process.stdin, process.stdout):
+                pipe.close()
+            process.wait()
+
+    def put(self, user: str, name: str, text: str | bytes | dict, ending: str = "job", age: float = 0.0) -> None:
+        """What a producer of this user's leaves in his inbox: his file, the group's to read, renamed to its name.
+
+        `age` is how many seconds ago it says that it was written.
+        """
         data = json.dumps(text).encode() if isinstance(text, dict) else text.encode() if isinstance(text, str) else text
         draft = self.inbox(user) / f".{name}.tmp"
         draft.write_bytes(data)
         draft.chmod(0o640)
         os.chown(draft, self.machine.uids[user], -1)  # the group is the inbox's
+        os.utime(draft, (time.time() - age, time.time() - age))
         draft.rename(self.inbox(user) / f"{name}.{ending}")
 
     def job_id(self, user: str, name: str) -> str:
