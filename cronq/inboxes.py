@@ -55,9 +55,11 @@ class Inboxes:
     def _is_there(self, uid: int) -> bool:
         """A user's name is written before his inbox is made; a crash between the two leaves the name alone."""
         try:
-            os.stat(f"in/{uid}", dir_fd=self._spool, follow_symlinks=False)
+            safeopen.look(self._spool, f"in/{uid}")
         except FileNotFoundError:
             return False
+        except OSError:
+            pass  # it is, and something is mounted on it
         return True
 
     def enter(self, uid: int) -> int:

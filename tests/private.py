@@ -42,11 +42,11 @@ def enter(hidden: set[str]) -> Path:
         (base / name).mkdir()
         (base / name).chmod(0o755)
     subprocess.run(["cp", "-a", "/etc/.", base / "etc"], check=True)
-    _mount(base / "etc", "/etc", MS_BIND)
-    _mount(base / "spool", "/var/spool", MS_BIND)
+    mount(base / "etc", "/etc", MS_BIND)
+    mount(base / "spool", "/var/spool", MS_BIND)
     for name in ("home", "opt"):
         _cover(base / name, Path("/", name), hidden)
-    _mount("tmpfs", "/run", 0, "tmpfs", "mode=0755")
+    mount("tmpfs", "/run", 0, "tmpfs", "mode=0755")
     return base
 
 
@@ -98,7 +98,7 @@ def _keeper(base: Path) -> int:
 def _unshare() -> None:
     if _libc.unshare(CLONE_NEWNS) != 0:
         raise OSError(ctypes.get_errno(), "no private mount namespace can be made here")
-    _mount("none", "/", MS_REC | MS_PRIVATE)
+    mount("none", "/", MS_REC | MS_PRIVATE)
 
 
 def _cover(new: Path, place: Path, hidden: set[str]) -> None:
@@ -111,16 +111,22 @@ def _cover(new: Path, place: Path, hidden: set[str]) -> None:
             (new / each.name).symlink_to(each.readlink())
         elif each.is_dir():
             (new / each.name).mkdir()
-            _mount(each, new / each.name, MS_BIND | MS_REC)
+            mount(each, new / each.name, MS_BIND | MS_REC)
             shown.append(new / each.name)
-    _mount(new, place, MS_BIND | MS_REC)
+    mount(new, place, MS_BIND | MS_REC)
     for each in shown:  # only below `place`: whoever removes `new` must not find what is real in it
-        if _libc.umount2(os.fsencode(each), MNT_DETACH) != 0:
-            raise OSError(ctypes.get_errno(), f"{each} cannot be unmounted")
+        unmount(each)
 
 
-def _mount(source: Path | str, target: Path | str, flags: int, kind: str = "none", data: str = "") -> None:
+def mount(source: Path | str, target: Path | str, flags: int, kind: str = "none", data: str = "") -> None:
+    """As mount(2). Raises `OSError`."""
     words = [os.fsencode(word) for word in (source, target, kind)]
     if _libc.mount(*words, ctypes.c_ulong(flags), data.encode()) != 0:
         code = ctypes.get_errno()
         raise OSError(code, f"mount {source} on {target}: {os.strerror(code)}")
+
+
+def unmount(target: Path | str) -> None:
+    """Take away what is mounted there, whoever is in it. Raises `OSError`."""
+    if _libc.umount2(os.fsencode(target), MNT_DETACH) != 0:
+        raise OSError(ctypes.get_errno(), f"{target} cannot be unmounted")

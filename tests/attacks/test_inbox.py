@@ -39,6 +39,11 @@ SHAPES = {
         "import os, sys; open('x', 'w').close(); os.chown('x', -1, os.getgid()); os.rename('x', sys.argv[1])",
         "use cp",
     ),
+    "what came by mv and all may read": (
+        "import os, sys; open('x', 'w').close(); os.chmod('x', 0o644); os.chown('x', -1, os.getgid()); "
+        "os.rename('x', sys.argv[1])",
+        "not mv",
+    ),
 }
 
 
@@ -58,8 +63,9 @@ def test_what_is_no_plain_file_of_his_is_refused_with_a_reason_and_holds_nobody_
 
 def test_a_device_is_refused(siege):
     for number, (kind, major, minor) in enumerate([("c", 1, 8), ("c", 1, 5), ("b", 7, 0)]):
-        node = siege.inbox() / f"d{number}.job"
+        node = siege.inbox() / f".d{number}.tmp"
         subprocess.run(["mknod", "-m", "640", node, kind, str(major), str(minor)], check=True)
+        node.rename(siege.inbox() / f"d{number}.job")
         assert "device" in siege.machine.rejected("ann", f"d{number}")
     siege.unharmed()
 
@@ -225,6 +231,7 @@ BOMBS = [
     b"",
     b'{"command": ["true"]} trailing',
     b" " * 70_000,
+    b'{"command": ["true"]}' + b" " * 70_000,
 ]
 
 
@@ -361,9 +368,8 @@ sys.stdin.read()
     assert holder.stdout.readline()
     siege.unharmed()
     siege.machine.stop()
-    siege.machine.start()
-    assert siege.machine.submit("bob", "exec", "--wait", "--", "true") is not None
-    holder.communicate()
+    siege.start()
+    siege.unharmed()
 
 
 def test_a_lease_on_a_job_holds_up_nobody(siege):
@@ -382,4 +388,3 @@ sys.stdin.read()
     holder = siege.begin("ann", code)
     assert holder.stdout.readline() == "leased\n"
     siege.unharmed()
-    holder.communicate()
