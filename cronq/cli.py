@@ -15,7 +15,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cronq import __version__, attend, client, follow, ids, producers, show, usage
+from cronq import __version__, attend, cli_movein, client, follow, ids, producers, show, usage
 from cronq import job as jobs_file
 from cronq import spool as spools
 from cronq.errors import CronqError, NotEnded, NotPermitted, NotRunning, UnknownJob, UsageError
@@ -379,6 +379,9 @@ def doctor() -> int:
 
     root = _spool_to_serve() if os.getuid() == 0 else spools.find()
     return checks.main(root, spools.find_config(root))
+
+
+cli_movein.add(app)
 
 
 Prefix = Annotated[str, typer.Option(metavar="DIR", help="Where units and the command go.")]

@@ -64,8 +64,8 @@ class CronWorld(Cron):
     def write_down(self) -> None:
         """What cron has sent to syslog, into the file."""
         lines = []
-        when = datetime.datetime.fromtimestamp(self.now // 60 * 60 + 1, self.zone)
-        stamp = when.strftime("%b %e %H:%M:%S") if self.traditional else f"{when.isoformat()[:19]}.123456{when:%:z}"
+        when = datetime.datetime.fromtimestamp(self.now // 60 * 60 + 1.25, self.zone)
+        stamp = when.strftime("%b %e %H:%M:%S") if self.traditional else when.isoformat(timespec="microseconds")
         self._tell(b"so far")
         while (message := self.heard.get(timeout=20)) != b"so far":
             text = message.decode("ascii")
