@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from cronq import localzone, logread
+from cronq import durable, localzone, logread
 from cronq.agreement import LATE, Agreement, Run
 from cronq.clock import Clock
 from cronq.cronlog import printable
@@ -163,15 +163,7 @@ def load(path: str) -> dict[str, Any]:
 
 def save(path: str, state: dict[str, Any]) -> None:
     """Write the state, whole or not at all."""
-    draft = f"{path}.new"
-    if os.path.lexists(draft):  # of a process that was killed
-        os.unlink(draft)
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    with open(descriptor, "w", encoding="utf-8") as file:
-        json.dump(state, file)
-        file.flush()
-        os.fsync(descriptor)
-    os.rename(draft, path)
+    durable.write(path, json.dumps(state).encode(), 0o600)
 
 
 class _Locked:
