@@ -3,7 +3,7 @@
 Does:    `tables()` -> every `Table`: /etc/crontab, /etc/cron.d/*, and the users' own in /var/spool/cron/crontabs, with
          its crontab as cronq reads it, and what cron itself makes of it.
 Reads:   those files, as root; of each no more than a crontab may have. passwd.
-Trusts:  the kernel, and `cronfiles` for cron's rules of names, owners, modes and links.
+Trusts:  the kernel, and `cronrules` for cron's rules of names, owners, modes and links.
 Fails:   never for one table: what is wrong with it is `Table.fault`. `NotPermitted` where it is not root who reads.
 """
 
@@ -17,8 +17,8 @@ import pwd
 import stat
 from collections.abc import Callable, Iterable, Iterator
 
-from cronq import cronfiles
-from cronq.cronfiles import Fault
+from cronq import cronrules
+from cronq.cronrules import Fault
 from cronq.crontab import MAX_BYTES, CronEntry, Crontab, parse_crontab
 from cronq.errors import NotPermitted
 
@@ -74,8 +74,8 @@ def tables(earlier: Iterable[Table] = ()) -> list[Table]:
     if os.geteuid() != 0:
         raise NotPermitted("only root can read all crontabs of this machine (sudo …); your own is in `crontab -l`")
     known = functools.cache(_uid)
-    found = [_system(path) for path in _paths(cronfiles.SYSTEM_TABLE, cronfiles.CRON_D)]
-    found += [_user(name, known) for name in _names(cronfiles.USER_TABLES) if cronfiles.user_name(name)]
+    found = [_system(path) for path in _paths(cronrules.SYSTEM_TABLE, cronrules.CRON_D)]
+    found += [_user(name, known) for name in _names(cronrules.USER_TABLES) if cronrules.user_name(name)]
     parsed = {(table.path, table.data): table.crontab for table in earlier}
     return [_parsed(*each, parsed, known) for each in found[:MOST_TABLES]]
 
@@ -119,17 +119,17 @@ def _names(folder: str) -> list[str]:
 
 
 def _system(path: str) -> Found:
-    fault = cronfiles.system_name(os.path.basename(path)) if path != cronfiles.SYSTEM_TABLE else None
-    return path, "", *_opened(fault, lambda: cronfiles.system_table(path))
+    fault = cronrules.system_name(os.path.basename(path)) if path != cronrules.SYSTEM_TABLE else None
+    return path, "", *_opened(fault, lambda: cronrules.system_table(path))
 
 
 def _user(name: str, known: Known) -> Found:
-    path, uid = f"{cronfiles.USER_TABLES}/{name}", known(name)
-    fault = cronfiles.orphan(name) if uid is None else None
-    return path, name, *_opened(fault, lambda: cronfiles.user_table(path, uid or 0))
+    path, uid = f"{cronrules.USER_TABLES}/{name}", known(name)
+    fault = cronrules.orphan(name) if uid is None else None
+    return path, name, *_opened(fault, lambda: cronrules.user_table(path, uid or 0))
 
 
-def _opened(fault: Fault | None, opening: Callable[[], cronfiles.Opened]) -> tuple[Fault | None, bytes]:
+def _opened(fault: Fault | None, opening: Callable[[], cronrules.Opened]) -> tuple[Fault | None, bytes]:
     """The fault that its name or user has already, or the one that is found at its opening; and what is in it."""
     try:
         descriptor, found, wrong = opening()
@@ -138,7 +138,7 @@ def _opened(fault: Fault | None, opening: Callable[[], cronfiles.Opened]) -> tup
         return fault or Fault("CAN'T OPEN", text, "put a plain file there"), b""
     try:
         regular = stat.S_ISREG(found.st_mode)
-        return fault or wrong, cronfiles.content(descriptor, MAX_BYTES) if regular else b""
+        return fault or wrong, cronrules.content(descriptor, MAX_BYTES) if regular else b""
     except OSError as error:
         return fault or Fault("", f"it cannot be read: {error.strerror}", "look at the disk"), b""
     finally:

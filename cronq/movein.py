@@ -18,7 +18,7 @@ import zoneinfo
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from cronq import cronfiles, crontables, localzone, show, units
+from cronq import cronrules, crontables, localzone, show, units
 from cronq.crontab import CronEntry
 from cronq.crontables import Table
 from cronq.schedule import Schedule
@@ -174,7 +174,7 @@ def _folder(path: str) -> dict[str, Any] | None:
 
 
 def _passed_over(folder: str, name: str) -> str:
-    if cronfiles.system_name(name):
+    if cronrules.system_name(name):
         return "its name has a dot, or another character that is no letter, digit, _ or -"
     try:
         found = os.stat(os.path.join(folder, name))

@@ -12,7 +12,7 @@ import pytest
 from cronworld import CronWorld, world
 from debian_jail import missing
 
-from cronq import cronfiles
+from cronq import cronrules
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(bool(missing()), reason=missing() or "-")]
 NOON = 1_790_000_040
@@ -110,7 +110,7 @@ def test_cron_and_cronq_use_the_same_tables_and_give_the_same_reasons(tmp_path: 
 
 def test_a_fifo_in_the_place_of_a_table_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
-    descriptor, _, fault = cronfiles.system_table(str(tmp_path / "fifo"))
+    descriptor, _, fault = cronrules.system_table(str(tmp_path / "fifo"))
     os.close(descriptor)
     assert fault is not None
     assert fault.word == "NOT A REGULAR FILE"
@@ -118,6 +118,6 @@ def test_a_fifo_in_the_place_of_a_table_is_not_waited_for(tmp_path: Path) -> Non
 
 def test_no_more_of_a_table_is_read_than_asked_for(tmp_path: Path) -> None:
     (tmp_path / "big").write_bytes(b"x" * 1000)
-    descriptor, _, _ = cronfiles.system_table(str(tmp_path / "big"))
-    assert cronfiles.content(descriptor, 10) == b"x" * 11
+    descriptor, _, _ = cronrules.system_table(str(tmp_path / "big"))
+    assert cronrules.content(descriptor, 10) == b"x" * 11
     os.close(descriptor)
