@@ -1,7 +1,7 @@
 """Arrivals: what producers dropped becomes entries, or is set aside with a reason.
 
 Does:    captures the files of the inboxes, in slices, so that no inbox delays another, and has each judged by
-         `admission` or `batches`.
+         `admission`, `batches` or `installed`.
 Reads:   captured files through `safeopen`: at most 64 KiB of a job.
 Trusts:  nothing in them. Whose they are is what inbox and fstat say together.
 Fails:   never on a bad file: that one is refused; a file that is not whole yet is looked at again.
@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-from cronq import batches, inboxes, safeopen
+from cronq import batches, inboxes, installed, safeopen
 from cronq.admission import NotWhole, arrived, entry_of, identify, judged, permit, place, refuse
 from cronq.entry import HAS_DATA, Entry, digest
 from cronq.errors import BadJob, CronqError
@@ -147,10 +147,13 @@ def judge(house: House, now: Now, captured: str) -> None:
     try:
         if name.startswith("cron-"):
             raise BadJob("names that begin with cron- are cronq's own; name the file otherwise")
-        if ending == ".tab":
-            raise BadJob("crontabs are not taken yet")
-        if ending == ".jobs" and _has_many(house, uid):
+        is_put_off = installed.is_waiting(house, captured) if ending == ".tab" else _has_many(house, uid)
+        if ending != ".job" and is_put_off:
             house.looks[captured] = now.mono + LOOK_AGAIN
+        elif ending == ".tab":
+            installed.must_be_allowed(house, uid)
+            house.judging[captured] = installed.Table(name, descriptor, young)
+            descriptor = -1
         elif ending == ".jobs":
             house.judging[captured] = batches.Batch(house, now, uid, name, descriptor, found, young)
             descriptor = -1
@@ -205,7 +208,7 @@ def _runner(house: House, entry: Entry) -> int:
 
 
 def _read_on(house: House, now: Now, captured: str) -> None:
-    """One slice more of what takes longer than a turn: reading a batch, copying a payload."""
+    """One slice more of what takes longer than a turn: reading a batch or a table, copying a payload."""
     long = house.judging[captured]
     try:
         if not long.step(house):
@@ -217,6 +220,9 @@ def _read_on(house: House, now: Now, captured: str) -> None:
     except CronqError as error:
         refuse(house, now, captured, error)
     else:
-        place(house, now, captured, entry)
+        if isinstance(long, installed.Table):
+            installed.install(house, now, captured, long)
+        else:
+            place(house, now, captured, entry)
     del house.judging[captured]
     long.close()

@@ -307,6 +307,19 @@ def stats(as_json: Json = False) -> None:
     show.one_object(found) if as_json else show.counts(found)
 
 
+@app.command(
+    context_settings={"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []},
+)
+def crontab(asked: typer.Context) -> int:
+    """Install, list, edit or remove your crontab.
+
+    As crontab(1) does: cronq crontab FILE, -l, -e, -r; -h shows all. --undo puts back what was there before.
+    """
+    from cronq import tabcommand
+
+    return tabcommand.main(asked.args)
+
+
 @app.command()
 def dispatcher(
     spool: Annotated[str | None, typer.Option(metavar="DIR", help="The spool.")] = None,

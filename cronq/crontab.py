@@ -18,6 +18,7 @@ import dataclasses
 import hashlib
 import re
 import zoneinfo
+from collections.abc import Iterator
 
 from cronq import doubts
 from cronq.crontext import SPACE, variable
@@ -31,6 +32,7 @@ DEBIAN_LINES = 10_000
 DEBIAN_COMMAND = 998  # bytes; a longer command makes Debian's cron ignore the table
 DEBIAN_VARIABLE = 998  # bytes; a longer line is cut there by Debian's cron
 _MOST_PROBLEMS = 1000
+_STEP = 16  # lines: about two milliseconds
 _OPTIONS = re.compile(r"#[ \t]*cronq:")
 _EMPTY_VALUE = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)[ \t]*=\s*")
 _NO_SUCH_USER = re.compile(r"[/:|;<>$*?,`\"'=]")
@@ -131,15 +133,23 @@ class Crontab:
 
 def parse_crontab(data: bytes, *, user: str = "", system: bool = False) -> Crontab:
     """Read a table of `user`, or with `system` one that has a user column (/etc/crontab, /etc/cron.d)."""
+    return next(filter(None, parsing(data, user=user, system=system)))
+
+
+def parsing(data: bytes, *, user: str = "", system: bool = False) -> Iterator[Crontab | None]:
+    """The same in steps, for whoever must do other things meanwhile: None after some lines, the table at last."""
     if sentence := _refusal(data):
-        return Crontab(refused=sentence)
+        yield Crontab(refused=sentence)
+        return
     *lines, rest = data.split(b"\n")
     reading = _Reading(user, system)
     for number, line in enumerate(lines, 1):
         reading.read(number, line)
+        if number % _STEP == 0:
+            yield None
     if rest:
         reading.read_last(len(lines) + 1, rest)
-    return reading.done(len(lines), final_newline=not rest)
+    yield reading.done(len(lines), final_newline=not rest)
 
 
 def _refusal(data: bytes) -> str:

@@ -23,7 +23,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from cronq import arrivals, cancel, config, control, settle, shelves, spool, states
+from cronq import arrivals, cancel, config, control, installed, settle, shelves, spool, states
 from cronq.authority import Authority
 from cronq.crew import Crew
 from cronq.doorbell import Doorbell
@@ -160,6 +160,7 @@ def take_up(house: House, now: Now) -> None:
                 house.backlog.put(state, entry)
     held = {entry.id for entry in house.backlog.of(states.HELD)}
     house.reasons = house.history.causes(held) if held else {}
+    installed.recover(house)
     settle.recover(house, now)
     cancel.take_up(house)
     arrivals.recover(house, now)

@@ -222,10 +222,14 @@ class Shelves:
 
     def result_folder(self, entry: Entry) -> str:
         """The job's result directory, made if it is missing."""
-        owner = f"out/{entry.uid}"
-        self._own(owner, entry.uid)
-        folder = f"{owner}/{entry.id}"
+        folder = f"{self.user_folder(entry.uid)}/{entry.id}"
         self._folder(folder, 0o755)
+        return folder
+
+    def user_folder(self, uid: int) -> str:
+        """The directory of what a user may read, made if it is missing."""
+        folder = f"out/{uid}"
+        self._own(folder, uid)
         return folder
 
     def publish(self, entry: Entry, result: bytes, *, last: bool = True) -> None:

@@ -45,6 +45,7 @@ TREE = (
     "queue/dead",
     "queue/skipped",
     "schedule",
+    "schedule/tables",
     "history",
     "users",
 )
@@ -123,7 +124,7 @@ def make(root: str, uid: int) -> None:
 
 def make_queue(root: str) -> None:
     """Make what the dispatcher of a system spool has below what the launcher made. Raises `Full`."""
-    _make([os.path.join(root, folder) for folder in TREE if folder.startswith("queue/")], root)
+    _make([os.path.join(root, folder) for folder in TREE if folder.startswith(("queue/", "schedule/"))], root)
 
 
 def _make(folders: Iterable[str], root: str) -> None:
