@@ -1,7 +1,8 @@
-"""`cronq check`: what is wrong with a configuration, or will be when a job runs; told before it hurts.
+"""`cronq check`: what is wrong with a configuration or a crontab, or will be when a job runs; told before it hurts.
 
 Does:    `findings` about a config directory, `of_file` about one file of it: levels and sentences, errors first.
-         `main` prints them, a line each, and gives the exit code: 78 if one is an error.
+         `main` prints them, a line each, and gives the exit code: 78 if one is an error. Files that do not end in
+         .toml are crontabs (`tabcheck`): 65.
 Reads:   the configuration; passwd, group and shadow; as root, what each task names, as its user sees it (`reach`).
 Writes:  nothing.
 Trusts:  no configuration for many users that others than root can change: it is not even read.
@@ -16,7 +17,7 @@ import os
 import pwd
 from collections.abc import Iterator
 
-from cronq import become, reach, realm, show, trusted
+from cronq import attend, become, reach, realm, show, tabcheck, tabfile, trusted
 from cronq import config as configs
 from cronq import task as tasks
 from cronq.accounts import Accounts
@@ -28,23 +29,68 @@ from cronq.task import Task
 ONLY_ROOT = "whether users reach what their tasks name was not looked at: only root can; sudo cronq check"
 
 
-def main(paths: list[str], config: str, system: bool) -> int:
-    """Check these files and directories, or `config` without any; returns the exit code. Raises `UsageError`."""
+def main(paths: list[str], config: str, system: bool, *, columns: bool = False, as_json: bool = False) -> int:
+    """Check these files and directories, or `config` without any; returns the exit code, that of the worst.
+
+    With `columns`, crontabs have a user column wherever they are.
+    """
     code = 0
     for path in paths or [config]:
-        if not os.path.lexists(path):
-            if paths:
-                raise UsageError(f"{path} is not there")
-            print(f"ok    {show.escape(path)} is not there: no task is known, and commands (cronq exec) need none")
-            continue
-        found = findings(os.path.abspath(path), system) if os.path.isdir(path) else of_file(path, system)
-        for level, sentence in found:
-            print(f"{level:<5} {show.escape(sentence)}")
-        if any(level == FAIL for level, _ in found):
-            code = BadConfig.exit_code
-        elif not found:
-            print(f"ok    {show.escape(path)}")
+        if not os.path.lexists(path) and not paths:
+            if not as_json:
+                print(f"ok    {show.escape(path)} is not there: no task is known, and commands (cronq exec) need none")
+        elif _is_crontab(path):
+            code = max(code, _crontab(path, columns, as_json))
+        elif not os.path.lexists(path):
+            attend.say(f"{show.escape(path)} is not there")
+            code = max(code, UsageError.exit_code)
+        elif os.path.isdir(path) and os.path.basename(os.path.abspath(path)) == "cron.d":
+            code = max(code, 0, *(_crontab(name, True, as_json) for name in _visible(path)))
+        else:
+            code = max(code, _configuration(path, system, as_json))
+            code = max(code, *(_crontab(name, system, as_json) for name in _crontabs(path)), 0)
     return code
+
+
+def _is_crontab(path: str) -> bool:
+    return path == tabfile.STDIN or not (os.path.isdir(path) or path.endswith(".toml"))
+
+
+def _crontabs(config: str) -> list[str]:
+    """cronq's own crontabs in a config directory."""
+    own, more = os.path.join(config, "crontab"), os.path.join(config, "cron.d")
+    return [own] * os.path.isfile(own) + (_visible(more) if os.path.isdir(more) else [])
+
+
+def _visible(folder: str) -> list[str]:
+    """The files of a cron.d, without those that nobody takes for crontabs (.placeholder)."""
+    return [os.path.join(folder, name) for name in sorted(os.listdir(folder)) if not name.startswith(".")]
+
+
+def _crontab(path: str, columns: bool, as_json: bool) -> int:
+    report = tabcheck.check(path, system=columns)
+    if as_json:
+        for found in tabcheck.objects(report):
+            show.one_object(found)
+        return report.code
+    for line in tabcheck.lines(report):
+        print(line)
+    return report.code
+
+
+def _configuration(path: str, system: bool, as_json: bool) -> int:
+    found = findings(os.path.abspath(path), system) if os.path.isdir(path) else of_file(path, system)
+    for level, sentence in found:
+        if as_json:
+            grade = tabcheck.ERROR if level == FAIL else tabcheck.WARNING
+            show.one_object({"file": path, "line": 0, "column": 0, "level": grade, "message": sentence})
+        else:
+            print(f"{level:<5} {show.escape(sentence)}")
+    if any(level == FAIL for level, _ in found):
+        return BadConfig.exit_code
+    if not found and not as_json:
+        print(f"ok    {show.escape(path)}")
+    return 0
 
 
 def findings(config: str, system: bool) -> list[Finding]:
@@ -66,9 +112,7 @@ def findings(config: str, system: bool) -> list[Finding]:
 
 
 def of_file(path: str, system: bool) -> list[Finding]:
-    """What is wrong with one file, whatever stands in others. Raises `UsageError` for one that is no configuration."""
-    if not path.endswith(".toml"):
-        raise UsageError(f"{path}: a file of the configuration ends in .toml; cronq check reads no others")
+    """What is wrong with one file that ends in .toml, whatever stands in others."""
     read, errors = configs.load_file(path, system=system)
     places = dict.fromkeys(read.tasks, path)
     return _ordered([(FAIL, sentence) for sentence in errors] + _of_config(read, system, places))

@@ -15,7 +15,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cronq import __version__, attend, cli_movein, client, follow, ids, producers, show, usage
+from cronq import __version__, attend, cli_cron, cli_movein, client, follow, ids, producers, show, usage
 from cronq import job as jobs_file
 from cronq import spool as spools
 from cronq.errors import CronqError, NotEnded, NotPermitted, NotRunning, UnknownJob, UsageError
@@ -365,21 +365,7 @@ def schema(name: Annotated[str, typer.Argument(metavar="job|task|config")]) -> N
     print(json.dumps(intake.schema(name), indent=2, ensure_ascii=False))
 
 
-@app.command()
-def check(
-    files: Annotated[list[str] | None, typer.Argument(metavar="FILE", show_default=False)] = None,
-    system: Annotated[bool, typer.Option("--system", help="As the system's dispatcher would take it.")] = False,
-) -> int:
-    """Check the configuration, without starting anything.
-
-    Everything that is wrong with it, and what will be when a job runs: an error (78) or a warning a line.
-    Of the whole configuration, or of these files and directories.
-    """
-    from cronq import check as checks
-
-    root = spools.SYSTEM_SPOOL if system or (os.getuid() == 0 and not os.environ.get("CRONQ_SPOOL")) else spools.find()
-    everybody = system or root == spools.SYSTEM_SPOOL or spools.is_system(root)
-    return checks.main(files or [], spools.find_config(root), everybody)
+cli_cron.add(app)
 
 
 @app.command()

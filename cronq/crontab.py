@@ -17,6 +17,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import re
+import unicodedata
 import zoneinfo
 from collections.abc import Iterator
 
@@ -56,10 +57,21 @@ class Problem:
 
     def __str__(self) -> str:
         kind = "error" if self.error else "warning"
-        head = f"line {self.line}, column {self.column}: {kind}: {self.text}"
+        return "\n".join((f"line {self.line}, column {self.column}: {kind}: {self.text}", *self.excerpt()))
+
+    def excerpt(self) -> tuple[str, str]:
+        """The line, as much of it as fits, and below it a caret with the remedy; harmless on a terminal."""
         start = max(0, self.column - 60)
-        shown = re.sub(r"[^ -~]", "?", self.source[start : start + 110])
-        return f"{head}\n    {shown}\n    {' ' * (self.column - 1 - start)}^ {self.mend}"
+        shown = "".join(map(_one_cell, self.source[start : start + 110]))
+        return f"    {shown}".rstrip(), f"    {' ' * (self.column - 1 - start)}^ {self.mend}"
+
+
+def _one_cell(char: str) -> str:
+    """The character if it takes one cell of a terminal, so that a caret stands where it is meant to."""
+    if char == "\t":
+        return " "
+    narrow = char.isprintable() and not unicodedata.combining(char) and unicodedata.east_asian_width(char) not in "WF"
+    return char if narrow else "?"
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)

@@ -9,8 +9,9 @@ Fails:   `BadSchedule`, as cron would refuse the expression.
 
 from __future__ import annotations
 
-from cronq.fields import DOM, DOW, HOUR, MINUTE, MONTH
+from cronq.fields import DOM, DOW, HOUR, MINUTE, MONTH, BadSchedule
 from cronq.schedule import Every, Extended, Schedule, parse_extended
+from cronq.upcoming import AnySchedule
 
 _MONTHS = (
     *("January", "February", "March", "April", "May", "June"),
@@ -18,12 +19,17 @@ _MONTHS = (
 )
 _DAYS = ("Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 _MOST_TIMES = 6  # so many times of day are listed one by one
+_EVEN_SECONDS = {f"*/{step}" for step in range(1, 60) if 60 % step == 0}
 _UNITS = ((604800, "week"), (86400, "day"), (3600, "hour"), (60, "minute"), (1, "second"))
 
 
 def explain(text: str) -> str:
     """What the expression means, in one sentence without a full stop. Raises `BadSchedule`."""
-    schedule = parse_extended(text.strip(), "explain")
+    return sentence(parse_extended(text.strip(), "explain"))
+
+
+def sentence(schedule: AnySchedule) -> str:
+    """What the schedule means, in one sentence without a full stop."""
     if isinstance(schedule, Every):
         return _period(schedule.seconds)
     if isinstance(schedule, Extended):
@@ -135,9 +141,19 @@ def _extended(schedule: Extended) -> str:
     words = schedule.text.split()
     names = ("second", "minute", "hour", "day of the month", "month", "day of the week")[-len(words) :]
     said = [f"{name} {word}" for name, word in zip(names, words, strict=True) if word not in ("*", "?")]
-    if len(words) == 6 and words[1:] == ["*"] * 5 and words[0].startswith("*/") and 60 % int(words[0][2:]) == 0:
+    if len(words) == 6 and words[1:] == ["*"] * 5 and words[0] in _EVEN_SECONDS:
         return _period(int(words[0][2:]))
+    five = " ".join("*" if word == "?" else word for word in words[1:])
+    if len(words) == 6 and words[0] in ("0", "00") and isinstance(plain := _plain(five), Schedule):
+        return sentence(plain)
     return "an extended schedule: " + (", ".join(said) or "every second") + _terms(schedule.text)
+
+
+def _plain(text: str) -> AnySchedule | None:
+    try:
+        return parse_extended(text, "explain")
+    except BadSchedule:
+        return None
 
 
 def _terms(text: str) -> str:

@@ -99,7 +99,7 @@ def _minutes(schedule: Schedule, zone: datetime.tzinfo, first: int, last: int) -
     """A cron line between two UTC minutes, both included."""
     virtual = _virtual(zone, first)
     while first <= last:
-        end = _change(zone, first, min(last + 1, first + _STRETCH))
+        end = change(zone, first, min(last + 1, first + _STRETCH))
         ahead = wall(zone, first) - first
         gap = first + ahead - virtual - 1  # local minutes that were never shown
         if 0 < gap < MANY and (gap < FEW or not schedule.wild):
@@ -118,13 +118,13 @@ def _virtual(zone: datetime.tzinfo, minute: int) -> int:
     """The virtual minute before a UTC minute: the wall clock's, or where that was before an hour began to repeat."""
     before = wall(zone, minute - 1)
     start = minute - MANY
-    change = _change(zone, start, minute)
-    if change < minute and -MANY < wall(zone, change) - wall(zone, change - 1) <= 0:
-        return max(before, wall(zone, change - 1))
+    changed = change(zone, start, minute)
+    if changed < minute and -MANY < wall(zone, changed) - wall(zone, changed - 1) <= 0:
+        return max(before, wall(zone, changed - 1))
     return before
 
 
-def _change(zone: datetime.tzinfo, first: int, last: int) -> int:
+def change(zone: datetime.tzinfo, first: int, last: int) -> int:
     """The first UTC minute after `first` that has another offset than `first`; `last` if there is none before it."""
     now, low, step = offset(zone, first * 60), first, _PROBE // 60
     while low < last:
@@ -176,7 +176,7 @@ def _extended(schedule: Extended, zone: datetime.tzinfo, after: int, until: int)
 def _extended_wild(schedule: Extended, zone: datetime.tzinfo, start: int, until: int) -> Iterator[Run]:
     while start <= until:
         ahead = offset(zone, start)
-        end = _change(zone, start // 60, min(until // 60 + 1, start // 60 + _STRETCH)) * 60
+        end = change(zone, start // 60, min(until // 60 + 1, start // 60 + _STRETCH)) * 60
         following = schedule.after(_naive(start + ahead - 1))
         while following and (at := _seconds(following) - ahead) < end:
             if at > until:
@@ -194,7 +194,7 @@ def _first_time(zone: datetime.tzinfo, local: datetime.datetime) -> Run:
     instant = _seconds(local) - round(ahead.total_seconds())
     if offset(zone, instant) == ahead.total_seconds():
         return Run(instant, instant)
-    return Run(instant + SKIPPED, _change(zone, instant // 60 - MANY, instant // 60 + 1) * 60)
+    return Run(instant + SKIPPED, change(zone, instant // 60 - MANY, instant // 60 + 1) * 60)
 
 
 def _naive(seconds: int) -> datetime.datetime:
