@@ -417,12 +417,11 @@ def test_files_and_directories_that_are_named_are_checked_and_no_others(own: Pat
     assert "not TOML" in lines[0]
 
 
-def test_what_is_no_file_of_the_configuration_is_a_mistake_of_the_caller(own: Path) -> None:
-    (own / "crontab").write_text("")
-    assert run(own, str(own / "none.toml")) == (2, [f"cronq: {own}/none.toml is not there"])
-    code, lines = run(own, str(own / "crontab"))
-    assert code == 2
-    assert "a file of the configuration ends in .toml" in lines[0]
+def test_what_is_not_there_is_a_mistake_of_the_caller_and_what_is_no_toml_a_crontab(own: Path) -> None:
+    (own / "crontab").write_text("0 5 * * * x\n")
+    missing = (f"cronq: {own}/none.toml is not there", f"ok    {own}/crontab: 1 line to run")
+    code, lines = run(own, str(own / "none.toml"), str(own / "crontab"))
+    assert (code, sorted(lines)) == (2, sorted(missing))
 
 
 def test_what_a_file_says_reaches_no_terminal_unescaped(own: Path) -> None:
