@@ -58,31 +58,45 @@ def user_name(name: str) -> bool:
 
 
 def system_fault(link: os.stat_result, found: os.stat_result) -> Fault | None:
+    """The first of `system_faults`, which is the one that cron logs."""
+    return next(iter(system_faults(link, found)), None)
+
+
+def system_faults(link: os.stat_result, found: os.stat_result) -> list[Fault]:
     """/etc/crontab or a file of /etc/cron.d: `link` is what lstat says, `found` what is behind it."""
+    faults = []
     if stat.S_ISLNK(link.st_mode) and link.st_uid != 0:
         text = f"it is a link of uid {link.st_uid}, and must be root's"
-        return Fault("WRONG SYMLINK OWNER", text, "chown -h root it")
+        faults.append(Fault("WRONG SYMLINK OWNER", text, "chown -h root it"))
     if found.st_uid != 0:
-        return Fault("WRONG FILE OWNER", f"it belongs to uid {found.st_uid}, and must be root's", "chown root it")
+        faults.append(
+            Fault("WRONG FILE OWNER", f"it belongs to uid {found.st_uid}, and must be root's", "chown root it")
+        )
     if not stat.S_ISREG(found.st_mode):
-        return _no_file()
+        return [*faults, _no_file()]
     if found.st_mode & 0o022:
         text = f"its mode is {stat.S_IMODE(found.st_mode):04o}, and others than root can write it"
-        return Fault("INSECURE MODE (group/other writable)", text, "chmod go-w it")
-    return _links(found)
+        faults.append(Fault("INSECURE MODE (group/other writable)", text, "chmod go-w it"))
+    return faults + _links(found)
 
 
 def user_fault(uid: int, found: os.stat_result) -> Fault | None:
+    """The first of `user_faults`, which is the one that cron logs."""
+    return next(iter(user_faults(uid, found)), None)
+
+
+def user_faults(uid: int, found: os.stat_result) -> list[Fault]:
     """The table of a user among the users' tables, whose name it bears."""
+    faults = []
     if found.st_uid not in (uid, 0):
         text = f"it belongs to uid {found.st_uid}, and its name says uid {uid}"
-        return Fault("WRONG FILE OWNER", text, f"look how it came there, then chown {uid} it")
+        faults.append(Fault("WRONG FILE OWNER", text, f"look how it came there, then chown {uid} it"))
     if not stat.S_ISREG(found.st_mode):
-        return _no_file()
+        return [*faults, _no_file()]
     if stat.S_IMODE(found.st_mode) != USER_MODE:
         text = f"its mode is {stat.S_IMODE(found.st_mode):04o}, not 0600"
-        return Fault("INSECURE MODE (mode 0600 expected)", text, "chmod 600 it")
-    return _links(found)
+        faults.append(Fault("INSECURE MODE (mode 0600 expected)", text, "chmod 600 it"))
+    return faults + _links(found)
 
 
 def orphan(name: str) -> Fault:
@@ -95,10 +109,10 @@ def _no_file() -> Fault:
     return Fault("NOT A REGULAR FILE", "it is no regular file", "put a plain file there")
 
 
-def _links(found: os.stat_result) -> Fault | None:
+def _links(found: os.stat_result) -> list[Fault]:
     if found.st_nlink == 1:
-        return None
-    return Fault("NUMBER OF HARD LINKS > 1", f"it has {found.st_nlink} hard links", "use cp, not ln")
+        return []
+    return [Fault("NUMBER OF HARD LINKS > 1", f"it has {found.st_nlink} hard links", "use cp, not ln")]
 
 
 TYPE_CHECKING = False

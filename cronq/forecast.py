@@ -22,7 +22,7 @@ from cronq.fields import FIELDS
 from cronq.schedule import Extended, Schedule
 from cronq.upcoming import AnySchedule, Run, next_runs
 
-YEAR = 366 * 86400
+YEAR = 365 * 86400
 _FIRST_WORD = "0123456789*/,-"
 
 

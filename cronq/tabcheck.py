@@ -13,19 +13,15 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import pwd
-import re
-import stat
 from collections.abc import Iterator
 from typing import Any
 
-from cronq import show, tabfile, when
+from cronq import cronfiles, show, tabfile, when
 from cronq.crontab import Problem
 from cronq.errors import BadJob, UsageError
 from cronq.tabfile import TabFile
 
 ERROR, WARNING = "error", "warning"
-_CRON_D_NAME = re.compile(r"[A-Za-z0-9_-]+")
 _IGNORED = "ignores the file"
 
 
@@ -85,82 +81,24 @@ def _of_problem(problem: Problem) -> Fault:
 def _of_place(path: str, system: bool) -> Iterator[Fault]:
     """What makes cron ignore a file, whatever stands in it."""
     full = os.path.abspath(path)
-    name = os.path.basename(full)
+    folder, name = os.path.split(full)
     if path == tabfile.STDIN:
         return
+    odd = cronfiles.system_name(name)
+    faults: list[cronfiles.Fault] = []
     if tabfile.in_cron_d(path):
-        if not _CRON_D_NAME.fullmatch(name):
-            text = f"cron ignores a file of this name in cron.d: {_odd(name)}"
-            yield _whole(text, f"mv {show.escape(path)} {_plain(path, name)}", _IGNORED)
-        yield from _of_owner(full)
+        faults = ([odd] if odd else []) + cronfiles.system_faults(os.lstat(full), os.stat(full))
     elif tabfile.is_system(path):
-        yield from _of_owner(full)
-    elif os.path.dirname(full) == tabfile.USER_TABLES:
-        yield from _of_user_table(full, name)
-    elif system and not _CRON_D_NAME.fullmatch(name):
-        text = f"in cron.d, cron would ignore a file of this name: {_odd(name)}"
-        yield _whole(text, "give it another name there", "")
-
-
-def _odd(name: str) -> str:
-    odd = next(char for char in f"{name} " if not _CRON_D_NAME.fullmatch(char))
-    return "it has a dot" if odd == "." else f"it has {show.escape(ascii(odd))}"
-
-
-def _plain(path: str, name: str) -> str:
-    better = re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-") or "NAME"
-    return show.escape(os.path.join(os.path.dirname(path), better))
-
-
-def _of_owner(path: str) -> Iterator[Fault]:
-    """/etc/crontab and cron.d: root's, and nobody else's to write; a link must be root's own."""
-    link, found = os.lstat(path), os.stat(path)
-    shown = show.escape(path)
-    if stat.S_ISLNK(link.st_mode) and link.st_uid != 0:
-        yield _whole("the link is not root's", f"chown -h root {shown}", "WRONG SYMLINK OWNER")
-    if found.st_uid != 0:
-        yield _whole(
-            f"it belongs to {_user(found.st_uid)}, and must be root's", f"chown root {shown}", "WRONG FILE OWNER"
-        )
-    if found.st_mode & 0o022:
-        who = " and ".join(who for who, bit in (("its group", 0o020), ("others", 0o002)) if found.st_mode & bit)
-        text = f"it can be written by {who} (mode {stat.S_IMODE(found.st_mode):04o})"
-        yield _whole(text, f"chmod go-w {shown}", f"INSECURE MODE (group/other writable) ({shown})")
-    yield from _of_links(found, shown)
-
-
-def _of_user_table(path: str, name: str) -> Iterator[Fault]:
-    """/var/spool/cron/crontabs: bears its user's name, is his or root's, and nobody else reads it."""
-    found, shown = os.stat(path), show.escape(path)
-    try:
-        uid = pwd.getpwnam(name).pw_uid
-    except (KeyError, UnicodeEncodeError):
-        yield _whole(f"there is no user {show.escape(name)}", f"rm {shown}", "ORPHAN (no passwd entry)")
-        return
-    if found.st_uid not in (0, uid):
-        text = f"it belongs to {_user(found.st_uid)}, and must be {name}'s or root's"
-        yield _whole(text, f"chown {name} {shown}", "WRONG FILE OWNER")
-    if stat.S_IMODE(found.st_mode) != 0o600:
-        text = f"its mode is {stat.S_IMODE(found.st_mode):04o}, and must be 0600"
-        yield _whole(text, f"chmod 600 {shown}", f"INSECURE MODE (mode 0600 expected) (crontabs/{show.escape(name)})")
-    yield from _of_links(found, shown)
-
-
-def _of_links(found: os.stat_result, shown: str) -> Iterator[Fault]:
-    if found.st_nlink != 1:
-        mend = f"cp {shown} {shown}-new && mv {shown}-new {shown}"
-        yield _whole(f"it has {found.st_nlink} hard links", mend, "NUMBER OF HARD LINKS > 1")
-
-
-def _user(uid: int) -> str:
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return f"uid {uid}"
-
-
-def _whole(text: str, mend: str, debian: str) -> Fault:
-    return Fault(0, 0, WARNING, text, mend, debian)
+        faults = cronfiles.system_faults(os.lstat(full), os.stat(full))
+    elif folder == cronfiles.USER_TABLES:
+        uid = tabfile.uid(name)
+        faults = [cronfiles.orphan(name)] if uid is None else cronfiles.user_faults(uid, os.stat(full))
+    elif system and odd:
+        text = odd.text.replace("cron ignores", "in cron.d cron would ignore")
+        yield Fault(0, 0, WARNING, text, f"{odd.mend} there", "")
+    for fault in faults:
+        mend = fault.mend.removesuffix("it") + full if fault.word and fault.mend.endswith(" it") else fault.mend
+        yield Fault(0, 0, WARNING, fault.text, mend, fault.word or _IGNORED)
 
 
 # ---------------------------------------------------------------- for people, and for programs

@@ -17,13 +17,12 @@ import re
 import stat
 import sys
 
-from cronq import show
+from cronq import cronfiles, show
 from cronq.crontab import MAX_BYTES, Crontab, Problem, parse_crontab
 from cronq.errors import BadJob, UsageError
 
 STDIN = "-"
-USER_TABLES = "/var/spool/cron/crontabs"
-_SYSTEM_TABLES = ("/etc/crontab", "/etc/cronq/crontab")
+_SYSTEM_TABLES = (cronfiles.SYSTEM_TABLE, "/etc/cronq/crontab")
 _LIKE_A_USER = re.compile(r"[a-z_][a-z0-9_]*")
 _LOOKED_AT = 65536
 _TEXT = bytes({7, 8, 9, 10, 11, 12, 13, 27, *range(32, 127), *range(128, 256)})
@@ -70,11 +69,15 @@ def _behind(source: str, when: str) -> int:
 
 def is_user(name: str) -> bool:
     """Does the machine know this user?"""
+    return uid(name) is not None
+
+
+def uid(name: str) -> int | None:
+    """Of the user of this name; None if the machine does not know him."""
     try:
-        pwd.getpwnam(name)
+        return pwd.getpwnam(name).pw_uid
     except (KeyError, UnicodeEncodeError, ValueError):
-        return False
-    return True
+        return None
 
 
 def read(path: str, *, system: bool = False, user: str | None = None) -> TabFile:
@@ -105,11 +108,11 @@ def _read(path: str) -> tuple[bytes, str]:
     shown = show.escape(path)
     try:
         if path == STDIN:
-            data, uid = sys.stdin.buffer.read(MAX_BYTES + 1), os.getuid()
+            data, owner = sys.stdin.buffer.read(MAX_BYTES + 1), os.getuid()
         else:
             _must_not_wait(path, shown)
             with open(path, "rb") as file:
-                data, uid = file.read(MAX_BYTES + 1), os.fstat(file.fileno()).st_uid
+                data, owner = file.read(MAX_BYTES + 1), os.fstat(file.fileno()).st_uid
     except FileNotFoundError:
         raise UsageError(f"{shown} is not there") from None
     except (OSError, ValueError) as error:
@@ -119,7 +122,7 @@ def _read(path: str) -> tuple[bytes, str]:
     start = data[:_LOOKED_AT]
     if len(start.translate(None, _TEXT)) * 20 > len(start) and b"\0" not in start:
         raise BadJob(f"{shown} is binary: this is no crontab")
-    return data, _name(uid)
+    return data, _name(owner)
 
 
 def _must_not_wait(path: str, shown: str) -> None:
@@ -131,8 +134,8 @@ def _must_not_wait(path: str, shown: str) -> None:
         raise BadJob(f"{shown} is no regular file: this is no crontab")
 
 
-def _name(uid: int) -> str:
+def _name(owner: int) -> str:
     try:
-        return pwd.getpwuid(uid).pw_name
+        return pwd.getpwuid(owner).pw_name
     except KeyError:
-        return str(uid)
+        return str(owner)

@@ -2,7 +2,7 @@
 
 Does:    `--tz` and the machine's own zone -> a zone; `--from` -> an instant; an instant -> `Sun 2027-03-28 03:00
          +02:00`; rows of a list -> lines, in columns.
-Reads:   TZ, /etc/localtime, the zones of zoneinfo; the width of a terminal.
+Reads:   the machine's zone (`localzone`), the zones of zoneinfo; the width of a terminal.
 Trusts:  no text it prints: control characters are escaped.
 Fails:   `UsageError` with the option, what was written, and the form it has.
 """
@@ -16,7 +16,7 @@ import zoneinfo
 from collections.abc import Iterable, Sequence
 
 from cronq import job as jobs
-from cronq import show
+from cronq import localzone, show
 from cronq.errors import BadJob, UsageError
 from cronq.upcoming import offset
 
@@ -27,27 +27,11 @@ _WEEKDAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")  # strftime would 
 def zone(name: str | None) -> datetime.tzinfo:
     """The zone of this name, or the machine's own without one. Raises `UsageError`."""
     if name is None:
-        return local()
+        return localzone.local()
     try:
         return zoneinfo.ZoneInfo(name)
     except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
         raise UsageError(f"--tz: there is no time zone {jobs.show(name)}; write a name like Europe/Berlin") from None
-
-
-def local() -> datetime.tzinfo:
-    """The machine's own zone, as cron has it: TZ, else /etc/localtime, else UTC. Raises `UsageError`."""
-    name = os.environ.get("TZ", "").removeprefix(":")
-    path = name if name.startswith("/") else "" if name else "/etc/localtime"
-    try:
-        if not path:
-            return zoneinfo.ZoneInfo(name)
-        with open(path, "rb") as file:
-            return zoneinfo.ZoneInfo.from_file(file)
-    except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
-        if path == "/etc/localtime" and not os.path.exists(path):
-            return datetime.UTC
-        what = f"TZ={name}" if name else path
-        raise UsageError(f"{jobs.show(what)} is no time zone; name one with --tz Europe/Berlin") from None
 
 
 def moment(text: str, there: datetime.tzinfo, key: str) -> int:

@@ -54,7 +54,7 @@ def test_the_page_names_every_option() -> None:
 
 (TABLE,) = re.findall(r"^```crontab\n(.*?)^```", PAGE, re.M | re.S)
 COMMANDS = re.findall(
-    r"^\$ (.*)\n((?:.*\n)*?)(?=\$ |```)", "".join(re.findall(r"^```console\n(.*?```)", PAGE, re.M | re.S)), re.M
+    r"^\$ (.*)\n((?:.*\n)*?)(?=\$ |```)", "\n".join(re.findall(r"^```console\n(.*?```)", PAGE, re.M | re.S)), re.M
 )
 
 
