@@ -16,7 +16,7 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
-from cronq import cronfiles, show, tabfile, when
+from cronq import cronrules, show, tabfile, when
 from cronq.crontab import Problem
 from cronq.errors import BadJob, UsageError
 from cronq.tabfile import TabFile
@@ -84,15 +84,15 @@ def _of_place(path: str, system: bool) -> Iterator[Fault]:
     folder, name = os.path.split(full)
     if path == tabfile.STDIN:
         return
-    odd = cronfiles.system_name(name)
-    faults: list[cronfiles.Fault] = []
+    odd = cronrules.system_name(name)
+    faults: list[cronrules.Fault] = []
     if tabfile.in_cron_d(path):
-        faults = ([odd] if odd else []) + cronfiles.system_faults(os.lstat(full), os.stat(full))
+        faults = ([odd] if odd else []) + cronrules.system_faults(os.lstat(full), os.stat(full))
     elif tabfile.is_system(path):
-        faults = cronfiles.system_faults(os.lstat(full), os.stat(full))
-    elif folder == cronfiles.USER_TABLES:
+        faults = cronrules.system_faults(os.lstat(full), os.stat(full))
+    elif folder == cronrules.USER_TABLES:
         uid = tabfile.uid(name)
-        faults = [cronfiles.orphan(name)] if uid is None else cronfiles.user_faults(uid, os.stat(full))
+        faults = [cronrules.orphan(name)] if uid is None else cronrules.user_faults(uid, os.stat(full))
     elif system and odd:
         text = odd.text.replace("cron ignores", "in cron.d cron would ignore")
         yield Fault(0, 0, WARNING, text, f"{odd.mend} there", "")

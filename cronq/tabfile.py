@@ -17,12 +17,12 @@ import re
 import stat
 import sys
 
-from cronq import cronfiles, show
+from cronq import cronrules, show
 from cronq.crontab import MAX_BYTES, Crontab, Problem, parse_crontab
 from cronq.errors import BadJob, UsageError
 
 STDIN = "-"
-_SYSTEM_TABLES = (cronfiles.SYSTEM_TABLE, "/etc/cronq/crontab")
+_SYSTEM_TABLES = (cronrules.SYSTEM_TABLE, "/etc/cronq/crontab")
 _LIKE_A_USER = re.compile(r"[a-z_][a-z0-9_]*")
 _LOOKED_AT = 65536
 _TEXT = bytes({7, 8, 9, 10, 11, 12, 13, 27, *range(32, 127), *range(128, 256)})

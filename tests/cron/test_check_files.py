@@ -13,7 +13,7 @@ import pytest
 from command import Done, cronq, crontab
 from debian_jail import _mounts, missing
 
-from cronq import cronfiles, tabcheck
+from cronq import cronrules, tabcheck
 
 Capture = pytest.CaptureFixture[str]
 ME = os.getuid()
@@ -129,7 +129,7 @@ def test_a_file_of_cron_d_that_cron_would_ignore_is_told(tmp_path: Path, capfd: 
 def test_a_users_table_in_crons_own_spool_must_be_his_and_secret(
     tmp_path: Path, capfd: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cronfiles, "USER_TABLES", str(tmp_path))
+    monkeypatch.setattr(cronrules, "USER_TABLES", str(tmp_path))
     tab = crontab(tmp_path, "0 5 * * * x", name="root")
     tab.chmod(0o600)
     assert cronq(capfd, "check", tab).out == [f"ok    {tab}: 1 line to run"]
