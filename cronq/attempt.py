@@ -13,6 +13,7 @@ Fails:   with `ended` and a reason, where the job cannot start; where the disk t
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -49,11 +50,13 @@ _encode = json.JSONEncoder(separators=(",", ":")).encode  # made once: `json.dum
 class Outcome:
     """An attempt's outcome file: one line of JSON for each step."""
 
-    __slots__ = ("descriptor", "size")
+    __slots__ = ("descriptor", "size", "too_large")
 
-    def __init__(self, descriptor: int) -> None:
+    def __init__(self, descriptor: int, too_large: Callable[[], object] = lambda: None) -> None:
+        """`too_large` is called where not the disk refuses a line, but this process's limit of a file's size."""
         self.descriptor = descriptor
         self.size = 0
+        self.too_large = too_large
 
     def write(self, step: str, **facts: Any) -> bool:
         """Append a line by one write, whole or not at all; False if the disk does not take it."""
@@ -65,6 +68,8 @@ class Outcome:
             os.ftruncate(self.descriptor, self.size)
         except OSError as error:
             log("outcome-unwritten", step=step, error=error)
+            if error.errno == errno.EFBIG:
+                self.too_large()
         return False
 
     def close(self) -> None:
@@ -88,6 +93,7 @@ class Attempt:
         step: Callable[[str], None],
         place: Place | None = None,
         hunts: Hunts | None = None,
+        no_room: Callable[[], object] = lambda: None,
     ) -> None:
         self.id: str = message["id"]
         self.number: int = message["attempt"]
@@ -99,6 +105,7 @@ class Attempt:
         self.step = step
         self.place = place
         self.hunts = hunts
+        self.no_room = no_room  # called where it cannot be started for want of processes, memory or descriptors
         self.placed = False  # into a cgroup of its own
         self.streams: list[Stream] = []
         self.pid = 0
@@ -141,6 +148,7 @@ class Attempt:
         except OSError as error:  # no descriptors, no memory: not the job's fault
             self.outcome.write("refused", reason=f"the worker has no room: {error.strerror}", code=75, again=True)
             self._never()
+            self.no_room()
         finally:
             for descriptor in unowned:
                 os.close(descriptor)

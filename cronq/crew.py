@@ -1,7 +1,7 @@
 """The crew: the workers that the launcher made for this dispatcher, and what is under way at each.
 
 Does:    asks the launcher for a worker per user, hands it jobs, hears from it, replaces it after a minute, and gives up
-         one that does not answer.
+         one that does not answer, or has been stopped.
 Trusts:  the launcher. Of workers only that a message is a message: how a job ended is read from its outcome file.
 Fails:   a worker that is gone leaves its jobs in `lost`; who runs them and whether they still run is for `settle`.
 """
@@ -13,11 +13,12 @@ import socket
 from collections.abc import Iterator
 from typing import Any
 
-from cronq import wire
+from cronq import process, wire
 from cronq.doorbell import Doorbell
 
 LIFETIME = 60.0  # seconds after which group changes and account locks must take hold
-ANSWER_WITHIN = 10.0  # seconds in which a worker must have taken up a job it was sent
+ANSWER_WITHIN = 10.0  # seconds in which a worker must have taken up a job it was sent, or go on where it was stopped
+LOOK_EVERY = 1.0
 MOST_UNANSWERED = 64
 RETRY_LAUNCH = 1.0
 KILL_WITHIN = 5.0
@@ -36,6 +37,8 @@ class Worker:
         self.born = now
         self.jobs: set[str] = set()
         self.unanswered: dict[str, float] = {}
+        self.looked = now  # whether it is stopped: any job of its user's can do that
+        self.stopped: float | None = None  # since when
         self.condemned = False
 
 
@@ -145,7 +148,7 @@ class Crew:
             if isinstance(key, tuple) and key[0] == "worker" and key[1] in self.workers:
                 self._hear_worker(self.workers[key[1]], now)
         for worker in list(self.workers.values()):
-            if not worker.condemned and any(now - sent > ANSWER_WITHIN for sent in worker.unanswered.values()):
+            if not worker.condemned and _is_silent(worker, now):
                 worker.condemned = True
                 self.complaints.append(f"worker {worker.pid} does not answer; it is ended")
                 self._verb({"verb": "END", "worker": worker.pid})
@@ -260,6 +263,19 @@ class Crew:
         except OSError:
             self.launcher_gone = True
         return False
+
+
+def _is_silent(worker: Worker, now: float) -> bool:
+    """Whether it has not answered in time; one that is stopped, and has jobs, would not, whatever it were asked."""
+    if worker.jobs and now - worker.looked >= LOOK_EVERY:
+        worker.looked = now
+        found = process.look(worker.pid)
+        if found is None or found.state != b"T":
+            worker.stopped = None
+        elif worker.stopped is None:
+            worker.stopped = now
+    since = min(worker.unanswered.values(), default=now)
+    return now - since > ANSWER_WITHIN or (worker.stopped is not None and now - worker.stopped > ANSWER_WITHIN)
 
 
 def _messages(line: socket.socket) -> Iterator[tuple[dict[str, Any], list[int]] | None]:

@@ -7,7 +7,9 @@ Writes:  outcome and result files that the dispatcher opened.
 Trusts:  the kernel: device, owner and links of the job's descriptor, on a system spool its group and mode too. Of the
          dispatcher only ids, the hash of the bytes that were admitted, and descriptors (`evidence`, docs/house.md).
 Fails:   a job that may not run is `refused`, with a sentence. A dispatcher that is gone changes nothing: the jobs are
-         finished, their outcomes written, then the worker leaves. It never waits for the dispatcher to read.
+         finished, their outcomes written, then the worker leaves. It never waits for the dispatcher to read. A job may
+         limit its worker (prlimit(2): they are of one user): one that can start no job any more takes no more of them,
+         one that can tell no end any more dies; another is made in its place.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from __future__ import annotations
 import base64  # noqa: F401 - imported before the fork: `entry.digest`
 import hashlib  # noqa: F401 - the same
 import os
+import resource
 import select
 import signal
 import tomllib  # noqa: F401 - the same: `task.load`
@@ -39,6 +42,8 @@ if TYPE_CHECKING:
     from cronq.safeopen import System
 
 MESSAGES_A_TURN = 8
+LIMITED = 70  # the exit code of a worker that could tell no end of a job any more
+_LIMITS = (resource.RLIMIT_FSIZE, resource.RLIMIT_NPROC, resource.RLIMIT_AS, resource.RLIMIT_DATA)
 _KEYS: dict[str, dict[str, tuple[type, ...]]] = {
     "run": {
         "id": (str,),
@@ -103,6 +108,7 @@ class Worker:
         self.hunts = Hunts(self.loop, spool, self._reaped, sure=system is None)
         self.gone = False
         self.full = False  # the dispatcher does not read
+        self.limits = {which: resource.getrlimit(which) for which in _LIMITS}
 
     def run(self) -> None:
         """Serve until there is nothing left to wait for."""
@@ -187,7 +193,7 @@ class Worker:
         job_file, outcome_file, stdout, stderr, *data = descriptors
         self.step("received")
         self._say({"is": "starting", "id": message["id"], "attempt": message["attempt"]})
-        outcome = Outcome(outcome_file)
+        outcome = Outcome(outcome_file, self._too_large)
         try:
             if message["id"] in self.attempts:
                 raise Refused("it runs already", 65)
@@ -203,7 +209,9 @@ class Worker:
         finally:
             os.close(job_file)
         place = self._place if self.placing else None
-        attempt = Attempt(message, plan, outcome, self.loop, self._finished, self.step, place, self.hunts)
+        attempt = Attempt(
+            message, plan, outcome, self.loop, self._finished, self.step, place, self.hunts, self._no_room
+        )
         self.attempts[attempt.id] = attempt
         attempt.start(self.starter, job.task, (stdout, stderr), data[0] if data else None)
 
@@ -215,6 +223,26 @@ class Worker:
         limits = {key: value for key, value in wanted.items() if value is not None}
         self._say({"is": "place", "id": attempt.id, "attempt": attempt.number, "limits": limits}, os.dup(pidfd))
         return not self.gone
+
+    def _no_room(self) -> None:
+        """Take no more jobs where it is a job that took the room: another worker has it."""
+        if not self.gone and self._is_limited():
+            self._part()
+
+    def _too_large(self) -> None:
+        """End where a job has limited this process: else no end of a job would ever be told, of whichever."""
+        if self._is_limited():
+            os._exit(LIMITED)
+
+    def _is_limited(self) -> bool:
+        """Whether this process has less than it began with, and cannot take it back."""
+        try:
+            for which, limit in self.limits.items():
+                resource.setrlimit(which, limit)
+        except (OSError, ValueError):
+            log("limited")
+            return True
+        return False
 
     def _finished(self, attempt: Attempt) -> None:
         del self.attempts[attempt.id]
