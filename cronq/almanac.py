@@ -33,6 +33,7 @@ class Almanac:
 
     def __init__(self, shelves: Shelves) -> None:
         self.pending: deque[Tick] = deque()  # due, and no job yet
+        self.made = 0  # of those that became due together
         self.passed_over: list[Tick] = []  # missed, and not to be made up for; whoever reads it empties it
         self._shelves = shelves
         self._clock = Clock(_read(shelves))
@@ -54,6 +55,8 @@ class Almanac:
         if self._from <= wall < self._until:
             return
         zone = localzone.local()
+        if not self.pending:
+            self.made = 0
         if not self._started:
             self._started = True
             self._take(self._clock.start(wall, zone))

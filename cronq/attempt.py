@@ -136,12 +136,16 @@ class Attempt:
                 unowned[unowned.index(result)] = writing
                 os.set_blocking(reading, False)
                 self.streams.append(Stream(reading, result, self.plan.output_max))
+            if data is None and (data := starter.input(self.plan, self.id)) is not None:
+                unowned.append(data)
             env = starter.environment(self.plan, self.message, task)
+            # A crontab's job has one stream, in order; the other one's pipe has nobody to write to it.
+            outputs = unowned[0], unowned[1 if self.plan.cron is None else 0]
             self._started = time.time()
             if self.place is None and not settings(self.plan):
-                self.pid = starter.start(self.plan, env, (unowned[0], unowned[1]), data)
+                self.pid = starter.start(self.plan, env, outputs, data)
             else:
-                self._held = starter.hold(self.plan, env, (unowned[0], unowned[1]), data)
+                self._held = starter.hold(self.plan, env, outputs, data)
                 self.pid = self._held.pid
         except CannotStart as error:
             self._stillborn(error)

@@ -50,7 +50,8 @@ class Authority:
         self.accounts = accounts or Accounts()
         self.book = TaskBook(config, tree)  # tasks, of a configuration that was found to be root's at each look
         self._ticks = _Kept(lambda: tick.tables(config))
-        self._root_may = _Kept(lambda: _root_may(config))
+        self._root_may = _Kept(lambda: _main_says(config, "exec", "allow_root"))
+        self._machines = _Kept(lambda: _main_says(config, "cron", "system"))
         self._commanders = _Kept(lambda: _Commanders(config))
 
     def permit(self, job: Job, task: Task | None, submitter: int) -> None:
@@ -101,6 +102,24 @@ class Authority:
             where = "[exec] in cronq.toml" if task is None else f"[tasks.{task.name}]"
             raise NotPermitted(f"{what} would run as root; write allow_root = true into {where} to let it")
         return uid
+
+    def runs_line(self, table: str, uid: int) -> None:
+        """Make sure that lines of this crontab may run as this user. Raises `NotPermitted`, `BadConfig`.
+
+        What root wrote into a table of root's, root wants; a table that came through an inbox has to be allowed for
+        root, as his commands have, or by root having made this the machine's cron.
+        """
+        if uid == self.accounts.uid(CRONQ):
+            raise NotPermitted(f"a line of {table} would run as {CRONQ}, and nothing does; name another user")
+        if uid != ROOT:
+            self._not_of_ours(uid)
+        elif not table.startswith("/") and not (self._root_may.value() or self._machines.value()):
+            raise NotPermitted("root's crontab needs allow_root = true in [exec], or system = true in [cron]")
+
+    def machines_tables(self) -> bool:
+        """Whether the machine's own crontabs count. Raises `BadConfig`."""
+        self.book.tasks()  # which looks whether the configuration is root's
+        return bool(self._machines.value())
 
     def _root_runs(self, task: Task | None) -> bool:
         if task is not None and (task.allow_root or task.user is not None):
@@ -195,14 +214,14 @@ class _Kept:
         return self._found
 
 
-def _root_may(config: str) -> bool:
-    """Whether root's free commands run. Raises `BadConfig`."""
+def _main_says(config: str, title: str, key: str) -> bool:
+    """Whether a table of cronq.toml switches this on. Raises `BadConfig`."""
     path = os.path.join(config, "cronq.toml")
     if not os.path.lexists(path):
         return False
     trusted(path)
-    said = tasks.tables(path).get("exec", {})
-    return isinstance(said, dict) and said.get("allow_root") is True
+    said = tasks.tables(path).get(title, {})
+    return isinstance(said, dict) and said.get(key) is True
 
 
 class _Commanders:

@@ -26,6 +26,8 @@ class Backlog:
 
     def __init__(self) -> None:
         self.ready = Ready()
+        self.ticks = Ready()  # what crontabs made, likewise: it passes other gates
+        self.lines: dict[tuple[int, str], set[str]] = {}  # the ticks of each line of a crontab that have not ended
         self.members: Counter[str] = Counter()  # how many unfinished members each batch has
         self._entries: dict[str, tuple[str, Entry]] = {}
         self._states: dict[str, dict[int, dict[str, Entry]]] = {state: {} for state in KEPT}  # by uid, by id
@@ -81,6 +83,8 @@ class Backlog:
             self._expiring.set(entry, entry.expires)
         if _unfinished(state):
             self._names[entry.uid, given_name(entry)] = entry.id
+            if entry.line:
+                self.lines.setdefault((entry.uid, entry.line), set()).add(entry.id)
         if entry.parent:
             self._count(entry, _unfinished(state) - (earlier is not None and _unfinished(earlier)))
         self._offer(entry.id)
@@ -105,11 +109,20 @@ class Backlog:
         if not own:
             del self._states[state][entry.uid]
         self.ready.discard(job_id)
+        if entry.line:
+            self._take_out_tick(entry)
         self._due.drop(entry.uid, job_id)
         self._expiring.drop(entry.uid, job_id)
         if _unfinished(state):
             self._names.pop((entry.uid, given_name(entry)), None)
         return state
+
+    def _take_out_tick(self, entry: Entry) -> None:
+        self.ticks.discard(entry.id)
+        alive = self.lines.get((entry.uid, entry.line), set())
+        alive.discard(entry.id)
+        if not alive:
+            self.lines.pop((entry.uid, entry.line), None)
 
     def _count(self, member: Entry, change: int) -> None:
         """One unfinished member of a batch more, or less."""
@@ -130,6 +143,9 @@ class Backlog:
         """Let a ready entry be chosen; a batch only while few of its members wait: then more of them are needed."""
         state, entry = self._entries.get(job_id, ("", None))
         if entry is None or state != READY:
+            return
+        if entry.line:
+            self.ticks.add(entry)
             return
         wanted = entry.batch is None or self.members[job_id] < WINDOW
         if wanted and job_id not in self.ready:
@@ -218,6 +234,8 @@ def _unfinished(state: str) -> bool:
 def given_name(entry: Entry) -> str:
     """The name that the producer gave the job's file: the id's, without the time that admission put before it."""
     name = entry.id.partition("-")[2]
+    if entry.line:
+        return name
     base, plus, line = name.partition("+")
     own = base[14:] if len(base) > 14 and base[13] == "-" else base
     return own + plus + line

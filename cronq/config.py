@@ -25,7 +25,7 @@ from cronq.task import Task
 from cronq.upcoming import AnySchedule
 
 TABLES = ("tasks", "queues", "schedules")
-ONLY_IN_MAIN = ("limits", "control", "exec", "stop")
+ONLY_IN_MAIN = ("limits", "control", "exec", "cron", "stop")
 MAIN = "cronq.toml"
 
 
@@ -79,6 +79,7 @@ class Config:
     max_jobs: int = field(default_factory=default_max_jobs)
     operators: str | None = None  # the group that may see and control every job, beside root
     max_jobs_per_user: int | None = None  # None: as the mode has it (`lanes.per_user_default`)
+    cron_system: bool = False  # whether the machine's own crontabs are run
     drain_timeout: float = 0.0  # seconds that a dispatcher waits for running jobs when it is told to stop
 
     @property
@@ -146,6 +147,7 @@ class _Reading:
             max_jobs=self.main.get("max_jobs") or default_max_jobs(),
             operators=self.main.get("operators"),
             max_jobs_per_user=self.main.get("max_jobs_per_user"),
+            cron_system=self.main.get("system", False),
             drain_timeout=self.main.get("drain_timeout", 0.0),
         )
 
@@ -242,5 +244,6 @@ MAIN_READERS: dict[str, dict[str, Reader]] = {
     "limits": {"max_jobs": taskkeys.count, "max_jobs_per_user": taskkeys.count},
     "control": {"operators": taskkeys.operators},
     "exec": {"allow_root": taskkeys.switch},
+    "cron": {"system": taskkeys.switch},
     "stop": {"drain_timeout": jobs.READERS["delay"]},
 }

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 from cronq import process, wire
@@ -40,6 +41,8 @@ class Worker:
         self.looked = now  # whether it is stopped: any job of its user's can do that
         self.stopped: float | None = None  # since when
         self.condemned = False
+        self.asked = 0.0  # it, and what it has open, is not older than that
+        self.tables: frozenset[str] = frozenset()  # crontabs of root's that it has open
 
 
 class Bar:
@@ -61,6 +64,8 @@ class Crew:
         self.current: dict[int, Worker] = {}  # the one that takes new jobs, by uid
         self.workers: dict[int, Worker] = {}  # all, by pid
         self.asked: dict[int, float] = {}
+        self.wants: Callable[[int], dict[str, int]] = lambda _uid: {}  # the tables that a worker is to have
+        self.tables: list[tuple[dict[str, Any], int | None]] = []  # what the launcher opened, with its descriptor
         self.heard: list[dict[str, Any]] = []
         self.lost: list[str] = []  # jobs whose worker is gone
         self.bars: dict[int, Bar] = {}
@@ -69,16 +74,21 @@ class Crew:
         self.placing: dict[str, tuple[int, str, int]] = {}  # by name of the attempt: its worker, its id and number
         self.kills: dict[str, float] = {}  # attempts whose cgroup must be empty by then
         self._told = float("-inf")
+        self._asked_for: dict[int, deque[tuple[float, frozenset[str]]]] = {}  # when, and with which tables
         bell.listen(launcher.fileno(), "launcher")
 
-    def ready(self, uid: int, now: float) -> Worker | None:
-        """A worker that takes a job of `uid` now; None while there is none (then one is asked for)."""
+    def ready(self, uid: int, now: float, tables: Collection[str] = (), since: float = 0.0) -> Worker | None:
+        """A worker that takes a job of `uid` now; None while there is none (then one is asked for).
+
+        With `tables` it is one that has these open, and was not asked for before `since`.
+        """
         worker = self.current.get(uid)
         if self.barred(uid, now) is not None:
             return None
-        if worker is None or now - worker.born > LIFETIME:
+        lacks = worker is not None and tables and (worker.asked < since or not worker.tables.issuperset(tables))
+        if worker is None or lacks or now - worker.born > LIFETIME:
             self._ask(uid, now)
-        if worker is None or worker.condemned or len(worker.unanswered) >= MOST_UNANSWERED:
+        if worker is None or lacks or worker.condemned or len(worker.unanswered) >= MOST_UNANSWERED:
             return None
         return worker
 
@@ -93,6 +103,10 @@ class Crew:
     def invite(self, uid: int) -> None:
         """Ask for a user's inbox; `inboxes` will say what became of it."""
         self._verb({"verb": "INBOX", "uid": uid})
+
+    def crontab(self, number: int) -> None:
+        """Ask for a table of root's by its number, and with 0 for a new listing; `tables` will have it."""
+        self._verb({"verb": "CRONTAB", "number": number})
 
     def tell_launcher(self, news: str) -> None:
         """Tell how it goes: ready, turning."""
@@ -163,8 +177,12 @@ class Crew:
             message, descriptors = received
             if "worker" in message and len(descriptors) == 2:
                 self._welcome(message, descriptors, now)
+            elif "number" in message:
+                self.tables.append((message, descriptors[0] if descriptors else None))
             else:
                 if "failed" in message:
+                    if message.get("uid") in self._asked_for:  # perhaps an inbox: then its worker seems older, no more
+                        self._took(message["uid"])
                     self.complaints.append(str(message["failed"]))
                     self.inboxes[message.get("uid", -1)] = str(message["failed"])
                     self._go(message.get("job"), placed=False)
@@ -183,6 +201,7 @@ class Crew:
         line = socket.socket(fileno=descriptors[0])
         line.setblocking(False)
         worker = Worker(message["worker"], message["uid"], line, descriptors[1], now)
+        worker.asked, worker.tables = self._took(worker.uid)
         self.workers[worker.pid] = worker
         self.current[worker.uid] = worker
         self.asked.pop(worker.uid, None)
@@ -253,7 +272,19 @@ class Crew:
     def _ask(self, uid: int, now: float) -> None:
         if now - self.asked.get(uid, -RETRY_LAUNCH) >= RETRY_LAUNCH:
             self.asked[uid] = now
-            self._verb({"verb": "WORKER", "uid": uid})
+            tables = self.wants(uid)
+            self._asked_for.setdefault(uid, deque()).append((now, frozenset(tables)))
+            self._verb({"verb": "WORKER", "uid": uid, "tables": sorted(tables.values())})
+
+    def _took(self, uid: int) -> tuple[float, frozenset[str]]:
+        """What was asked for that the launcher answers now: it answers in order."""
+        asked = self._asked_for.get(uid)
+        if not asked:
+            return 0.0, frozenset()
+        found = asked.popleft()
+        if not asked:
+            del self._asked_for[uid]
+        return found
 
     def _verb(self, message: dict[str, Any], *descriptors: int) -> bool:
         try:

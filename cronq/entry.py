@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 MAX_NAME_BYTES = 220
 DEFAULT_QUEUE = "default"
+LINE = "tab-"  # how the names of the jobs that crontabs make begin
+_STAMP = 14  # their end: a dash, and the instant
 CANCEL_WANTED, HAS_DATA, AT_MOST_ONCE = "c", "d", "m"
 _FLAGS = CANCEL_WANTED + HAS_DATA + AT_MOST_ONCE
 _ORDER = "acftqxukrobh"
@@ -101,6 +103,22 @@ class Entry:
         """The id of the batch that this is a member of; empty where it is none."""
         base, plus, _ = self.id.partition("+")
         return base if plus else ""
+
+    @property
+    def line(self) -> str:
+        """Of a tick of a crontab's: what tells its line from the others of that user; empty for any other job."""
+        name = self.id.partition("-")[2]
+        return name[len(LINE) : -_STAMP] if name.startswith(LINE) else ""
+
+    @property
+    def ours(self) -> bool:
+        """Whether its file is one that the dispatcher made, though it is a user's job."""
+        return bool(self.parent or self.line)
+
+    @property
+    def lane(self) -> tuple[str, str]:
+        """Of one submitter, what passes the same gates: queue and task; of ticks, what excludes each other."""
+        return self.queue, self.task or self.key
 
     @property
     def order(self) -> tuple[int, int, str]:

@@ -6,8 +6,9 @@ Trusts:  the kernel: device, owner and links of a descriptor, on a system spool 
          gives a file that pair of ids, and only in that user's inbox). Of the message only that it names a job.
 Fails:   `Refused` with a sentence; with `again` where the job may run when the configuration is whole again.
 
-Three kinds of evidence: a job file in the submitter's inbox; a line of his batch file; a tick, which says what the
-schedule in root's configuration says. That a dispatcher lies is tested in tests/attacks.
+Four kinds of evidence: a job file in the submitter's inbox; a line of his batch file; a tick, which says what the
+schedule in root's configuration says; a line of a crontab (`lineproof`). That a dispatcher lies is tested in
+tests/attacks.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from cronq import task as tasks
 from cronq.authority import Authority
 from cronq.entry import digest
 from cronq.errors import BadConfig, BadJob, CronqError
+from cronq.lineproof import Lines
 from cronq.taskbook import TaskBook
 
 TYPE_CHECKING = False
@@ -50,11 +52,14 @@ class Judge:
         self.device = os.stat(spool).st_dev
         self.authority = None if system is None else Authority(config)
         self.book = TaskBook(config) if self.authority is None else self.authority.book
+        self.lines = Lines(config, uid, self.device, system, self.authority)
 
     def judge(self, message: dict[str, Any], job_file: int, data: list[int]) -> tuple[jobs.Job, tasks.Plan]:
         """The job and its plan. Raises `Refused`."""
         submitter = int(message["id"].partition("-")[0])
         try:
+            if message["table"]:
+                return self.lines.judge(message, job_file)
             if self.system is None and submitter != self.uid:
                 raise BadJob(f"it is a job of uid {submitter}, and a rootless worker runs its own user's only")
             found = self._bytes(submitter, message["offset"], job_file)

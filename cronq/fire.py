@@ -1,9 +1,10 @@
 """Firing: each tick that has become due is made a job, once, by a file that is named by (entry, scheduled instant).
 
-Does:    loads schedules into the almanac, makes the jobs of what is due, a slice a turn; says what was passed over.
+Does:    loads schedules and the lines of crontabs into the almanac, makes the jobs of what is due, a slice a turn, as
+         the options of each want it; says what was passed over.
 Writes:  job files of ours in ready or delayed (`shelves.create`).
-Trusts:  the configuration. A tick whose name is queued or has a result has been made: neither a restart, nor a crash,
-         nor a step of the clock makes it twice.
+Trusts:  configuration and tables. A tick whose name is queued or has a result has been made: neither a restart, nor a
+         crash, nor a step of the clock makes it twice.
 Fails:   `OSError` of the disk: what is not made yet stays due.
 """
 
@@ -12,13 +13,15 @@ from __future__ import annotations
 import hashlib
 import time
 
-from cronq import admission, job, states
+from cronq import admission, cancel, cronjobs, job, states
 from cronq.clock import Tick
 from cronq.config import Schedule
-from cronq.entry import digest
-from cronq.errors import BadJob
+from cronq.cronfiles import INSTALLED
+from cronq.entry import Entry, digest
+from cronq.errors import BadConfig, BadJob, NotPermitted
 from cronq.house import House, Now
 from cronq.log import line as log
+from cronq.tables import Line
 
 SLICE_SECONDS = 0.020  # how long a turn is at making ticks
 MACHINE = "/etc/machine-id"
@@ -27,9 +30,12 @@ MACHINE = "/etc/machine-id"
 def fire(house: House, now: Now) -> None:
     """Make a job of every tick that has become due."""
     almanac = house.almanac
-    if house.loaded is not house.config:
-        house.loaded = house.config
-        almanac.load(schedule for schedule in house.config.schedules.values() if schedule.enabled)
+    if _others(house, now):
+        schedules = [schedule for schedule in house.config.schedules.values() if schedule.enabled]
+        almanac.load([*schedules, *house.tables.lines()])
+    house.urgent = house.urgent or house.tables.busy
+    if not house.tables.ready:
+        return  # nothing is due before all that there is has been read: else it would owe nothing for a downtime
     almanac.look(now.wall)
     while almanac.passed_over:
         _say_passed_over(almanac.passed_over.pop(0))
@@ -42,28 +48,97 @@ def fire(house: House, now: Now) -> None:
     house.urgent = house.urgent or bool(almanac.pending)
 
 
+def _others(house: House, now: Now) -> bool:
+    """Whether schedules or lines are others than those in the almanac."""
+    if house.listing is not None:
+        house.listing.turn(now.wall, now.mono, house.config.cron_system)
+    others = house.tables.turn(now.wall, now.mono)
+    if others:
+        for uid, identity in house.backlog.lines:  # what waits from before a restart needs its tables too
+            if (line := house.tables.find(uid, identity)) is not None:
+                house.tables.note(uid, line.table)
+    others = others or house.loaded is not house.config
+    house.loaded = house.config
+    return others
+
+
 def _say_passed_over(tick: Tick) -> None:
-    log("tick-passed-over", schedule=tick.entry.name, instant=tick.instant, reason="too old, or too many were missed")
+    name = tick.entry.name if isinstance(tick.entry, Schedule) else tick.entry.identity
+    log("tick-passed-over", entry=name, instant=tick.instant, reason="too old, or too many were missed")
 
 
 def _make(house: House, now: Now, tick: Tick) -> None:
+    # A run of a skipped hour has a name that is in the future; it is due all the same.
+    due = min(tick.instant, now.wall)
+    if isinstance(tick.entry, Line):
+        _make_of_line(house, now, tick, due)
+        return
     schedule: Schedule = tick.entry
     job_id = f"{house.shelves.uid}-cron-{schedule.name}-{tick.instant * 1_000_000:013x}"
-    # A run of a skipped hour has a name that is in the future; it is due all the same.
-    due = min(tick.instant, now.wall) + schedule.jitter * share(schedule.name)
+    due += schedule.jitter * share(schedule.name)
     put(house, now, job_id, job.encode(schedule.fields()), due, "schedule")
 
 
-def put(house: House, now: Now, job_id: str, data: bytes, due: float, cause: str) -> None:
+def _make_of_line(house: House, now: Now, tick: Tick, due: float) -> None:
+    line: Line = tick.entry
+    uid = _whose(house, line)
+    if uid is None:
+        return
+    options = line.options
+    job_id = cronjobs.job_id(uid, line.identity, tick.instant)
+    alive = house.backlog.lines.get((uid, line.identity), set()) - {job_id}
+    if alive and options.overlap == "skip":
+        log("tick-skipped", id=job_id, reason=f"overlap=skip, and {min(alive)} has not ended")
+        return
+    if options.overlap == "replace":
+        for earlier in sorted(alive):
+            if (kept := house.backlog.find(earlier)) is not None:
+                cancel.cancel(house, now, *kept, at_once=False)
+    house.tables.note(uid, line.table)
+    due += options.jitter * share(f"{uid} {line.identity}")
+    put(house, now, job_id, cronjobs.encode(line.entry), due, "crontab", _key(options.mutex, options.overlap, line))
+
+
+def _whose(house: House, line: Line) -> int | None:
+    """The uid that a line runs as; None, and it is said once, where nothing may run as that user."""
+    table = line.table
+    user = line.entry.user
+    if table.startswith(INSTALLED):
+        uid: int | None = int(table.removeprefix(INSTALLED))
+    elif house.authority is None:
+        uid = house.shelves.uid
+    else:
+        uid = house.authority.accounts.uid(user)
+    try:
+        if uid is None:
+            raise BadJob(f"there is no user {user}")
+        if house.authority is not None:
+            house.authority.runs_line(table, uid)
+    except (BadConfig, BadJob, NotPermitted) as error:
+        house.tables.complain(line, error.sentence)
+        return None
+    return uid
+
+
+def _key(mutex: str, overlap: str, line: Line) -> str:
+    """What a tick must not run beside: those of its user's that have the same key."""
+    if mutex:
+        return digest(f"mutex {mutex}".encode())
+    return digest(f"line {line.identity}".encode()) if overlap in ("queue", "replace") else ""
+
+
+def put(house: House, now: Now, job_id: str, data: bytes, due: float, cause: str, key: str = "") -> None:
     """Make the job of a tick, unless it has been made."""
     if job_id in house.backlog or house.shelves.result(job_id):
         return
+    state, move = (states.DELAYED, "postpone") if due > now.wall else (states.READY, "admit")
+    house.almanac.made += 1
     try:
-        entry = admission.entry_of(house, job_id, job.decode(data), digest(data), due)
+        entry: Entry = admission.entry_of(house, job_id, job.decode(data), digest(data), due).but(key=key)
+        entry = entry.but(due=entry.due + house.almanac.made)  # microseconds: they start in the order of their lines
     except BadJob as error:
         log("tick-refused", id=job_id, reason=error.sentence)
         return
-    state, move = (states.DELAYED, "postpone") if entry.due > now.micros else (states.READY, "admit")
     if house.shelves.create(state, entry, data):
         house.backlog.put(state, entry)
         house.history.note(now.wall, job_id, states.QUEUED, state, move=move, cause=cause)

@@ -1,6 +1,6 @@
 """The forms: what job files and config tables may hold, as pydantic models, from which the JSON Schemas are made.
 
-Does:    `FORMS` (job, task, queue, schedule, limits, control, exec, stop, config), and `schema` of one of them.
+Does:    `FORMS` (job, task, queue, schedule, limits, control, exec, cron, stop, config), and `schema` of one of them.
 Reads:   nothing but its arguments.
 Trusts:  nothing. The decoders (`job.decode`, `task.decode`, `config.load`) decide; property tests hold these models to
          the same verdicts.
@@ -348,6 +348,12 @@ class ExecForm(Form):
     allow_root: bool = key("Whether free commands of root run. Default: false.", True)
 
 
+class CronForm(Form):
+    """The table [cron] of cronq.toml: the machine's own crontabs."""
+
+    system: bool = key("Whether /etc/crontab, /etc/cron.d and users' crontabs are run. Default: false.", True)
+
+
 class StopForm(Form):
     """The table [stop] of cronq.toml: what happens to running jobs when the dispatcher is told to stop."""
 
@@ -365,6 +371,7 @@ class ConfigForm(Form):
     limits: LimitsForm = key("Limits on everything together; in cronq.toml only.", {"max_jobs": 16})
     control: ControlForm = key("The control socket; in cronq.toml only.", {"operators": "adm"})
     exec: ExecForm = key("Free commands; in cronq.toml only.", {"allow_root": True})
+    cron: CronForm = key("Crontabs; in cronq.toml only.", {"system": True})
     stop: StopForm = key("Stopping; in cronq.toml only.", {"drain_timeout": "30s"})
 
 
@@ -376,6 +383,7 @@ FORMS: dict[str, type[Form]] = {
     "limits": LimitsForm,
     "control": ControlForm,
     "exec": ExecForm,
+    "cron": CronForm,
     "stop": StopForm,
     "config": ConfigForm,
 }

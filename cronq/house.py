@@ -22,7 +22,9 @@ from cronq.crew import Crew
 from cronq.entry import Entry
 from cronq.history import History
 from cronq.job import Job
+from cronq.listing import Listing
 from cronq.policy import Verdict
+from cronq.tables import Tables
 from cronq.task import Plan
 
 
@@ -80,6 +82,8 @@ class House:
     stops: dict[str, bool] = field(default_factory=dict)  # jobs to be told that they are cancelled; whether at once
     almanac: Almanac = field(init=False)  # what is due, and since when
     loaded: Config | None = None  # whose schedules are in the almanac
+    tables: Tables = field(init=False)  # the crontabs that are known
+    listing: Listing | None = None  # those of root's, on a system spool
     prune_at: float = 0.0  # when empty directories of the queue are looked for again
     paused_until: float = 0.0  # no room on the disk, or a config that does not parse: nothing starts until then
     left: set[tuple[int, str]] = field(default_factory=set)  # what cannot be taken out of an inbox: uid, file name
@@ -98,6 +102,10 @@ class House:
 
     def __post_init__(self) -> None:
         self.almanac = Almanac(self.shelves)
+        self.tables = Tables(self.shelves, self.config_dir)
+        if self.shelves.gid is not None:
+            self.listing = Listing(self.tables, self.crew, self.config_dir)
+        self.crew.wants = self._wanted_tables
 
     def move(
         self, now: Now, move: str, source: str, entry: Entry, changed: Entry, cause: str = "", **facts: Any
@@ -130,6 +138,10 @@ class House:
     def plan(self, wanted: Job) -> Plan:
         """What a job comes to. Raises `BadJob`."""
         return task.plan(wanted, self.config.tasks, system=self.authority is not None)
+
+    def _wanted_tables(self, uid: int) -> dict[str, int]:
+        """The tables of root's that a new worker of this user's is to have; none while their numbers change."""
+        return {} if self.listing is None or self.listing.busy else self.tables.needed(uid)[0]
 
     def runner(self, task_name: str, submitter: int) -> int:
         """The uid that a job of this task (empty: a free command) runs as. Raises `CronqError`."""

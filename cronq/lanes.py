@@ -187,9 +187,9 @@ class Ready:
         submitter = self._submitters.get(uid)
         if submitter is None:
             submitter = self._submitters[uid] = _Submitter()
-        lane = submitter.lanes.get((entry.queue, entry.task))
+        lane = submitter.lanes.get(entry.lane)
         if lane is None:
-            lane = submitter.lanes[entry.queue, entry.task] = _Lane((entry.queue, entry.task, uid))
+            lane = submitter.lanes[entry.lane] = _Lane((*entry.lane, uid))
         heapq.heappush(lane.heap, item)
         if lane.heap[0] is item:
             submitter.post(lane)
@@ -201,7 +201,7 @@ class Ready:
             return None
         entry = item[-1]
         submitter = self._submitters[entry.uid]
-        lane = submitter.lanes[entry.queue, entry.task]
+        lane = submitter.lanes[entry.lane]
         lane.stale += 1
         if lane.heap[0] is item or 2 * lane.stale > len(lane.heap):
             self._tidy(submitter, lane)

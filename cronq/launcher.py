@@ -2,7 +2,8 @@
 
 Does:    forks and execs the dispatcher, and starts it again when it dies; forks a worker for WORKER, makes an inbox for
          INBOX, kills a worker of its own for END, puts a job into a cgroup of its own for PLACE and ends all in it for
-         KILL; passes TERM (also for INT) and HUP on; reaps what it forked; speaks to systemd.
+         KILL, opens a crontab of root's for CRONTAB; passes TERM (also for INT) and HUP on; reaps what it forked;
+         speaks to systemd.
 Reads:   messages of the dispatcher: a verb, numbers and a job's id. No byte of a user's, no path that came over the
          socket.
 Writes:  `in/<uid>/`, `users/`, cgroups. Logs to standard error.
@@ -49,13 +50,15 @@ MOST_DESCRIPTORS = 1 << 20
 MOST_WORKERS = 900  # each holds a descriptor here, of 1024 that are usual
 PASSED_ON = {signal.SIGTERM: signal.SIGTERM, signal.SIGINT: signal.SIGTERM, signal.SIGHUP: signal.SIGHUP}
 VERBS: dict[str, dict[str, type]] = {  # and what each names, besides itself
-    "WORKER": {"uid": int},
+    "WORKER": {"uid": int, "tables": list},  # numbers of tables that it is to have open
     "INBOX": {"uid": int},
     "END": {"worker": int},
     "PLACE": {"job": str, "worker": int, "limits": dict},  # with the pidfd of the job's first process
     "KILL": {"job": str},
+    "CRONTAB": {"number": int},  # in the listing of root's tables, which 0 makes anew
 }
 NEWS = {"ready": "READY=1", "turning": "WATCHDOG=1"}  # of the dispatcher's, for systemd
+TOLD = (("uid", int), ("job", str), ("number", int))  # what a refusal repeats of its message
 NOT_BECOME = 126  # the exit code of a process that could not become who it should
 FLAGS = {"--no-inotify": ("--inotify", "no"), "--system": ("--system", "yes")}
 USAGE = "usage: python -I -m cronq.launcher --spool DIR --config DIR [--no-inotify] [--system]\n"
@@ -250,11 +253,19 @@ class Launcher:
         elif verb == "INBOX":
             self.realm.inbox(message["uid"])
             self._reply({"inbox": message["uid"]})
+        elif verb == "CRONTAB":
+            self._crontab(message["number"])
         else:
             self.realm.must_serve(message["uid"])
-            self._worker(message["uid"])
+            self._worker(message["uid"], message["tables"])
 
-    def _worker(self, uid: int) -> None:
+    def _crontab(self, number: int) -> None:
+        answer, opened = self.realm.crontab(number)
+        self._reply(answer, *opened)
+        for descriptor in opened:
+            os.close(descriptor)
+
+    def _worker(self, uid: int, tables: list[Any]) -> None:
         if len(self.workers) >= MOST_WORKERS:
             raise CronqError(f"there are {len(self.workers)} workers, and no more are made")
         ours, theirs = wire.pair()
@@ -262,7 +273,7 @@ class Launcher:
             with theirs:
                 pid = _fork()
                 if pid == 0:
-                    _run_in_child(self._work, theirs, uid)
+                    _run_in_child(self._work, theirs, uid, tables)
             self.workers[pid] = os.pidfd_open(pid)
             log("worker-started", pid=pid, uid=uid)
             self._reply({"worker": pid, "uid": uid}, ours.fileno(), self.workers[pid])
@@ -293,7 +304,7 @@ class Launcher:
 
     def _fail(self, sentence: str, message: dict[str, Any]) -> None:
         log("refused", reason=sentence)
-        told = {key: message[key] for key, kind in (("uid", int), ("job", str)) if type(message.get(key)) is kind}
+        told = {key: message[key] for key, kind in TOLD if type(message.get(key)) is kind}
         self._reply({"failed": sentence, "uid": None, **told})
 
     def _reply(self, message: dict[str, Any], *descriptors: int) -> bool:
@@ -307,12 +318,13 @@ class Launcher:
 
     # ---------------------------------------------------------------- in a worker's process
 
-    def _work(self, line: socket.socket, uid: int) -> int:
+    def _work(self, line: socket.socket, uid: int, tables: list[Any]) -> int:
         _detach(line)
         try:
+            opened = self.realm.open_crontabs(uid, tables)
             self.realm.become_worker(uid)
             linux.set_undumpable()
-            _close_but(0, 1, 2, line.fileno())  # what NSS opened as root
+            _close_but(0, 1, 2, line.fileno(), *opened)  # what NSS opened as root
         except Exception as error:  # noqa: BLE001 - whatever it is, nothing is done as nobody knows whom
             barred = error if isinstance(error, Barred) else Barred(f"start failed: {error}", hold=False)
             log("not-become", uid=uid, reason=barred.sentence)

@@ -1,7 +1,8 @@
 """Which process is which, and ending the jobs whose worker died.
 
 Does:    knows a process by pid, start time and boot id, so that a recycled pid is never taken for it. `Hunts` ends
-         whatever is left of a job: its session (a job leads one), and whatever carries its id in the environment.
+         whatever is left of a job: its session (a job leads one), and whatever carries its id, in the environment or as
+         the name of its input.
 Reads:   /proc.
 Trusts:  the kernel. A pid that names a session is not given to a new process while a member lives.
 Fails:   says so: a job is known dead only when nothing of it was found twice in a row.
@@ -9,6 +10,7 @@ Fails:   says so: a job is known dead only when nothing of it was found twice in
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
 import time
@@ -49,7 +51,7 @@ class Seen:
         self.parent = int(fields[1])
         self.session = int(fields[3])
         self.start = int(fields[19])  # field 22: clock ticks since boot
-        self.carries: bytes | None = None  # the job id in its environment
+        self.carries: bytes | None = None  # the job id in its environment, or its input's name
 
 
 def look(pid: int) -> Seen | None:
@@ -177,7 +179,7 @@ def snapshot(spool: bytes) -> dict[int, Seen]:
     for name in os.listdir("/proc"):
         process = look(int(name)) if name.isdigit() else None
         if process is not None:
-            process.carries = _job_of(process.pid, spool)
+            process.carries = _job_of(process.pid, spool) or _job_of_input(process.pid, spool)
             found[process.pid] = process
     return found
 
@@ -190,6 +192,20 @@ def _job_of(pid: int, spool: bytes) -> bytes | None:
         return None  # another user's, or gone
     ids = [variable[13:] for variable in variables if variable.startswith(b"CRONQ_JOB_ID=")]
     return ids[0] if ids and spool in variables else None
+
+
+def input_name(spool: bytes, job_id: bytes) -> bytes:
+    """How the input of a crontab's job is called: its environment is cron's, and has no id."""
+    return b"cronq:%s:%s" % (hashlib.sha256(spool).hexdigest()[:12].encode(), job_id)
+
+
+def _job_of_input(pid: int, spool: bytes) -> bytes | None:
+    try:
+        target = os.readlink(b"/proc/%d/fd/0" % pid)
+    except OSError:
+        return None
+    ours = b"/memfd:" + input_name(spool.partition(b"=")[2], b"")
+    return target[len(ours) :].removesuffix(b" (deleted)") if target.startswith(ours) else None
 
 
 def kill(process: Seen) -> None:

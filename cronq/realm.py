@@ -12,9 +12,14 @@ import grp
 import os
 import pwd
 
-from cronq import become, cgroup, ground, linux, spool, task, trusted
+from cronq import become, cgroup, ground, linux, roottables, spool, task, trusted
+from cronq.cronfiles import user_of
 from cronq.errors import BadConfig, NotPermitted
 from cronq.safeopen import System
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 
 class Own:
@@ -37,6 +42,14 @@ class Own:
         """Raises `CronqError` for a uid that gets no worker here."""
         if uid != self._uid:
             raise NotPermitted(f"a rootless launcher serves uid {self._uid} only")
+
+    def crontab(self, _number: int) -> tuple[dict[str, Any], list[int]]:
+        """A rootless dispatcher opens its own."""
+        raise NotPermitted("a rootless launcher opens no crontabs")
+
+    def open_crontabs(self, _uid: int, _numbers: list[Any]) -> list[int]:
+        """There are none to open."""
+        return []
 
     def become_dispatcher(self) -> dict[str, str]:
         """In a fork: be who the dispatcher is; its environment."""
@@ -67,8 +80,9 @@ class Everybody:
         trusted.tree(config)
         control = spool.SYSTEM_RUN if root == spool.SYSTEM_SPOOL else os.path.join(root, "run")
         self._spool = ground.lay(root, control, self._ours)
+        self._crontabs = roottables.Listing()
         self.leaves, cgroups = cgroup.find()
-        self.system = System(self._ours.uid, self._ours.gid, placing=self.leaves is not None)
+        self.system: System = System(self._ours.uid, self._ours.gid, placing=self.leaves is not None)
         self.options = ("--system", "yes", "--cgroups", cgroups, *(("--placing", "yes") if self.leaves else ()))
 
     def inbox(self, uid: int) -> None:
@@ -84,6 +98,18 @@ class Everybody:
         """Raises `CronqError` for a uid that gets no worker here."""
         if not 0 <= uid < 2**32 - 1 or uid == self._ours.uid:
             raise NotPermitted(f"nothing runs as uid {uid}")
+
+    def crontab(self, number: int) -> tuple[dict[str, Any], list[int]]:
+        """The answer about a table of root's, and its descriptor; 0 lists them anew. Raises `CronqError`, `OSError`."""
+        if number == 0:
+            trusted.tree(self._config)
+            self._crontabs.paths = roottables.listing(self._config, machine=cron_is_ours(self._config))
+        return self._crontabs.answer(number)
+
+    def open_crontabs(self, uid: int, numbers: list[Any]) -> list[int]:
+        """In a fork, before it is a worker: open these tables for it; the descriptors."""
+        self.system.tables = self._crontabs.open_for(user_of(uid), numbers)
+        return list(self.system.tables.values())
 
     def become_dispatcher(self) -> dict[str, str]:
         """In a fork: be `cronq`; of the environment only what a daemon needs."""
@@ -139,6 +165,8 @@ def root_must_be_allowed(config: str) -> None:
     Raises `BadConfig`, `become.Barred`.
     """
     trusted.tree(config)
+    if roottables.listing(config, machine=False) or cron_is_ours(config):
+        return
     for path in task.files(config):
         found = task.tables(path)
         tasks = found.get("tasks", {})
@@ -149,3 +177,10 @@ def root_must_be_allowed(config: str) -> None:
         if any(isinstance(each, dict) and each.get("allow_root") is True for each in named):
             return
     raise become.Barred(f"nothing runs as root: no task below {config} says allow_root = true, nor does [exec]")
+
+
+def cron_is_ours(config: str) -> bool:
+    """Whether the machine's own crontabs are this cron's to run: [cron] system = true. Raises `BadConfig`."""
+    path = os.path.join(config, "cronq.toml")
+    said = task.tables(path).get("cron") if os.path.lexists(path) else None
+    return isinstance(said, dict) and said.get("system") is True

@@ -28,14 +28,18 @@ _KINDS = {
 
 
 class System:
-    """That a spool is a system's: the ids of `cronq`, and whether jobs are put into cgroups of their own."""
+    """That a spool is a system's: the ids of `cronq`, and whether jobs are put into cgroups of their own.
 
-    __slots__ = ("gid", "placing", "uid")
+    In a worker also the crontabs of root's that the launcher opened for it, by path.
+    """
+
+    __slots__ = ("gid", "placing", "tables", "uid")
 
     def __init__(self, uid: int, gid: int, placing: bool = False) -> None:
         self.uid = uid
         self.gid = gid
         self.placing = placing
+        self.tables: dict[str, int] = {}
 
 
 class Proof:

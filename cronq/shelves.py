@@ -24,6 +24,7 @@ from cronq.inboxes import CAPTURE, DATA, Inboxes
 from cronq.spool import write_all
 
 OUTCOME = "queue/outcome"
+TABLES = "schedule/tables"  # installed crontabs: <uid>, and its predecessors <uid>.<N>
 SHARD_DIGITS = {states.READY: 7, states.DELAYED: 6}  # of a due time's 13: 17 seconds, 4.5 minutes a directory
 
 
@@ -153,8 +154,12 @@ class Shelves:
 
     def open_entry(self, state: str, entry: Entry) -> int:
         """A descriptor of a queued job's file. Raises `BadJob`, `FileNotFoundError`."""
-        owner = self.uid if entry.parent else entry.uid  # a batch's members are files of ours
+        owner = self.uid if entry.ours else entry.uid
         return self.open_file(f"{self.place(state, entry)}/{entry.name}", owner)[0]
+
+    def open_installed(self, uid: int) -> int:
+        """A descriptor of this user's installed crontab. Raises `BadJob`, `FileNotFoundError`."""
+        return self.open_file(f"{TABLES}/{uid}", uid)[0]
 
     def read(self, state: str, entry: Entry, most: int) -> bytes:
         """The bytes of a queued job. Raises `BadJob`, `FileNotFoundError`."""
@@ -265,7 +270,7 @@ class Shelves:
         folder = self.result_folder(entry)
         source = self.place(state, entry)
         os.rename(f"{source}/{entry.name}", f"{folder}/job.json", src_dir_fd=self.fd, dst_dir_fd=self.fd)
-        if entry.parent:
+        if entry.ours:
             os.chmod(self._path(f"{folder}/job.json"), 0o644)  # ours, and its user's to read
         self.touch(folder, source)
         if HAS_DATA in entry.flags:

@@ -20,7 +20,7 @@ import resource
 import time
 from functools import partial
 
-from cronq import envfile, gate
+from cronq import envfile, gate, process
 from cronq.job import show
 from cronq.task import DEFAULT_PATH
 
@@ -77,6 +77,8 @@ class Starter:
 
     def environment(self, plan: Plan, message: dict[str, Any], task: str | None) -> dict[bytes, bytes]:
         """The whole environment of a job. UTF-8, whatever the daemon's locale is. Raises `CannotStart`."""
+        if plan.cron is not None:
+            return plan.cron.env
         found = dict(self._common)
         if plan.env_file is not None:
             try:
@@ -95,6 +97,16 @@ class Starter:
         moment = time.gmtime(message["scheduled"])
         found[b"CRONQ_SCHEDULED_AT"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", moment).encode()
         return found
+
+    def input(self, plan: Plan, job_id: str) -> int | None:
+        """The input that a plan holds, open; None for none.
+
+        A crontab's job has one in any case: its name is how whoever must end the job knows its processes, since
+        nothing of cronq's stands in their environment (`process`).
+        """
+        if plan.cron is not None:
+            return _memory(plan.cron.stdin, process.input_name(self._spool, job_id.encode()))
+        return None if plan.stdin is None else _memory(plan.stdin.encode(), b"stdin")
 
     def start(self, plan: Plan, env: dict[bytes, bytes], outputs: tuple[int, int], data: int | None) -> int:
         """The pid of the job's process, which leads its own session and group.
@@ -136,17 +148,13 @@ class Starter:
         data: int | None,
     ) -> Child:
         """Make the child in its directory, with its umask and its input."""
-        text = None if data is not None or plan.stdin is None else _memory(plan.stdin.encode())
-        stdin = data if data is not None else self._null if text is None else text
         try:
-            self._enter(plan.cwd)
+            self._enter(plan)
             os.umask(DEFAULT_UMASK if plan.umask is None else plan.umask)
-            argv = [word.encode() for word in plan.argv]
-            return make(_program(argv[0], env[b"PATH"]), argv, env, (stdin, *outputs))
+            argv = [word.encode() for word in plan.argv] if plan.cron is None else plan.cron.argv
+            return make(_program(argv[0], env[b"PATH"]), argv, env, (self._null if data is None else data, *outputs))
         finally:
             os.chdir("/")  # a worker keeps no directory busy
-            if text is not None:
-                os.close(text)
 
     def _limited(self, program: bytes, argv: list[bytes], env: dict[bytes, bytes], given: Given) -> int:
         """Spawn under the limit of descriptors that the worker itself was started with."""
@@ -164,9 +172,11 @@ class Starter:
             for place in () if low else self._places:
                 os.dup2(self._null, place, inheritable=False)
 
-    def _enter(self, cwd: str | None) -> None:
+    def _enter(self, plan: Plan) -> None:
+        cwd = plan.cwd
         try:
-            os.chdir((cwd or self.home).encode("utf-8", "surrogateescape"))
+            home = self.home.encode("utf-8", "surrogateescape") if plan.cron is None else plan.cron.home
+            os.chdir(home if cwd is None else cwd.encode("utf-8", "surrogateescape"))
         except OSError as error:
             if cwd is not None:
                 raise CannotStart(f"the directory {_printed(cwd)}: {_why(error)}") from None
@@ -235,8 +245,8 @@ def _printed(text: str) -> str:
     return text if text.isprintable() and len(text) <= 200 else show(text, 200)
 
 
-def _memory(data: bytes) -> int:
-    descriptor = os.memfd_create("stdin", os.MFD_CLOEXEC)
+def _memory(data: bytes, name: bytes) -> int:
+    descriptor = os.memfd_create(os.fsdecode(name), os.MFD_CLOEXEC)
     try:
         view = memoryview(data)
         while view:

@@ -24,6 +24,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from cronq.cronworld import World
+
 KEYS = (
     "description",
     "command",
@@ -146,6 +148,7 @@ class Plan:
     __slots__ = (
         "argv",
         "backoff",
+        "cron",
         "cwd",
         "delivery",
         "env",
@@ -159,6 +162,7 @@ class Plan:
     )
 
     argv: list[str]
+    cron: World | None  # of a crontab's line: what is run instead, in cron's world
     stdin: str | None
     user: str | None  # whom the task names; None: it runs as its submitter
     env: dict[str, str]
@@ -202,6 +206,7 @@ def plan(job: Job, tasks: dict[str, Task], system: bool = False) -> Plan:
     if task.user is not None and not system:
         _must_be_mine(task.name, task.user)
     made = Plan()
+    made.cron = None
     for key in _AS_IT_IS:
         setattr(made, key, getattr(task, key))
     made.argv = _argv(job, task)

@@ -13,7 +13,7 @@ import time
 from collections import Counter
 from typing import Any
 
-from cronq import arrivals, batches, cancel, fire, job, settle, states, task
+from cronq import arrivals, batches, cancel, cronrun, fire, job, settle, states, task
 from cronq.entry import AT_MOST_ONCE, CANCEL_WANTED, HAS_DATA, NONE, Entry
 from cronq.errors import BadConfig, BadJob, CronqError
 from cronq.house import House, Now, Running
@@ -113,6 +113,7 @@ def launch(house: House, now: Now, waiting: Waiting) -> None:
     """Start what may run; at-most-once jobs, whose move must be durable first, go into `waiting`, to be sent then."""
     if house.stopping or now.mono < house.paused_until:
         return
+    cronrun.launch(house, now, waiting, start)
     gates = gates_of(house)
     deaf: set[tuple[str, int]] = set()  # whose worker could not take a job: they wait for the next turn
     spent: Counter[int] = Counter()  # by submitter, the nanoseconds that went into what started nothing
@@ -148,7 +149,7 @@ def gates_of(house: House) -> Gates:
     per_user = said.max_jobs_per_user
     if per_user is None and house.authority is not None:
         per_user = per_user_default(said.max_jobs)
-    running = [running.entry for running in house.running.values()]
+    running = [running.entry for running in house.running.values() if not running.entry.line]
     return Gates(said.max_jobs, said.slots, said.limits, running, per_user)
 
 
@@ -187,6 +188,10 @@ def start(house: House, now: Now, entry: Entry) -> tuple[dict[str, Any], list[in
         settle.refuse(house, now, entry, states.READY, refused)
         return None
     reason = _why_held(house, now, entry.uid, runner)
+    if reason is not None and entry.line:
+        _close(descriptors)
+        settle.end_unstarted(house, now, "expire", states.READY, entry, reason)  # a later tick is another job
+        return None
     if reason is not None:
         _close(descriptors)
         house.move(now, "hold", states.READY, entry, entry, cause=reason)
@@ -214,12 +219,15 @@ def start(house: House, now: Now, entry: Entry) -> tuple[dict[str, Any], list[in
         "hash": entry.hash,
         "data": HAS_DATA in entry.flags,
         "offset": entry.offset,
+        "table": cronrun.table(house, entry),
     }
     return message, descriptors, running
 
 
 def _examine(house: House, entry: Entry, descriptors: list[int]) -> tuple[job.Job, task.Plan, int]:
     """The job, what it comes to, and who runs it; the file that proves it is opened. Raises `CronqError`."""
+    if entry.line:
+        return cronrun.examine(house, entry, descriptors)
     if entry.parent:
         batch = house.backlog.find(entry.parent)
         if batch is None:
@@ -243,7 +251,7 @@ def send(house: House, now: Now, started: Waiting) -> bool:
     """
     all_sent = True
     for message, descriptors, running in started:
-        worker = house.crew.ready(running.entry.runner, now.mono)
+        worker = cronrun.worker(house, now, running.entry)
         sent = worker is not None and house.crew.run(worker, message, descriptors, now.mono)
         _close(descriptors)
         house.step("sent")

@@ -5,19 +5,23 @@ Trusts:  nobody to be quick: a send that would block says so and sends nothing. 
          from the first instant (MSG_CMSG_CLOEXEC; `socket.recv_fds` would let a job inherit them).
 Fails:   `WireError` on a packet that is cut, not JSON, or not an object; its descriptors are closed.
 
-Dispatcher to launcher   {"verb": "WORKER", "uid": N}            a worker for that user
+Dispatcher to launcher   {"verb": "WORKER", "uid": N, "tables": [NUMBER…]}   a worker for that user, with these open
+                         {"verb": "CRONTAB", "number": N}        a crontab of root's by its number; 0 lists them anew
                          {"verb": "INBOX", "uid": N}             that user's inbox
                          {"verb": "END", "worker": PID}          kill that worker
                          {"verb": "PLACE", "job": "<id>.<attempt>", "worker": PID, "limits": {…}}, a pidfd
                          {"verb": "KILL", "job": "<id>.<attempt>"}   end all that lives in that job's cgroup
                          {"is": "ready"}, {"is": "turning"}      for systemd: once, and about once a second
 Launcher to dispatcher   {"worker": PID, "uid": N}               with its socket and its pidfd
+                         {"table": PATH, "number": N, "of": how many there are}   with its descriptor, or "why" not
                          {"inbox": N}                            made, or there already
                          {"placed": JOB, "missing": [LIMIT…]}, {"killed": JOB, "left": bool}
-                         {"failed": SENTENCE, "uid": N}          with "job" where one was named
+                         {"failed": SENTENCE, "uid": N}          with "job" or "number" where one was named
 Dispatcher to worker     {"do": "run", "id", "attempt", "redelivered", "scheduled", "hash", "data": bool,
-                         "offset": where its line begins, of a batch's member, else -1}
-                         with the job file (or its batch's), the outcome file (locked), stdout, stderr, the data if any
+                         "offset": where its line begins, of a batch's member, else -1,
+                         "table": the crontab of whose line it is a tick, or ""}
+                         with the job file (or its batch's, or the installed crontab), the outcome file (locked),
+                         stdout, stderr, the data if any
                          {"do": "stop", "id", "now": bool}       end that job: TERM and grace, or KILL at once
                          {"do": "go", "id", "attempt", "placed": bool}   its process has its place, or gets none
                          {"do": "reap", "id", "attempt", "pid", "start", "boot"}   end a job whose worker died

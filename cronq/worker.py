@@ -53,6 +53,7 @@ _KEYS: dict[str, dict[str, tuple[type, ...]]] = {
         "hash": (str,),
         "data": (bool,),
         "offset": (int,),
+        "table": (str,),
     },
     "stop": {"id": (str,), "now": (bool,)},
     "go": {"id": (str,), "attempt": (int,)},
@@ -172,6 +173,7 @@ class Worker:
 
     def _obey(self, message: dict[str, Any], descriptors: list[int]) -> None:
         verb = message.get("do")
+        message.setdefault("table", "")
         if not _well_formed(message):
             log("message-unknown", message=str(message)[:200])
         elif verb == "run" and len(descriptors) == (5 if message["data"] else 4):

@@ -112,7 +112,10 @@ def test_without_a_limit_four_jobs_run_for_each_cpu_and_at_least_eight(monkeypat
     ("text", "fault"),
     [
         ("[task.a]", "cronq.toml: unknown table 'task'; did you mean 'tasks'?"),
-        ("x = 1", "cronq.toml: unknown table 'x'; known are tasks, queues, schedules, limits, control, exec, stop"),
+        (
+            "x = 1",
+            "cronq.toml: unknown table 'x'; known are tasks, queues, schedules, limits, control, exec, cron, stop",
+        ),
         ("tasks = 1", "cronq.toml: tasks must be tables, like [tasks.NAME]"),
         ("[[tasks]]", "cronq.toml: tasks must be tables, like [tasks.NAME]"),
         ("[queues]\nmail = 3", "cronq.toml: [queues.mail] must be a table, not 3"),

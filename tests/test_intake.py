@@ -288,6 +288,7 @@ SCHEDULE = {
 LIMITS = {"max_jobs": COUNTS, "max_jobs_per_user": COUNTS}
 CONTROL = {"operators": USERS}
 EXEC = {"allow_root": SWITCHES}
+CRON = {"system": SWITCHES}
 Grammar = dict[str, tuple[list[Any], list[Any], list[Any]]]
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=6),
@@ -349,6 +350,7 @@ DECODERS = {
     "limits": (LIMITS, lambda fields: table_takes({"limits": fields})),
     "control": (CONTROL, lambda fields: table_takes({"control": fields})),
     "exec": (EXEC, lambda fields: table_takes({"exec": fields})),
+    "cron": (CRON, lambda fields: table_takes({"cron": fields})),
 }
 
 
@@ -401,12 +403,12 @@ def test_model_and_decoder_have_the_same_verdict_on_tasks(fields: dict[str, Any]
 
 
 @patient
-@given(near(SCHEDULE, beyond=True), near(QUEUE, beyond=True), near(LIMITS | CONTROL | EXEC, beyond=True))
+@given(near(SCHEDULE, beyond=True), near(QUEUE, beyond=True), near(LIMITS | CONTROL | EXEC | CRON, beyond=True))
 def test_model_and_decoder_have_the_same_verdict_on_the_other_tables(
     schedule: dict[str, Any], queue: dict[str, Any], only: dict[str, Any]
 ) -> None:
     tables: dict[str, Any] = {"schedules": {"s": schedule}, "queues": {"q": queue}}
-    for title, grammar in (("limits", LIMITS), ("control", CONTROL), ("exec", EXEC)):
+    for title, grammar in (("limits", LIMITS), ("control", CONTROL), ("exec", EXEC), ("cron", CRON)):
         tables[title] = {key: value for key, value in only.items() if key in grammar}
     assert model_takes("config", tables) == table_takes(tables)
 
@@ -526,6 +528,7 @@ def test_the_reference_of_the_configuration_has_every_key_once() -> None:
     assert found["Limits: [limits]"] == list(config.MAIN_READERS["limits"])
     assert found["Operators: [control]"] == list(config.MAIN_READERS["control"])
     assert found["Free commands: [exec]"] == list(config.MAIN_READERS["exec"])
+    assert found["Crontabs: [cron]"] == list(config.MAIN_READERS["cron"])
 
 
 @pytest.mark.parametrize("page", ["job-file.md", "config.md"])
@@ -564,6 +567,7 @@ def test_every_configuration_that_the_reference_shows_is_one(tmp_path: Path) -> 
         ("config.md", "Limits: [limits]", "limits"),
         ("config.md", "Operators: [control]", "control"),
         ("config.md", "Free commands: [exec]", "exec"),
+        ("config.md", "Crontabs: [cron]", "cron"),
     ],
 )
 def test_the_example_of_every_key_in_a_reference_is_taken(page: str, heading: str, form: str) -> None:

@@ -119,8 +119,8 @@ class Liar:
         assert given == []
         return answer["failed"]
 
-    def worker(self, uid: int) -> "Worker":
-        answer, descriptors = self.ask({"verb": "WORKER", "uid": uid})
+    def worker(self, uid: int, tables: list | None = None) -> "Worker":
+        answer, descriptors = self.ask({"verb": "WORKER", "uid": uid, "tables": tables or []})
         assert (answer.get("uid"), len(descriptors)) == (uid, 2), answer
         self.workers.append(Worker(self, answer["worker"], uid, descriptors))
         return self.workers[-1]

@@ -229,7 +229,7 @@ def _terminal(pid: int) -> int:
 def test_there_are_so_many_workers_and_no_more(machine, lie):
     liar = lie(before="import cronq.launcher; cronq.launcher.MOST_WORKERS = 3")
     workers = [liar.worker(2001) for _ in range(3)]
-    assert "there are 3 workers, and no more are made" in liar.refused({"verb": "WORKER", "uid": 2002})
+    assert "there are 3 workers, and no more are made" in liar.refused({"verb": "WORKER", "uid": 2002, "tables": []})
     workers[0].line.close()
     assert workers[0].gone()
     eventually(lambda: "event=worker-ended" in machine.log)
@@ -243,7 +243,7 @@ def test_a_line_that_is_closed_starts_another_dispatcher(lie):
     with pytest.raises(OSError):
         while True:
             assert wire.receive(liar.line) is None
-            wire.send(liar.line, {"verb": "WORKER", "uid": 2002})
+            wire.send(liar.line, {"verb": "WORKER", "uid": 2002, "tables": []})
     liar.talk.close()
     liar.line.close()
     liar.accept()

@@ -57,14 +57,14 @@ def _held(pid: int) -> list[str]:
 @pytest.mark.parametrize("uid", ["cronq", *NOBODY])
 def test_there_is_no_worker_of_cronqs_or_of_nobodys(liar, uid):
     asked = liar.uid if uid == "cronq" else uid
-    for verb in ("WORKER", "INBOX"):
-        assert liar.refused({"verb": verb, "uid": asked}) == f"nothing runs as uid {asked}"
+    for more in ({"verb": "WORKER", "tables": []}, {"verb": "INBOX"}):
+        assert liar.refused({"uid": asked, **more}) == f"nothing runs as uid {asked}"
 
 
 @pytest.mark.parametrize("uid", [True, "2001", 2001.0, None, [2001], {"uid": 2001}, float("nan"), "x" * 60_000])
 def test_a_uid_is_a_number(liar, uid):
-    for verb in ("WORKER", "INBOX"):
-        assert liar.refused({"verb": verb, "uid": uid}) == "not a verb of the launcher's"
+    for more in ({"verb": "WORKER", "tables": []}, {"verb": "INBOX"}):
+        assert liar.refused({"uid": uid, **more}) == "not a verb of the launcher's"
 
 
 def test_an_inbox_is_for_who_has_an_account(liar):
@@ -173,7 +173,13 @@ def test_kill_and_place_take_no_path(liar):
         {"verb": "RUN", "uid": 2001},
         {"verb": "worker", "uid": 2001},
         {"verb": "WORKER"},
-        {"verb": "WORKER", "uid": 2001, "path": "/etc"},
+        {"verb": "WORKER", "uid": 2001},
+        {"verb": "WORKER", "uid": 2001, "tables": "/etc/shadow"},
+        {"verb": "WORKER", "uid": 2001, "tables": [], "path": "/etc"},
+        {"verb": "CRONTAB"},
+        {"verb": "CRONTAB", "number": "0"},
+        {"verb": "CRONTAB", "number": True},
+        {"verb": "CRONTAB", "number": 0, "table": "/etc/shadow"},
         {"verb": "WORKER", "worker": 2001},
         {"verb": "WORKER", "uid": 2001, "is": "ready"},
         {"is": "ready", "uid": 0},

@@ -32,7 +32,7 @@ class Bench:
         files = shelves.Shelves(str(self.root), self.uid)
         crew = Crew(launcher, self.bell)
         self.house = House(files, History(str(self.root)), crew, Config(), str(self.config))
-        for state in ("ready", "delayed", "dead"):
+        for state in ("ready", "delayed", "held", "dead"):
             for _, entry in files.scan(state):
                 self.house.backlog.put(state, entry)
         self.house.paused_until = float("inf")  # nothing starts
@@ -40,6 +40,21 @@ class Bench:
     def toml(self, text: str) -> None:
         (self.config / "cronq.toml").write_text(text)
         self.house.config = load(str(self.config))
+
+    def crontab(self, text: str | bytes) -> None:
+        """The configuration's own table."""
+        draft = self.config / ".draft"
+        draft.write_bytes(text if isinstance(text, bytes) else text.encode())
+        draft.chmod(0o644)
+        draft.rename(self.config / "crontab")
+
+    def install(self, text: str) -> None:
+        """This user's table, as `cronq crontab` leaves it."""
+        folder = self.root / "schedule" / "tables"
+        folder.mkdir(exist_ok=True)
+        draft = folder / ".draft"
+        draft.write_text(text)
+        draft.rename(folder / str(self.uid))
 
     def restart(self) -> None:
         """As after a SIGKILL: what was in memory is gone."""
@@ -51,6 +66,12 @@ class Bench:
     def close(self) -> None:
         for each in (self.house.crew.launcher, self.launcher, self.bell, self.house.shelves, self.house.history):
             each.close()
+
+    def minutes(self, first: int, last: int) -> None:
+        """A turn at each of these minutes of the day."""
+        for minute in range(first, last + 1):
+            while self.turn(UTC + minute * 60) == 0.0:
+                pass
 
     def turn(self, wall: float) -> float:
         patience = turn(self.house, Now(wall, wall), set())

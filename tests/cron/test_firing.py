@@ -65,7 +65,7 @@ def test_catchup_makes_up_for_a_long_gap_and_what_is_passed_over_is_logged(bench
     bench.restart()
     bench.turn(UTC + 10_000)
     assert bench.made() == [("cron-t", 9000)]
-    assert f"event=tick-passed-over schedule=t instant={UTC + 5400}" in capfd.readouterr().err
+    assert f"event=tick-passed-over entry=t instant={UTC + 5400}" in capfd.readouterr().err
 
 
 def test_a_schedule_that_is_new_owes_nothing_for_the_time_before_it(bench):

@@ -1,0 +1,90 @@
+"""Running what crontabs owe: which ticks may start, beside whom, with which evidence.
+
+Does:    `launch` starts the ticks that are ready: they pass the slots of the queue `cron` (none unless the
+         configuration gives it some), and what `overlap` and `mutex` exclude; they take no place of other jobs.
+Reads:   the tick's file, and the line that it stands for as `tables` knows it.
+Trusts:  nothing of it is evidence: the worker finds the line by itself (`lineproof`).
+Fails:   `BadJob` for a tick whose line is another now: it is refused.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from cronq import cancel, job, settle, states, task
+from cronq.crew import Worker
+from cronq.cronfiles import INSTALLED
+from cronq.entry import CANCEL_WANTED, Entry
+from cronq.errors import BadJob
+from cronq.house import House, Now, Running
+from cronq.lanes import Gates
+from cronq.lineproof import CHANGED
+
+Started = tuple[dict[str, Any], list[int], Running]
+Start = Callable[[House, Now, Entry], Started | None]
+
+
+def launch(house: House, now: Now, waiting: list[Started], start: Start) -> None:
+    """Start what may run; all of it goes into `waiting`: a tick runs once at most, so its move must be durable."""
+    if not house.tables.ready or not len(house.backlog.ticks):
+        return
+    running = [each.entry for each in house.running.values() if each.entry.line]
+    gates = Gates(sys.maxsize, house.config.slots, {}, running)
+    held = {(entry.uid, entry.key) for entry in running if entry.key}
+
+    def gate(queue: str, key: str, uid: int) -> bool:
+        if not gates.open(queue, "", uid) or (key and (uid, key) in held):
+            return False
+        return now.mono >= house.lanes_closed.get(("", uid), 0.0) and _reachable(house, now, uid)
+
+    while now.mono >= house.paused_until and (entry := house.backlog.ticks.peek(gate, gates.load)) is not None:
+        if CANCEL_WANTED in entry.flags:
+            cancel.cancel(house, now, states.READY, entry, at_once=False)
+        elif (started := start(house, now, entry)) is not None:
+            gates.count(entry)
+            held |= {(entry.uid, entry.key)} if entry.key else set()
+            waiting.append(started)
+
+
+def _reachable(house: House, now: Now, uid: int) -> bool:
+    """Whether a tick of this user gets a worker now, or something else must be decided about it."""
+    bar = house.crew.barred(uid, now.mono)
+    if house.stranger(uid) is not None or (bar is not None and bar.hold):
+        return True
+    return _worker(house, now, uid) is not None
+
+
+def worker(house: House, now: Now, entry: Entry) -> Worker | None:
+    """Who takes this attempt: for a tick, somebody who has the crontabs open as they are now."""
+    return _worker(house, now, entry.uid) if entry.line else house.crew.ready(entry.runner, now.mono)
+
+
+def _worker(house: House, now: Now, uid: int) -> Worker | None:
+    tables, since = house.tables.needed(uid) if house.listing is not None else ({}, 0.0)
+    if tables and house.listing is not None and house.listing.busy:
+        return None
+    return house.crew.ready(uid, now.mono, tables, since)
+
+
+def table(house: House, entry: Entry) -> str:
+    """The crontab of whose line this is a tick; empty for any other job."""
+    line = house.tables.find(entry.uid, entry.line) if entry.line else None
+    return "" if line is None else line.table
+
+
+def examine(house: House, entry: Entry, descriptors: list[int]) -> tuple[job.Job, task.Plan, int]:
+    """The job of a tick, its plan, and who runs it; its evidence is opened. Raises `CronqError`."""
+    descriptors.append(house.shelves.open_entry(states.READY, entry))
+    wanted = job.decode(settle.check_bytes(descriptors[0], entry))
+    line = house.tables.find(entry.uid, entry.line)
+    if line is None:
+        raise BadJob(CHANGED)
+    if house.authority is not None:
+        house.authority.runs_line(line.table, entry.uid)
+    if line.table.startswith(INSTALLED):
+        os.close(descriptors.pop())
+        descriptors.append(house.shelves.open_installed(entry.uid))
+    return wanted, house.plan(wanted), entry.uid

@@ -1,0 +1,70 @@
+"""Cron's world: exactly what a crontab's command finds when it runs, and nothing of cronq's.
+
+Does:    an entry -> the bytes of its command, its environment and its input, as Debian's cron gives them: HOME,
+         LOGNAME, PATH and SHELL, the table's variables, below them what PAM would add (/etc/environment,
+         /etc/default/locale).
+Reads:   those two files, at each start; the passwd entry of the user comes from the caller.
+Trusts:  root's files. The entry is the user's own.
+Fails:   never: a file that is not there adds nothing.
+
+Standard library only: it is a worker's.
+"""
+
+from __future__ import annotations
+
+from cronq.cronjobs import SHELL
+from cronq.crontext import split_percent
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from cronq.crontab import CronEntry
+
+PATH = "/usr/bin:/bin"
+FILES = ("/etc/environment", "/etc/default/locale")
+MOST_BYTES = 64 * 1024
+
+
+class World:
+    """What one run of an entry is given."""
+
+    __slots__ = ("argv", "env", "home", "stdin")
+
+    def __init__(self, entry: CronEntry, name: str, home: str) -> None:
+        command, stdin = split_percent(entry.command)
+        own = {"SHELL": SHELL, "HOME": home, "PATH": PATH, **entry.env, "LOGNAME": name}
+        own["SHELL"] = own["SHELL"] or SHELL
+        self.env = {**_of_files(), **{_bytes(key): _bytes(value) for key, value in own.items() if key}}
+        self.argv = [_bytes(own["SHELL"]), b"-c", _bytes(command)]
+        self.stdin = _bytes(stdin)
+        self.home = _bytes(own["HOME"])
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")
+
+
+def _of_files() -> dict[bytes, bytes]:
+    found: dict[bytes, bytes] = {}
+    for path in FILES:
+        try:
+            with open(path, "rb") as file:
+                data = file.read(MOST_BYTES)
+        except OSError:
+            continue
+        found.update(parse(data))
+    return found
+
+
+def parse(data: bytes) -> dict[bytes, bytes]:
+    """The variables of such a file, as pam_env reads them: one a line, `#` ends a line anywhere, quotes go."""
+    found = {}
+    for line in data.split(b"\n"):
+        text = line.lstrip(b" \t").partition(b"#")[0].removeprefix(b"export ")
+        name, equals, value = text.partition(b"=")
+        if not equals or not name or not name.replace(b"_", b"a").isalnum() or b"\0" in value:
+            continue
+        if value[:1] in (b'"', b"'"):
+            value = value[1:].rstrip(b" \t")
+            value = value[:-1] if value[-1:] in (b'"', b"'") else value
+        found[name] = value
+    return found

@@ -1,0 +1,123 @@
+"""The evidence for a tick of a crontab: a worker finds the line by itself, in a table whose owner the kernel names.
+
+Does:    `Lines.judge` finds the line of a tick, and gives its job, its plan and its world.
+Reads:   an installed table from the descriptor that came with the tick; one of root's from the descriptor that the
+         launcher opened for this worker; rootless, the configuration's own from its place. Whole, at each tick.
+Trusts:  the kernel: owner, mode and links of the open file. Root's configuration says whether the machine's tables
+         count. Of the message only which table and line are meant, and the hash of the job that was admitted.
+Fails:   `BadJob` or `NotPermitted` where the line is another now, or not for me; `BadConfig` where the table cannot be
+         had now: the tick goes back, and comes again with a worker that has it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pwd
+
+from cronq import cronjobs, safeopen
+from cronq import job as jobs
+from cronq import task as tasks
+from cronq.cronfiles import INSTALLED, MOST_BYTES, Places, uid_of
+from cronq.cronworld import World
+from cronq.entry import LINE, digest
+from cronq.errors import BadConfig, BadJob, NotPermitted
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from cronq.authority import Authority
+    from cronq.crontab import CronEntry
+    from cronq.safeopen import System
+
+CHANGED = "its crontab line is another now"
+MOST_KEPT = 64  # tables
+
+
+class Lines:
+    """What one user's worker knows of crontabs."""
+
+    def __init__(self, config: str, uid: int, device: int, system: System | None, authority: Authority | None) -> None:
+        self.uid = uid
+        self.system = system
+        self.authority = authority
+        self.places = Places(config, system is not None)
+        self._installed = safeopen.Proof(uid, device, None if system is None else system.gid)
+        self._read: dict[str, tuple[bytes, dict[str, CronEntry]]] = {}  # by table: the hash of its bytes, its lines
+
+    def judge(self, message: dict[str, Any], proof: int) -> tuple[jobs.Job, tasks.Plan]:
+        """The job of a tick, and its plan. Raises `CronqError`."""
+        uid, _, name = message["id"].partition("-")
+        table = message["table"]
+        if int(uid) != self.uid:
+            raise NotPermitted(f"it is a tick for uid {uid}, and this worker is uid {self.uid}")
+        if not name.startswith(LINE) or message["data"] or message["offset"] >= 0:
+            raise BadJob("it is no tick of a crontab")
+        if not self.places.known(table, self.authority is not None and self.authority.machines_tables()):
+            raise NotPermitted(f"{jobs.show(table)} is no crontab that counts here")
+        if self.authority is not None:
+            self.authority.runs_line(table, self.uid)
+        entry = self._lines(table, self._bytes(table, proof)).get(name[len(LINE) :].rpartition("-")[0])
+        if entry is None:
+            raise BadJob(CHANGED)
+        if self.places.has_column(table) and uid_of(entry.user) != self.uid:
+            raise NotPermitted(f"that line of {table} is {entry.user}'s")
+        found = cronjobs.encode(entry)
+        if digest(found) != message["hash"]:
+            raise BadJob(CHANGED)
+        job = jobs.decode(found)
+        plan = tasks.plan(job, {}, system=self.system is not None)
+        plan.cron = self._world(entry)
+        return job, plan
+
+    def _bytes(self, table: str, proof: int) -> bytes:
+        """What the table says now. Raises `BadJob`, `NotPermitted`, `BadConfig`."""
+        if table.startswith(INSTALLED):
+            if table != f"{INSTALLED}{self.uid}":
+                raise NotPermitted("it is a line of another user's crontab")
+            self._installed.check(proof)
+            return self._whole(proof)
+        if self.system is None:
+            descriptor = os.open(table, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+            try:
+                self.places.check(table, os.fstat(descriptor))
+                return self._whole(descriptor)
+            finally:
+                os.close(descriptor)
+        if table not in self.system.tables:
+            raise BadConfig(f"this worker has not {table}")
+        found = os.fstat(self.system.tables[table])
+        if found.st_nlink == 0:
+            raise BadConfig(f"{table} was replaced since this worker began")
+        self.places.check(table, found)
+        if self.places.user(table) and uid_of(self.places.user(table)) != self.uid:
+            raise NotPermitted("it is a line of another user's crontab")
+        return self._whole(self.system.tables[table])
+
+    @staticmethod
+    def _whole(descriptor: int) -> bytes:
+        try:
+            return safeopen.read(descriptor, MOST_BYTES)
+        except OSError as error:  # it is open for writing only
+            raise BadJob(f"its crontab cannot be read: {error.strerror}") from None
+
+    def _lines(self, table: str, data: bytes) -> dict[str, CronEntry]:
+        """The lines of a table by their identities, parsed only when they are others than last time."""
+        hashed = hashlib.sha256(data).digest()
+        kept = self._read.get(table)
+        if kept is not None and kept[0] == hashed:
+            return kept[1]
+        entries = self.places.parse(table, data).entries
+        found = {self.places.identity(table, entry): entry for entry in entries}
+        if len(self._read) >= MOST_KEPT:
+            self._read.clear()
+        self._read[table] = hashed, found
+        return found
+
+    def _world(self, entry: CronEntry) -> World:
+        try:
+            account = pwd.getpwuid(self.uid)
+            return World(entry, account.pw_name, account.pw_dir or "/")
+        except KeyError:
+            return World(entry, str(self.uid), "/")
