@@ -134,6 +134,11 @@ def of_variable(name: str, value: str, *, quoted: bool) -> list[Doubt]:
         found.append(Doubt("mailto", 0, text, "separate addresses by commas alone"))
     if name == "LOGNAME":
         found.append(Doubt("logname", 0, "LOGNAME is always the user's own name", "remove the line"))
+    if name == "TZ":
+        text = "TZ is for the commands alone: the lines below run by the machine's own time"
+        found.append(
+            Doubt("tz", 0, text, "keep it, if that is meant; cronq has CRON_TZ for the lines, Debian's cron nothing")
+        )
     if _EXPANSION.search(value):
         text = f"cron does not expand $ in the value of {name}"
         found.append(Doubt("expansion", 0, text, "write the value out"))

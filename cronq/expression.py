@@ -79,7 +79,12 @@ def _readable(text: str, error: BadSchedule) -> BadSchedule:
     if text.startswith("@") or count > len(FIELDS) + 1:
         return error
     if count < len(FIELDS):
-        return BadSchedule("schedule", len(text), f"there are {count} fields", "a schedule has five: " + FIVE)
+        return BadSchedule(
+            "schedule",
+            len(text),
+            "there is one field" if count == 1 else f"there are {count} fields",
+            "a schedule has five: " + FIVE,
+        )
     return BadSchedule("schedule", 0, "one of the six fields is no schedule", "the seconds come first: 0 30 2 * * *")
 
 

@@ -12,7 +12,7 @@ import datetime
 import heapq
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from cronq import attend, dst, expression, show, tabfile, when
@@ -23,6 +23,7 @@ from cronq.schedule import Extended, Schedule
 from cronq.upcoming import AnySchedule, Run, next_runs
 
 YEAR = 365 * 86400
+_MARKS = 24  # so many changes of the coming year are listed
 _FIRST_WORD = "0123456789*/,-"
 
 
@@ -155,10 +156,14 @@ def say_errors(tab: tabfile.TabFile) -> int:
     errors = tab.table.errors
     if not errors:
         return 0
-    more = f" and {len(errors) - 1} more" if len(errors) > 1 else ""
+    more = f" (and {_errors(len(errors) - 1)} more)" if len(errors) > 1 else ""
     first = f"line {errors[0].line}: {errors[0].text}{more}"
     attend.say(f"{show.escape(tab.label)}: {first}; see cronq check {show.escape(tab.label)}")
     return BadJob.exit_code
+
+
+def _errors(count: int) -> str:
+    return "1 error" if count == 1 else f"{count} errors"
 
 
 def _object(forecast: Forecast, run: Run, line: Line) -> dict[str, Any]:
@@ -190,7 +195,7 @@ def _listing(forecast: Forecast, runs: list[tuple[Run, Line]], now: int | None) 
     yield from ["", *later] if rows and later else later
 
 
-def _later(forecast: Forecast, said: set[tuple[int, dst.Mark]]) -> Iterable[str]:
+def _later(forecast: Forecast, said: set[tuple[int, dst.Mark]]) -> Iterator[str]:
     """The changes of the coming year that no line above shows, by date."""
     rows = []
     for line in forecast.lines:
@@ -201,5 +206,8 @@ def _later(forecast: Forecast, said: set[tuple[int, dst.Mark]]) -> Iterable[str]
                 date = when.day(mark.at, forecast.zone_of(line))
                 rows.append((mark.at, date, (place, user, mark.text + zone, what)))
     rows.sort(key=lambda row: row[0])
-    texts = when.columns([cells for *_, cells in rows])
-    return (f"{date}: {text}" for (_, date, _), text in zip(rows, texts, strict=True))
+    shown = rows[:_MARKS]
+    texts = when.columns([cells for *_, cells in shown])
+    yield from (f"{date}: {text}" for (_, date, _), text in zip(shown, texts, strict=True))
+    if len(rows) > len(shown):
+        yield f"… and {len(rows) - len(shown)} more"

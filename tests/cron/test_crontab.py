@@ -291,6 +291,7 @@ def test_control_bytes_in_a_line_do_not_reach_the_terminal() -> None:
         ("MAILTO=a@b.de, c@d.de", "mailto", 1),
         ("MAILTO=-a", "mailto", 1),
         ("LOGNAME=x", "logname", 1),
+        ("TZ=Europe/Paris", "tz", 1),
         ("PATH=$HOME/bin", "expansion", 1),
         ("A=x # c", "comment", 1),
         ("MAILTO=", "empty-value", 1),

@@ -131,6 +131,7 @@ def test_what_never_runs_by_the_clock_has_no_next_run(capfd: Capture) -> None:
 BAD = {
     "60 * * * *": (65, "cronq: bad minute: 60 is not in 0-59\n    60 * * * *\n    ^ the full hour is 0\n"),
     "60 * * * * x": (65, "cronq: bad minute: 60 is not in 0-59\n    60 * * * * x\n    ^ the full hour is 0\n"),
+    "*/15": (65, "cronq: bad schedule: there is one field\n"),
     "* * * *": (65, "cronq: bad schedule: there are 4 fields\n"),
     "@never": (65, "cronq: bad time specifier: there is no @never\n"),
     "@every": (65, "cronq: bad time specifier: @every needs a period\n"),

@@ -219,6 +219,13 @@ def test_a_crontab_with_a_bad_line_shows_the_others_and_says_so(tmp_path: Path, 
     assert done.err == f"cronq: {tab}: line 1: bad minute: 60 is not in 0-59; see cronq check {tab}\n"
 
 
+def test_of_many_changes_of_the_clocks_a_few_are_listed(tmp_path: Path, capfd: Capture) -> None:
+    tab = crontab(tmp_path, *[f"{minute} 2 * * * x" for minute in range(60)])
+    done = cronq(capfd, "next", tab, "-n", "1", "--from", "2027-01-01", "--tz", "Europe/Berlin")
+    assert len(done.out) == 1 + 1 + 24 + 1
+    assert done.out[-1] == "… and 96 more"
+
+
 def test_no_text_of_a_crontab_is_obeyed_by_a_terminal(tmp_path: Path, capfd: Capture) -> None:
     tab = tmp_path / "tab"
     tab.write_bytes(b"0 1 * * * \x1b[2J\xff\n")

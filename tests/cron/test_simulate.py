@@ -79,6 +79,7 @@ STEPS = {
     "+59": ["13:09 fixed"] * 6 + ["13:10 fixed", "13:10 wild"],
     "+180": ["15:10 wild"],
     "-5": ["12:10 fixed", "12:10 wild"],
+    "-10": ["12:00 wild", "12:10 fixed", "12:10 wild"],
     "-59": ["11:20 wild", "11:30 wild"],
 }
 
@@ -161,7 +162,7 @@ def test_a_crontab_with_a_bad_line_is_simulated_without_it(tmp_path: Path, capfd
 SCHEDULES = [
     *("30 2 * * *", "0,15,45 2 * * *", "* 2 * * *", "*/30 2 * * *", "0 * * * *", "17 * * * *", "30 2,3 * * *"),
     *("1 1-3 * * *", "0 1 * * *", "30 0-4 * * *", "*/20 * * * *", "15 1,2 * * *", "0 3 * * 0", "@daily", "@hourly"),
-    *("*/3 8-16 * * *", "10 12 * * *", "10,40 10-14 * * *", "0-9 12-15 * * *"),
+    *("*/3 8-16 * * *", "10 12 * * *", "10,40 10-14 * * *", "0-9 12-15 * * *", "* * * * *"),
 ]
 
 
@@ -194,11 +195,12 @@ def test_on_a_night_when_the_clocks_change_debian_starts_the_same(tmp_path: Path
 
 @pytest.mark.root
 @pytest.mark.skipif(bool(missing()), reason=missing() or "-")
-@pytest.mark.parametrize("step", [6, 59, 180, 181, -6])
+@pytest.mark.parametrize("step", [5, 6, 59, 180, 181, -1, -6])
 def test_after_a_step_debian_starts_the_same(step: int, tmp_path: Path, capfd: Capture) -> None:
     start, at = (datetime.datetime(2026, 6, 1, 11, minute, tzinfo=datetime.UTC) for minute in (57, 59))
     end = at + datetime.timedelta(minutes=step + 15)
     first, turn, last = (int(moment.timestamp()) for moment in (start, at, end))
-    readings = [*range(first, turn, 60), *range(turn + step * 60, last, 60)]
+    again = turn + step * 60 + 60 * (step == -1)  # in a minute that it has looked at, cron does not look again
+    readings = [*range(first, turn, 60), *range(again, last, 60)]
     more = ("--step", f"2026-06-01T11:59={step:+d}")
     assert beside_debian(capfd, tmp_path, "UTC", start, end, readings, *more) > 3
