@@ -1,0 +1,142 @@
+"""Crontabs of a system's: whose count, who opens them, as whom their lines run."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from conftest import eventually
+from machine import CONFIG, SPOOL
+
+pytestmark = pytest.mark.root
+
+SYSTEM = "[cron]\nsystem = true\n"
+USERS = Path("/var/spool/cron/crontabs")
+PROOF = Path("/run/tabs")
+PLACES = (Path("/etc/crontab"), Path("/etc/cron.d"), USERS)
+
+
+@pytest.fixture
+def proof(machine):
+    """A directory where lines say that they ran, and as whom; no crontab of the real machine's is there."""
+    for place in PLACES:
+        shutil.rmtree(place) if place.is_dir() else place.unlink(missing_ok=True)
+    PROOF.mkdir(exist_ok=True)
+    PROOF.chmod(0o1777)
+    Path("/etc/cron.d").mkdir()
+    USERS.mkdir(parents=True)
+    USERS.chmod(0o1730)
+    yield PROOF
+    shutil.rmtree(PROOF)
+
+
+def says(name: str, user: str = "") -> str:
+    return f"@every 1s {user} id -un > {PROOF}/.{name} && mv {PROOF}/.{name} {PROOF}/{name}\n"
+
+
+def write(path: Path, text: str, mode: int = 0o600, owner: int = 0) -> None:
+    path.parent.mkdir(exist_ok=True)
+    draft = path.parent / ".draft"
+    draft.write_text(text)
+    draft.chmod(mode)
+    os.chown(draft, owner, owner)
+    draft.rename(path)
+
+
+def ran(name: str) -> str:
+    file = PROOF / name
+    return eventually(lambda: file.exists() and file.read_text()).strip()
+
+
+def test_the_configurations_own_tables_run_as_the_user_of_each_line(machine, proof):
+    write(CONFIG / "crontab", says("ann", "ann") + says("root", "root"))
+    write(CONFIG / "cron.d" / "more", says("bob", "bob"), 0o644)
+    write(CONFIG / "cron.d" / "no.thing", says("dot", "bob"), 0o644)
+    write(Path("/etc/cron.d/machines"), says("machine", "ann"))
+    machine.start()
+    assert {name: ran(name) for name in ("ann", "bob", "root")} == {"ann": "ann", "bob": "bob", "root": "root"}
+    assert machine.log.count("event=crontab-loaded") == 2
+    assert not (proof / "dot").exists()
+    assert not (proof / "machine").exists()
+
+
+def test_the_machines_tables_are_run_where_the_configuration_says_so(machine, proof):
+    machine.tasks(SYSTEM)
+    write(Path("/etc/crontab"), "V=of the table\n" + says("etc", "ann") + f"@every 1s bob echo $V > {PROOF}/v\n", 0o644)
+    write(Path("/etc/cron.d/pack-age_1"), says("package", "carl"))
+    write(Path("/srv/elsewhere"), says("linked", "root"))
+    Path("/etc/cron.d/linked").symlink_to("/srv/elsewhere")
+    write(USERS / "ann", says("anns"), owner=2001)
+    write(USERS / "bob", says("bobs"))
+    machine.start()
+    wanted = {"etc": "ann", "package": "carl", "linked": "root", "anns": "ann", "bobs": "bob", "v": "of the table"}
+    assert {name: ran(name) for name in wanted} == wanted
+
+
+def test_what_cron_would_not_take_does_not_run_and_the_log_says_why(machine, proof):
+    machine.tasks(SYSTEM)
+    refused = {
+        Path("/etc/crontab"): ("WRONG FILE OWNER", 0o644, 2001),
+        Path("/etc/cron.d/loose"): ("INSECURE MODE", 0o664, 0),
+        Path("/etc/cron.d/hard"): ("NUMBER OF HARD LINKS > 1", 0o644, 0),
+        USERS / "ann": ("INSECURE MODE", 0o640, 2001),
+        USERS / "bob": ("WRONG FILE OWNER", 0o600, 2001),
+        USERS / "nobody-here": ("ORPHAN", 0o600, 2002),
+    }
+    for path, (_, mode, owner) in refused.items():
+        user = "" if path.parent == USERS else "root"
+        write(path, says(path.name, user), mode, owner)
+    os.link("/etc/cron.d/hard", "/etc/cron.d/hard.link")
+    os.mkfifo(USERS / "carl", 0o600)
+    Path("/etc/cron.d/theirs").symlink_to("/etc/cron.d/good")
+    os.chown("/etc/cron.d/theirs", 2001, 2001, follow_symlinks=False)
+    write(Path("/etc/cron.d/good"), says("good", "ann") + says("unknown", "who") + says("ours", "cronq"), 0o644)
+    machine.start()
+    assert ran("good") == "ann"
+    for path, (word, _, _) in refused.items():
+        eventually(
+            lambda path=path, word=word: any(
+                f"event=crontab-refused table={path} " in line and word in line for line in machine.log.splitlines()
+            )
+        )
+    assert f"NOT A REGULAR FILE ({USERS}/carl)" in machine.log
+    assert "WRONG SYMLINK OWNER (/etc/cron.d/theirs)" in machine.log
+    assert [path.name for path in proof.iterdir()] == ["good"]
+    eventually(lambda: len(list((SPOOL / "out" / "2001").glob("*-tab-*"))) > 2)
+    assert machine.log.count("there is no user who") == 1
+    assert machine.log.count("would run as cronq, and nothing does") == 1
+
+
+def test_a_change_of_a_table_of_roots_is_followed_by_a_new_worker(machine, proof):
+    write(CONFIG / "crontab", says("one", "ann"))
+    machine.start()
+    assert ran("one") == "ann"
+    write(CONFIG / "crontab", says("two", "ann"))
+    assert ran("two") == "ann"
+    with (CONFIG / "crontab").open("a") as file:
+        file.write(says("three", "ann"))
+    assert ran("three") == "ann"
+    (CONFIG / "crontab").unlink()
+    eventually(lambda: "event=crontab-gone" in machine.log)
+    (proof / "two").unlink()
+    write(CONFIG / "crontab", says("four", "bob"))
+    assert ran("four") == "bob"
+    assert not (proof / "two").exists()
+
+
+def test_an_installed_table_runs_as_its_user_and_sees_nothing_of_roots(machine, proof):
+    machine.start()
+    machine.as_user("ann", "cronq", "crontab", "-", input=says("ann"))
+    assert ran("ann") == "ann"
+    machine.as_user("ann", "cronq", "crontab", "-r")
+    eventually(lambda: "event=crontab-gone table=installed/2001" in machine.log)
+
+
+def test_roots_own_installed_table_needs_leave(machine, proof):
+    machine.start()
+    machine.as_user("root", "cronq", "crontab", "-", input=says("root"))
+    eventually(lambda: "root's crontab needs allow_root = true in [exec], or system = true in [cron]" in machine.log)
+    assert not (proof / "root").exists()
+    machine.tasks(SYSTEM)
+    machine.launcher.send_signal(1)
+    assert ran("root") == "root"
