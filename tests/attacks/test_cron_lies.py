@@ -1,0 +1,275 @@
+"""A dispatcher that lies about crontabs (trust.md row 19): of which line, of whose table, of which bytes."""
+
+import os
+import shutil
+from itertools import count
+from pathlib import Path
+
+import pytest
+from liar import PROOF, Liar, fds, settled
+from machine import CONFIG, SPOOL
+
+from cronq import cronjobs
+from cronq.cronfiles import Places
+from cronq.crontab import parse_crontab
+
+pytestmark = pytest.mark.root
+USERS = Path("/var/spool/cron/crontabs")
+NAMES = count(1)
+OWN = str(CONFIG / "crontab")
+PLACES = Places(str(CONFIG), system=True)
+
+
+def line(name: str, user: str = "") -> str:
+    return f"# cronq: name={name}\n* * * * * {user} id -u > {PROOF}/{name}\n"
+
+
+def write(path: Path, text: str, mode: int = 0o600, owner: int = 0) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.parent / ".draft"
+    draft.write_text(text)
+    draft.chmod(mode)
+    os.chown(draft, owner, owner)
+    draft.rename(path)
+
+
+@pytest.fixture(scope="module")
+def told(whole_machine):
+    """One launcher, whose dispatcher we are; tables of root's, and of the machine's, which do not count here."""
+    for place in (Path("/etc/cron.d"), USERS):
+        shutil.rmtree(place, ignore_errors=True)
+    whole_machine.tasks("[limits]\nmax_jobs = 4\n")
+    write(CONFIG / "crontab", line("anns", "ann") + line("bobs", "bob") + line("roots", "root") + line("ours", "cronq"))
+    write(CONFIG / "cron.d" / "more", line("more", "ann"))
+    write(Path("/etc/crontab"), line("machines", "ann"), 0o644)
+    write(Path("/etc/cron.d/theirs"), line("theirs", "ann"), 0o644)
+    write(USERS / "ann", line("annstab"), owner=2001)
+    write(USERS / "bob", line("bobstab"), owner=2002)
+    made = Liar(whole_machine)
+    made.inboxes("ann", "bob", "carl", "root")
+    yield made
+    made.close()
+    whole_machine.reset()
+
+
+@pytest.fixture
+def liar(told):
+    yield told
+    for path in PROOF.iterdir():
+        path.unlink()
+
+
+def listing(liar) -> dict[str, int]:
+    """The launcher's tables, by path."""
+    found, number, total = {}, 0, 1
+    while number < total:
+        answer, descriptors = liar.ask({"verb": "CRONTAB", "number": number})
+        total = answer["of"]
+        if answer["table"]:
+            found[answer["table"]] = number
+        for descriptor in descriptors:
+            os.close(descriptor)
+        number += 1
+    return found
+
+
+@pytest.fixture(scope="module")
+def crew(told):
+    """A worker of each user, with every table of root's open."""
+    tables = list(listing(told).values())
+    return {user: told.worker(uid, tables) for user, uid in (("ann", 2001), ("bob", 2002), ("root", 0))}
+
+
+def tick(table: str, text: str, name: str, uid: int, user: str = "") -> tuple[str, bytes]:
+    """The id and the bytes of an honest tick of the line of this name."""
+    found = parse_crontab(text.encode(), user=user, system=PLACES.has_column(table))
+    entry = next(each for each in found.entries if each.identity == name)
+    return cronjobs.job_id(uid, PLACES.identity(table, entry), next(NAMES)), cronjobs.encode(entry)
+
+
+@pytest.fixture
+def give(liar, crew):
+    """Hand over a tick of a line of root's own table; `lies` is what differs."""
+
+    def hand(user, name, uid, table=OWN, path=None, **lies):
+        job_id, data = tick(table, Path(path or table).read_text(), name, uid)
+        file = liar.own(f"tick{next(NAMES)}", data)
+        content = lies.pop("content", data)
+        return crew[user].do(lies.pop("id", job_id), lies.pop("file", file), content, **{"table": table, **lies})
+
+    return hand
+
+
+@pytest.fixture
+def refused(liar, give):
+    def look(reason, *args, **lies):
+        ended = give(*args, **lies)
+        assert (ended["step"], liar.ran()) == ("refused", {}), ended
+        assert reason in ended["reason"], ended
+        return ended
+
+    return look
+
+
+def test_the_truth_is_believed(liar, give):
+    assert give("ann", "anns", 2001)["step"] == "ended"
+    assert give("bob", "bobs", 2002)["step"] == "ended"
+    assert give("root", "roots", 0)["step"] == "ended"
+    assert give("ann", "more", 2001, table=str(CONFIG / "cron.d" / "more"))["step"] == "ended"
+    assert liar.ran() == {"anns": "2001", "bobs": "2002", "roots": "0", "more": "2001"}
+
+
+def test_a_line_that_is_not_there_does_not_run(liar, refused):
+    made_up = tick(OWN, line("evil", "ann"), "evil", 2001)
+    refused("another now", "ann", "anns", 2001, id=made_up[0], content=made_up[1])
+    changed = tick(OWN, "# cronq: name=anns\n* * * * * ann rm -r /\n", "anns", 2001)
+    refused("another now", "ann", "anns", 2001, content=changed[1])
+    refused("another now", "ann", "anns", 2001, id="2001-tab-anns-0000000000001")  # as if it were installed
+    refused("another now", "ann", "anns", 2001, id="2001-tab-")
+
+
+def test_a_line_of_another_user_does_not_run_as_me(refused):
+    refused("bob's", "ann", "bobs", 2001)
+    refused("root's", "ann", "roots", 2001)
+    refused("ann's", "root", "anns", 0)
+    refused("a tick for uid 2002", "ann", "bobs", 2002)
+    refused("a tick for uid 2001", "root", "anns", 2001)
+
+
+def test_a_table_of_the_machines_does_not_count_where_the_configuration_does_not_say_so(liar, refused, crew):
+    for name, table in (("machines", "/etc/crontab"), ("theirs", "/etc/cron.d/theirs"), ("annstab", f"{USERS}/ann")):
+        refused("no crontab that counts", "ann", name, 2001, table=table)
+    assert set(listing(liar)) == {OWN, str(CONFIG / "cron.d" / "more")}
+
+
+@pytest.mark.parametrize(
+    "table",
+    ["/etc/passwd", "installed/", "installed/x", "installed/../2001", "installed/-1", "x", f"{CONFIG}/cron.d/a.b",
+     f"{CONFIG}/cron.d/../crontab", f"{CONFIG}/cronq.toml", f"{USERS}/../ann", "\n", "/proc/self/fd/5"],
+)  # fmt: skip
+def test_a_path_is_no_table(refused, table):
+    refused("no crontab that counts", "ann", "anns", 2001, path=OWN, table=table, id="2001-tab-anns-0000000000001")
+
+
+def test_a_table_that_the_launcher_has_not_opened_for_me_is_none(liar, told, crew):
+    bare = told.worker(2001)
+    job_id, data = tick(OWN, Path(OWN).read_text(), "anns", 2001)
+    ended = bare.do(job_id, liar.own("bare", data), data, table=OWN)
+    assert (ended["step"], ended["again"]) == ("refused", True)
+    assert "has not" in ended["reason"]
+    # That the descriptor of the table comes with the tick changes nothing.
+    ended = bare.do(job_id, os.open(OWN, os.O_RDONLY), data, table=OWN)
+    assert (ended["step"], liar.ran()) == ("refused", {})
+
+
+def test_a_table_that_was_replaced_is_none_any_more(liar, give):
+    text = Path(OWN).read_text()
+    ended = None
+    try:
+        write(CONFIG / "crontab", text)
+        ended = give("ann", "anns", 2001)
+    finally:
+        assert (ended["step"], ended["again"]) == ("refused", True)
+    assert "was replaced" in ended["reason"]
+
+
+def test_an_installed_table_is_what_came_through_its_users_inbox(liar, crew):
+    text = line("mine")
+    job_id, data = tick("installed/2001", text, "mine", 2001, "ann")
+
+    def ask(file, table="installed/2001", user="ann", given=job_id):
+        return crew[user].do(given, file, data, table=table)
+
+    good = liar.file_of("ann", "t1", text.encode(), "tab")
+    assert ask(good)["step"] == "ended"
+    assert liar.ran() == {"mine": "2001"}
+    (PROOF / "mine").unlink()
+    loose = liar.file_of("ann", "t2", text.encode(), "tab")
+    loose.chmod(0o660)
+    linked = liar.file_of("ann", "t3", text.encode(), "tab")
+    os.link(linked, SPOOL / "queue" / "t3.link")
+    lies = [
+        (ask(liar.own("t4", text.encode())), f"belongs to uid {liar.uid}"),
+        (ask(liar.file_of("bob", "t5", text.encode(), "tab")), "belongs to uid 2002"),
+        (ask(loose), "its mode is"),
+        (ask(linked), "2 links"),
+        (ask(os.open("/etc/passwd", os.O_RDONLY)), ""),
+        (ask(os.open(good, os.O_PATH)), ""),
+        (ask(liar.file_of("bob", "t6", text.encode(), "tab"), "installed/2002"), "another user's crontab"),
+        (ask(good, "installed/2001", "bob", job_id.replace("2001-", "2002-")), "another user's crontab"),
+        (ask(liar.file_of("ann", "t7", line("other").encode(), "tab")), "another now"),
+    ]
+    for ended, reason in lies:
+        assert (ended["step"], liar.ran()) == ("refused", {}), ended
+        assert reason in ended["reason"], ended
+
+
+def test_roots_own_installed_table_needs_leave(liar, crew):
+    job_id, data = tick("installed/0", line("own"), "own", 0, "root")
+    ended = crew["root"].do(job_id, liar.file_of("root", "r1", line("own").encode(), "tab"), data, table="installed/0")
+    assert (ended["step"], liar.ran()) == ("refused", {})
+    assert "root's crontab needs" in ended["reason"]
+
+
+def test_a_tick_has_no_input_and_no_place_in_a_batch(liar, refused):
+    refused("no tick of a crontab", "ann", "anns", 2001, payload=liar.own(f"p{next(NAMES)}", b"rm -r /"))
+    refused("no tick of a crontab", "ann", "anns", 2001, offset=0)
+    refused("no tick of a crontab", "ann", "anns", 2001, id="2001-anns")
+    refused("no tick of a crontab", "ann", "anns", 2001, id="2001-cron-anns-1")
+    refused("belongs to uid", "ann", "anns", 2001, path=OWN, table="")
+
+
+# -------------------------------------------------------------------- the launcher
+
+
+@pytest.mark.parametrize("number", [-1, 2, 10**30])
+def test_a_number_is_one_of_the_listings(liar, number):
+    listing(liar)
+    assert liar.refused({"verb": "CRONTAB", "number": number}) == "there is no table of that number"
+
+
+def test_a_worker_gets_its_own_users_table_and_no_other_whatever_the_numbers_say(liar, told):
+    told.machine.tasks("[cron]\nsystem = true\n")
+    try:
+        tables = listing(liar)
+        assert {str(USERS / "ann"), str(USERS / "bob"), "/etc/crontab", OWN} <= set(tables)
+        worker = told.worker(2001, [*tables.values(), -1, 99, True, "0", None, 0.0])
+        settled(lambda: _tables_of(worker.pid), {path for path in tables if path != str(USERS / "bob")})
+        name = "annstab"
+        job_id, data = tick(f"{USERS}/ann", line(name), name, 2001, "ann")
+        assert worker.do(job_id, liar.own("u1", data), data, table=f"{USERS}/ann")["step"] == "ended"
+        job_id, data = tick(f"{USERS}/bob", line("bobstab"), "bobstab", 2001, "bob")
+        ended = worker.do(job_id, liar.own("u2", data), data, table=f"{USERS}/bob")
+        assert (ended["step"], liar.ran()) == ("refused", {name: "2001"})
+    finally:
+        told.machine.tasks("[limits]\nmax_jobs = 4\n")
+
+
+def _tables_of(pid: int) -> set[str]:
+    return {path for path in fds(pid).values() if path.startswith(("/etc/cron", "/var/spool/cron/"))}
+
+
+def test_a_job_has_none_of_its_workers_tables(liar, give, crew):
+    crew["ann"].do("2001-fds", liar.file_of("ann", "fds", {"command": ["ls", "-l", "/proc/self/fd"]}), None)
+    assert "cron" not in crew["ann"].output().replace("cronq/queue", "")
+
+
+def test_what_is_no_table_is_not_opened_for_the_dispatcher(liar, told):
+    write(CONFIG / "cron.d" / "good", line("x", "ann"))
+    os.mkfifo(CONFIG / "cron.d" / "fifo")
+    (CONFIG / "cron.d" / "folder").mkdir()
+    (CONFIG / "cron.d" / "null").symlink_to("/dev/null")
+    (CONFIG / "cron.d" / "theirs").symlink_to("/etc/shadow")
+    os.chown(CONFIG / "cron.d" / "theirs", 2001, 2001, follow_symlinks=False)
+    (CONFIG / "cron.d" / "loop").symlink_to("loop")
+    try:
+        tables = listing(liar)
+        whys = dict.fromkeys(("fifo", "folder", "null"), "NOT A REGULAR FILE")
+        for name, reason in {**whys, "theirs": "WRONG SYMLINK OWNER", "loop": "symbolic"}.items():
+            answer, descriptors = liar.ask({"verb": "CRONTAB", "number": tables[str(CONFIG / "cron.d" / name)]})
+            assert descriptors == []
+            assert reason in answer["why"], answer
+    finally:
+        for path in (CONFIG / "cron.d").iterdir():
+            if path.name != "more":
+                path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink()
