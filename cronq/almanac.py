@@ -12,20 +12,17 @@ An idle turn costs a comparison, however many entries there are.
 
 from __future__ import annotations
 
-import json
-import os
 from collections import deque
 from collections.abc import Iterable
-from typing import Any
 
 from cronq import localzone
 from cronq.clock import Clock, Tick, Timed
+from cronq.log import line as log
+from cronq.reboot import Reboot
 from cronq.shelves import Shelves
-from cronq.spool import write_all
 
 FILE = "schedule/clock.json"
 MINUTE = 60.0
-MOST_STATE = 1 << 20
 
 
 class Almanac:
@@ -36,7 +33,9 @@ class Almanac:
         self.made = 0  # of those that became due together
         self.passed_over: list[Tick] = []  # missed, and not to be made up for; whoever reads it empties it
         self._shelves = shelves
-        self._clock = Clock(_read(shelves))
+        self._clock = Clock(shelves.load(FILE))
+        self._reboot = Reboot(shelves)
+        self._at_boot: list[Timed] = []
         self._any = False
         self._started = False
         self._from, self._until = 0.0, 0.0  # nothing becomes due in between
@@ -46,12 +45,15 @@ class Almanac:
         """Replace all entries."""
         entries = list(entries)
         self._clock.load(entries)
+        self._at_boot = [entry for entry in entries if getattr(entry.schedule, "reboot", False)]
         self._changed = self._changed or self._any or bool(entries)
         self._any = bool(entries)
         self._from = self._until = 0.0
 
     def look(self, wall: float) -> None:
         """Find what has become due; to be called after the first `load`, at least once a second."""
+        if not self._reboot.looked:
+            self._look_at_boot(wall)
         if self._from <= wall < self._until:
             return
         zone = localzone.local()
@@ -65,6 +67,14 @@ class Almanac:
         self._from, self._until = wall, min(self._clock.wake(wall), (wall // MINUTE + 1) * MINUTE)
         self._changed = self._any
 
+    def _look_at_boot(self, wall: float) -> None:
+        instant = self._reboot.owed(wall)
+        if instant is not None:
+            self.pending += [Tick(entry, instant) for entry in self._at_boot]
+            log("reboot", entries=len(self._at_boot))
+        elif self._at_boot:
+            log("reboot-skipped", entries=len(self._at_boot), reason="this boot's have been started before")
+
     def _take(self, ticks: list[Tick]) -> None:
         self.pending += ticks
         self.passed_over += self._clock.passed_over
@@ -75,29 +85,10 @@ class Almanac:
 
     def save(self) -> None:
         """Write down where the clock stands, if all that was due is a job, durably. Raises `OSError`."""
-        if not self._changed or self.pending or not self._started:
+        if self.pending or not self._started:
             return
-        draft = f"{FILE}.tmp"
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
-        descriptor = os.open(draft, flags, 0o600, dir_fd=self._shelves.fd)
-        try:
-            write_all(descriptor, json.dumps(self._clock.state()).encode() + b"\n")
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        os.rename(draft, FILE, src_dir_fd=self._shelves.fd, dst_dir_fd=self._shelves.fd)
+        self._reboot.done()
+        if not self._changed:
+            return
+        self._shelves.save(FILE, self._clock.state())
         self._changed = False
-
-
-def _read(shelves: Shelves) -> dict[str, Any] | None:
-    try:
-        descriptor = os.open(FILE, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=shelves.fd)
-    except FileNotFoundError:
-        return None
-    try:
-        found = json.loads(os.read(descriptor, MOST_STATE))
-    except ValueError:
-        return None
-    finally:
-        os.close(descriptor)
-    return found if isinstance(found, dict) else None

@@ -13,10 +13,12 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import json
 import os
 import stat
 import time
 from collections.abc import Iterator
+from typing import Any
 
 from cronq import acl, linux, safeopen, states
 from cronq.entry import HAS_DATA, Entry, parse
@@ -24,6 +26,7 @@ from cronq.inboxes import CAPTURE, DATA, Inboxes
 from cronq.spool import write_all
 
 OUTCOME = "queue/outcome"
+MOST_STATE = 1 << 20  # bytes of what the dispatcher remembers
 TABLES = "schedule/tables"  # installed crontabs: <uid>, and its predecessors <uid>.<N>
 SHARD_DIGITS = {states.READY: 7, states.DELAYED: 6}  # of a due time's 13: 17 seconds, 4.5 minutes a directory
 
@@ -302,6 +305,28 @@ class Shelves:
         except FileNotFoundError:
             return
         self.touch(os.path.dirname(folder))
+
+    # ---------------------------------------------------------------- what the dispatcher remembers
+
+    def save(self, path: str, said: dict[str, Any]) -> None:
+        """Write a small file of ours, whole or not at all."""
+        draft = f"{path}.tmp"
+        self._write(draft, json.dumps(said).encode() + b"\n", os.O_TRUNC, 0o600)
+        os.rename(draft, path, src_dir_fd=self.fd, dst_dir_fd=self.fd)
+
+    def load(self, path: str) -> dict[str, Any] | None:
+        """What such a file says; None where it is not there, or not whole."""
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self.fd)
+        except FileNotFoundError:
+            return None
+        try:
+            found = json.loads(safeopen.read(descriptor, MOST_STATE))
+        except ValueError:
+            return None
+        finally:
+            os.close(descriptor)
+        return found if isinstance(found, dict) else None
 
     # ---------------------------------------------------------------- durable
 

@@ -161,3 +161,64 @@ def test_the_machines_zone_is_looked_up_at_each_tick(bench, monkeypatch, tmp_pat
 def test_tz_goes_before_etc_localtime(monkeypatch, name, offset):
     monkeypatch.setenv("TZ", name)
     assert localzone.local().utcoffset(datetime.datetime(2026, 1, 1)) == datetime.timedelta(seconds=offset)
+
+
+# ---------------------------------------------------------------- @reboot
+
+
+@pytest.fixture
+def boot(monkeypatch):
+    """Let the machine be booted anew."""
+
+    def begin(name: str) -> None:
+        monkeypatch.setattr("cronq.process._boot", [name])
+
+    begin("first")
+    return begin
+
+
+AT_BOOT = TASK + '[schedules.t]\ncron = "@reboot"\n'
+
+
+def test_what_is_for_a_reboot_runs_once_a_boot(bench, boot):
+    wanted = []
+    for name, second in (("second", 0), ("third", 5000)):
+        boot(name)
+        for later in range(3):
+            bench.restart()
+            bench.toml(AT_BOOT)
+            bench.crontab("# cronq: name=a\n@reboot true\n")
+            bench.turn(UTC + second + later)
+            bench.turn(UTC + second + later + 60)
+        wanted += [("cron-t", second), ("tab-a", second)]
+        assert bench.made() == sorted(wanted)
+
+
+def test_a_line_that_comes_later_waits_for_the_next_boot(bench, boot, capfd):
+    bench.turn(UTC)
+    bench.crontab("# cronq: name=a\n@reboot true\n")
+    bench.turn(UTC + 2)
+    bench.restart()
+    bench.turn(UTC + 4)
+    assert bench.made() == []
+    assert "event=reboot-skipped entries=1" in capfd.readouterr().err
+    boot("second")
+    bench.restart()
+    bench.turn(UTC + 100)
+    assert bench.made() == [("tab-a", 100)]
+
+
+def test_a_crash_in_the_midst_of_a_boots_lines_loses_and_doubles_none(bench, boot, monkeypatch):
+    boot("second")
+    bench.restart()
+    bench.crontab("".join(f"# cronq: name=a{n}\n@reboot true\n" for n in range(5)))
+    create = bench.house.shelves.create
+    calls = iter(range(100))
+    monkeypatch.setattr(bench.house.shelves, "create", lambda *all: create(*all) if next(calls) < 2 else _no_room())
+    bench.turn(UTC)
+    assert bench.made() == [("tab-a0", 0), ("tab-a1", 0)]
+    bench.restart()
+    bench.turn(UTC + 30)
+    bench.restart()
+    bench.turn(UTC + 60)
+    assert bench.made() == [(f"tab-a{n}", 0) for n in range(5)]
