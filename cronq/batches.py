@@ -71,7 +71,7 @@ class Batch:
 
     def entry(self, now: Now) -> Entry:
         """The entry of a batch that is whole. Raises `NotWhole`, `BadJob`."""
-        if self.expected is None and now.wall - self.found.st_mtime < UNSETTLED:
+        if self.expected is None and abs(now.wall - self.found.st_mtime) < UNSETTLED:
             raise NotWhole
         if self.expected is not None and self.count < self.expected and self.young:
             raise NotWhole

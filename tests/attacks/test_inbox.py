@@ -292,38 +292,6 @@ def test_who_closes_his_inbox_holds_up_himself_only(siege, mode):
     assert siege.machine.result(siege.job_id("ann", "open"))["state"] == "done"
 
 
-def test_a_flood_of_one_user_does_not_reach_another(siege):
-    code = """
-import os, sys
-for number in range(int(sys.argv[1])):
-    with open(f"f{number}.job", "w") as file:
-        file.write('{"command": ["true"], "at": "2099-01-01"}' if number % 2 else "no job")
-"""
-    count = 200_000 if LONG else 5_000
-    with siege.begin("ann", code, count) as flood:
-        while flood.poll() is None:
-            siege.unharmed(times=1)
-    siege.unharmed(times=5)
-
-
-def test_junk_in_hello_holds_up_no_newcomer(siege):
-    code = """
-import os
-os.chdir("/var/spool/cronq/hello")
-for number in range(400):
-    os.mkdir(f"d{number}")
-    try:
-        open(f"d{number}/x", "w").close()
-    except FileNotFoundError:
-        pass  # cronq was quicker, and took the empty one away
-    os.symlink("/etc", f"l{number}")
-    os.mkfifo(f"p{number}")
-"""
-    siege.run("ann", code)
-    siege.machine.cronq("carl", "exec", "--wait", "--", "true")
-    siege.unharmed()
-
-
 def test_his_own_results_are_not_his_to_change(siege):
     siege.machine.submit("ann", "exec", "--wait", "--", "true")
     code = """

@@ -7,9 +7,7 @@ refused with EACCES.
 """
 
 import os
-import signal
 import stat
-from contextlib import contextmanager
 from pathlib import Path
 
 import private
@@ -54,22 +52,12 @@ def silent(siege):
         each.end()
 
 
-@contextmanager
-def unseen(siege):
-    """Meanwhile the dispatcher sees nothing: what is mounted over would be taken before it is."""
-    os.kill(siege.dispatcher, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        os.kill(siege.dispatcher, signal.SIGCONT)
-
-
 ACCESS = [pytest.param((), id="nobody else"), pytest.param(("allow_other",), id="everybody")]
 
 
 @pytest.mark.parametrize("options", ACCESS)
 def test_what_is_mounted_in_hello_is_entered_by_nobody_and_newcomers_are_greeted(siege, silent, options):
-    with unseen(siege):
+    with siege.asleep():
         for make in (Path.mkdir, Path.touch):
             place = SPOOL / "hello" / make.__name__
             make(place)
@@ -82,7 +70,7 @@ def test_what_is_mounted_in_hello_is_entered_by_nobody_and_newcomers_are_greeted
 @pytest.mark.parametrize("options", ACCESS)
 def test_what_is_mounted_in_an_inbox_is_entered_by_nobody_and_refused_with_the_reason(siege, silent, options):
     inbox = siege.inbox()
-    with unseen(siege):
+    with siege.asleep():
         for name in ("job.job", "jobs.jobs", "input.data"):
             (inbox / name).touch()
             silent(inbox / name, *options)
