@@ -62,7 +62,7 @@ def main(as_json: bool) -> int:
 def today(table: Table) -> Iterator[Remark]:
     """What cron does with this table that its owner may not know."""
     if table.fault:
-        yield Remark(0, f"cron ignores it: {table.fault}")
+        yield Remark(0, f"cron ignores it: {table.fault}" if table.fault.word else str(table.fault))
     elif table.silenced:
         yield Remark(0, f"cron ignores all of it, the good lines too ({table.silenced})")
     for user, line in table.unknown.items():

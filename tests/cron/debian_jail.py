@@ -56,8 +56,8 @@ def _devices(scratch: Path) -> list[str]:
     """A /dev in which /dev/log is the socket `log` of a test."""
     (scratch / "dev").mkdir(exist_ok=True)
     dev = f"{scratch}/dev"
-    made = [f"mount -t tmpfs -o mode=755 tmpfs {dev}", f"touch {dev}/null", f"mount --bind /dev/null {dev}/null"]
-    return [*made, f"ln -s {scratch}/log {dev}/log", f"mount --rbind {dev} /dev"]
+    made = [f"mount -t tmpfs -o mode=755 tmpfs {dev}", f"mkdir -m 1777 {dev}/shm", f"touch {dev}/null"]
+    return [*made, f"mount --bind /dev/null {dev}/null", f"ln -s {scratch}/log {dev}/log", f"mount --rbind {dev} /dev"]
 
 
 Verdict = collections.namedtuple("Verdict", "accepted line message")

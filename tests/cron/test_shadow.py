@@ -39,6 +39,8 @@ for line in sys.stdin:
         seen = begin(now, json.loads(json.dumps(seen.state())) if seen else {})
     if word in ("begin", "look"):
         seen.look(now, zone)
+    elif word == "save":
+        shadow.save(sys.argv[3], seen.state())
     else:
         seen.listen(now)
     print(json.dumps(shadowing.as_json(seen)), flush=True)
@@ -55,7 +57,7 @@ class Beside:
 
     def __init__(self, cron: CronWorld) -> None:
         self.cron, self.now = cron, cron.now
-        self.process = cron.beside("-c", BESIDE, cron.syslog, str(cron.zone))
+        self.process = cron.beside("-c", BESIDE, cron.syslog, str(cron.zone), cron.scratch / "state")
         self.tell("begin")
 
     def tell(self, word: str, after: int = 0) -> dict:
