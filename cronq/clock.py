@@ -120,7 +120,9 @@ class Clock:
             if not isinstance(entry.schedule, Schedule):
                 self._unplaced.append(entry)
             else:
-                self._tables.setdefault(entry.zone, _Table(_zone(entry.zone))).add(entry)
+                if entry.zone not in self._tables:
+                    self._tables[entry.zone] = _Table(_zone(entry.zone))
+                self._tables[entry.zone].add(entry)
             if entry.options.catchup != "none":
                 self._catching_up.append(entry)
         self._virtual = {zone: at for zone, at in self._virtual.items() if zone in self._tables or not zone}

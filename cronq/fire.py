@@ -24,6 +24,7 @@ from cronq.log import line as log
 from cronq.tables import Line
 
 SLICE_SECONDS = 0.020  # how long a turn is at making ticks
+REST = 10  # times as long as all lines took to be loaded they are not loaded again: whoever changes his all the time
 MACHINE = "/etc/machine-id"
 
 
@@ -31,8 +32,10 @@ def fire(house: House, now: Now) -> None:
     """Make a job of every tick that has become due."""
     almanac = house.almanac
     if _others(house, now):
+        began = time.monotonic()
         schedules = [schedule for schedule in house.config.schedules.values() if schedule.enabled]
         almanac.load([*schedules, *house.tables.lines()])
+        house.tables.rest(now.mono + REST * (time.monotonic() - began))
     house.urgent = house.urgent or house.tables.busy
     if not house.tables.ready:
         return  # nothing is due before all that there is has been read: else it would owe nothing for a downtime

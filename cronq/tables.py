@@ -77,6 +77,7 @@ class Tables:
         self._reading: Iterator[Crontab | None] | None = None
         self._changed = False
         self._looked = float("-inf")
+        self._resting = float("-inf")
         self._folder_stamp = -1
 
     def turn(self, wall: float, mono: float) -> bool:
@@ -92,11 +93,15 @@ class Tables:
         if self._queue:
             return False
         self.ready = self.ready or self.complete
-        if not self._changed:
+        if not self._changed or mono < self._resting:
             return False
         self._changed = False
         self._index()
         return True
+
+    def rest(self, until: float) -> None:
+        """Let changes wait so long: taking them up costs with all lines that there are."""
+        self._resting = until
 
     @property
     def busy(self) -> bool:
