@@ -7,7 +7,8 @@ import os
 import pytest
 from bench import UTC, Bench
 
-from cronq import almanac, fire, localzone
+from cronq import almanac, fire, localzone, settle
+from cronq.house import Now
 
 TASK = '[tasks.t]\ncommand = ["true"]\n'
 HALF = TASK + '[schedules.t]\ncron = "30 * * * *"\n'
@@ -89,6 +90,24 @@ def test_a_tick_is_made_once_however_often_its_state_is_lost(bench):
         (bench.root / almanac.FILE).write_bytes(state)
         bench.restart()
     assert bench.made() == [("cron-t", 1800)]
+
+
+@pytest.mark.parametrize("what", ["ended", "held"])
+def test_a_tick_that_has_gone_on_meanwhile_is_not_made_again(bench, what):
+    bench.toml(HALF)
+    bench.turn(UTC + 1790)
+    state = (bench.root / almanac.FILE).read_bytes()
+    bench.turn(UTC + 1801)
+    ((_, entry),) = bench.house.shelves.scan("ready")
+    now = Now(UTC + 1802.0, 1.0)
+    if what == "ended":
+        settle.end_unstarted(bench.house, now, "cancel", "ready", entry, "done with")
+    else:
+        bench.house.move(now, "hold", "ready", entry, entry.but(attempt=1))
+    (bench.root / almanac.FILE).write_bytes(state)
+    bench.restart()
+    bench.turn(UTC + 1803)
+    assert bench.made() == []
 
 
 def test_a_state_is_written_only_when_its_ticks_are_durable(bench, monkeypatch):
