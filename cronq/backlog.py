@@ -109,6 +109,7 @@ class Backlog:
         if not own:
             del self._states[state][entry.uid]
         self.ready.discard(job_id)
+        self.ticks.discard(job_id)
         if entry.line:
             self._take_out_tick(entry)
         self._due.drop(entry.uid, job_id)
@@ -118,7 +119,6 @@ class Backlog:
         return state
 
     def _take_out_tick(self, entry: Entry) -> None:
-        self.ticks.discard(entry.id)
         alive = self.lines.get((entry.uid, entry.line), set())
         alive.discard(entry.id)
         if not alive:
@@ -144,7 +144,7 @@ class Backlog:
         state, entry = self._entries.get(job_id, ("", None))
         if entry is None or state != READY:
             return
-        if entry.line:
+        if entry.tabled:
             self.ticks.add(entry)
             return
         wanted = entry.batch is None or self.members[job_id] < WINDOW
@@ -234,7 +234,7 @@ def _unfinished(state: str) -> bool:
 def given_name(entry: Entry) -> str:
     """The name that the producer gave the job's file: the id's, without the time that admission put before it."""
     name = entry.id.partition("-")[2]
-    if entry.line:
+    if entry.tabled:
         return name
     base, plus, line = name.partition("+")
     own = base[14:] if len(base) > 14 and base[13] == "-" else base

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from cronq import intake, rhythm, taskkeys, tick, trusted
+from cronq import cronmail, intake, rhythm, taskkeys, tick, trusted
 from cronq import job as jobs
 from cronq import task as tasks
 from cronq.errors import BadConfig, BadJob
@@ -80,6 +80,7 @@ class Config:
     operators: str | None = None  # the group that may see and control every job, beside root
     max_jobs_per_user: int | None = None  # None: as the mode has it (`lanes.per_user_default`)
     cron_system: bool = False  # whether the machine's own crontabs are run
+    sendmail: str = cronmail.SENDMAIL  # the program that takes mail
     drain_timeout: float = 0.0  # seconds that a dispatcher waits for running jobs when it is told to stop
 
     @property
@@ -148,6 +149,7 @@ class _Reading:
             operators=self.main.get("operators"),
             max_jobs_per_user=self.main.get("max_jobs_per_user"),
             cron_system=self.main.get("system", False),
+            sendmail=self.main.get("sendmail", cronmail.SENDMAIL),
             drain_timeout=self.main.get("drain_timeout", 0.0),
         )
 
@@ -244,6 +246,6 @@ MAIN_READERS: dict[str, dict[str, Reader]] = {
     "limits": {"max_jobs": taskkeys.count, "max_jobs_per_user": taskkeys.count},
     "control": {"operators": taskkeys.operators},
     "exec": {"allow_root": taskkeys.switch},
-    "cron": {"system": taskkeys.switch},
+    "cron": {"system": taskkeys.switch, "sendmail": taskkeys.READERS["env_file"]},
     "stop": {"drain_timeout": jobs.READERS["delay"]},
 }

@@ -1,7 +1,7 @@
 """The mail about a cron job: to whom, by which program, under which headers.
 
-Does:    a table's variables -> the recipient, or None; recipient -> sendmail's arguments; all of it -> the headers.
-Reads:   nothing but its arguments.
+Does:    a table's variables -> the recipient, or None; a line -> the job that mails; all of it -> headers.
+Reads:   nothing but its arguments; `program` the configuration.
 Trusts:  nobody: variables and command are a user's. A value is one header, whatever is in it, and a recipient is one
          argument that is no option (trust: mail header and option injection).
 Fails:   `Unsafe` for a recipient that Debian's cron would not mail either.
@@ -12,17 +12,32 @@ ASCII is encoded, as RFC 2047 has it, and the charset is always said to be UTF-8
 
 from __future__ import annotations
 
+import os
 import re
-from email.headerregistry import HeaderRegistry
-from email.message import EmailMessage
-from email.policy import default
+
+from cronq import job as jobs
+from cronq import task as tasks
+from cronq.entry import MAIL
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from cronq.crontab import CronEntry
 
 SENDMAIL = "/usr/sbin/sendmail"
+QUEUE = "mail"
 _SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9@!:%.,_+=/-]*")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")  # whatever ends a line for anybody
-# RFC 5322 allows 998: a header is not folded without need. None is taken apart: an address may be any text here.
-_POLICY = default.clone(max_line_length=990, header_factory=HeaderRegistry(use_default_map=False))
 _STANDARD = ("SHELL", "HOME", "PATH", "LOGNAME")  # what cron tells after the table's own variables
+
+
+def program(config: str) -> str:
+    """The program that takes mail, by this configuration. Raises `BadConfig`."""
+    path = f"{config}/cronq.toml"
+    said = tasks.tables(path).get("cron") if os.path.exists(path) else None
+    found = said.get("sendmail") if isinstance(said, dict) else None
+    return found if isinstance(found, str) else SENDMAIL
 
 
 class Unsafe(ValueError):
@@ -39,14 +54,43 @@ def recipient(env: dict[str, str], user: str) -> str | None:
     return to
 
 
-def argv(to: str) -> list[str]:
-    """The program that takes the mail on its standard input. A recipient cannot begin with "-"."""
-    return [SENDMAIL, "-FCronDaemon", "-i", "-B8BITMIME", "-oem", to]
+def fields(entry: CronEntry, user: str, sendmail: str) -> dict[str, Any]:
+    """The fields of the job that mails about this line of the user's; the mail is its input. Raises `Unsafe`.
+
+    A recipient cannot begin with "-", so it is no option of sendmail's.
+    """
+    to = recipient(entry.env, user)
+    if to is None:
+        raise Unsafe("")
+    return {
+        "command": [sendmail, "-FCronDaemon", "-i", "-B8BITMIME", "-oem", to],
+        "queue": QUEUE,
+        "timeout": 300.0,
+        "retries": 5,  # exit code 75: the mailer cannot now
+        "note": f"mail about {entry.identity}",
+    }
+
+
+def encode(entry: CronEntry, user: str, sendmail: str) -> bytes:
+    """The bytes of the job file of a mail. Raises `Unsafe`."""
+    return jobs.encode(fields(entry, user, sendmail))
+
+
+def job_id(tick_id: str) -> str:
+    """The id of the mail about this tick."""
+    uid, _, name = tick_id.partition("-")
+    return f"{uid}-{MAIL}{name.partition('-')[2]}"
 
 
 def head(to: str, user: str, host: str, command: str, env: dict[str, str]) -> bytes:
     """Everything before the output; `command` as the log shows it, `env` what the job was given."""
-    message = EmailMessage(policy=_POLICY)
+    from email.headerregistry import HeaderRegistry
+    from email.message import EmailMessage
+    from email.policy import default
+
+    # RFC 5322 allows 998: a header is not folded without need. None is taken apart: an address may be any text here.
+    policy = default.clone(max_line_length=990, header_factory=HeaderRegistry(use_default_map=False))
+    message = EmailMessage(policy=policy)
     own = [name for name in env if name not in _STANDARD]
     listed = [*own, *(name for name in _STANDARD if name in env)]
     headers = [

@@ -14,15 +14,17 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from cronq import cancel, job, settle, states, task
+from cronq import cancel, cronmail, job, settle, states, task
 from cronq.crew import Worker
 from cronq.cronfiles import INSTALLED
-from cronq.entry import CANCEL_WANTED, Entry
+from cronq.entry import CANCEL_WANTED, HAS_DATA, Entry
 from cronq.errors import BadJob
 from cronq.house import House, Now, Running
+from cronq.inboxes import DATA
 from cronq.lanes import Gates
 from cronq.lineproof import CHANGED
 
+MAIL_SLOTS = 4  # mails under way at once, unless [queues.mail] says otherwise: a mailer may hang
 Started = tuple[dict[str, Any], list[int], Running]
 Start = Callable[[House, Now, Entry], Started | None]
 
@@ -31,8 +33,8 @@ def launch(house: House, now: Now, waiting: list[Started], start: Start) -> None
     """Start what may run; all of it goes into `waiting`: a tick runs once at most, so its move must be durable."""
     if not house.tables.ready or not len(house.backlog.ticks):
         return
-    running = [each.entry for each in house.running.values() if each.entry.line]
-    gates = Gates(sys.maxsize, house.config.slots, {}, running)
+    running = [each.entry for each in house.running.values() if each.entry.tabled]
+    gates = Gates(sys.maxsize, {cronmail.QUEUE: MAIL_SLOTS, **house.config.slots}, {}, running)
     held = {(entry.uid, entry.key) for entry in running if entry.key}
 
     def gate(queue: str, key: str, uid: int) -> bool:
@@ -59,7 +61,7 @@ def _reachable(house: House, now: Now, uid: int) -> bool:
 
 def worker(house: House, now: Now, entry: Entry) -> Worker | None:
     """Who takes this attempt: for a tick, somebody who has the crontabs open as they are now."""
-    return _worker(house, now, entry.uid) if entry.line else house.crew.ready(entry.runner, now.mono)
+    return _worker(house, now, entry.uid) if entry.tabled else house.crew.ready(entry.runner, now.mono)
 
 
 def _worker(house: House, now: Now, uid: int) -> Worker | None:
@@ -70,8 +72,8 @@ def _worker(house: House, now: Now, uid: int) -> Worker | None:
 
 
 def table(house: House, entry: Entry) -> str:
-    """The crontab of whose line this is a tick; empty for any other job."""
-    line = house.tables.find(entry.uid, entry.line) if entry.line else None
+    """The crontab of whose line this is a tick, or mail about one; empty for any other job."""
+    line = house.tables.find(entry.uid, entry.tabled) if entry.tabled else None
     return "" if line is None else line.table
 
 
@@ -79,7 +81,7 @@ def examine(house: House, entry: Entry, descriptors: list[int]) -> tuple[job.Job
     """The job of a tick, its plan, and who runs it; its evidence is opened. Raises `CronqError`."""
     descriptors.append(house.shelves.open_entry(states.READY, entry))
     wanted = job.decode(settle.check_bytes(descriptors[0], entry))
-    line = house.tables.find(entry.uid, entry.line)
+    line = house.tables.find(entry.uid, entry.tabled)
     if line is None:
         raise BadJob(CHANGED)
     if house.authority is not None:
@@ -87,4 +89,6 @@ def examine(house: House, entry: Entry, descriptors: list[int]) -> tuple[job.Job
     if line.table.startswith(INSTALLED):
         os.close(descriptors.pop())
         descriptors.append(house.shelves.open_installed(entry.uid))
+    if HAS_DATA in entry.flags:
+        descriptors.append(house.shelves.open_file(f"{DATA}/{entry.id}", house.shelves.uid)[0])
     return wanted, house.plan(wanted), entry.uid

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 MAX_NAME_BYTES = 220
 DEFAULT_QUEUE = "default"
 LINE = "tab-"  # how the names of the jobs that crontabs make begin
+MAIL = "mail-"  # and of the mail about them
 _STAMP = 14  # their end: a dash, and the instant
 CANCEL_WANTED, HAS_DATA, AT_MOST_ONCE = "c", "d", "m"
 _FLAGS = CANCEL_WANTED + HAS_DATA + AT_MOST_ONCE
@@ -111,9 +112,20 @@ class Entry:
         return name[len(LINE) : -_STAMP] if name.startswith(LINE) else ""
 
     @property
+    def mail(self) -> str:
+        """Of the mail about a tick: what tells that tick's line; empty for any other job."""
+        name = self.id.partition("-")[2]
+        return name[len(MAIL) : -_STAMP] if name.startswith(MAIL) else ""
+
+    @property
     def ours(self) -> bool:
         """Whether its file is one that the dispatcher made, though it is a user's job."""
-        return bool(self.parent or self.line)
+        return bool(self.parent or self.line or self.mail)
+
+    @property
+    def tabled(self) -> str:
+        """The line of a crontab that this job is there for, to be run or to be mailed about; empty for any other."""
+        return self.line or self.mail
 
     @property
     def lane(self) -> tuple[str, str]:

@@ -59,6 +59,8 @@ class Judge:
         submitter = int(message["id"].partition("-")[0])
         try:
             if message["table"]:
+                for payload in data:
+                    self._proof(self.uid if self.system is None else self.system.uid).check(payload)
                 return self.lines.judge(message, job_file)
             if self.system is None and submitter != self.uid:
                 raise BadJob(f"it is a job of uid {submitter}, and a rootless worker runs its own user's only")

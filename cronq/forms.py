@@ -352,6 +352,7 @@ class CronForm(Form):
     """The table [cron] of cronq.toml: the machine's own crontabs."""
 
     system: bool = key("Whether /etc/crontab, /etc/cron.d and users' crontabs are run. Default: false.", True)
+    sendmail: Path = key("The program that takes mail. Default: /usr/sbin/sendmail.", "/usr/sbin/sendmail")
 
 
 class StopForm(Form):

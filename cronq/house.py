@@ -19,6 +19,7 @@ from cronq.authority import Authority
 from cronq.backlog import Backlog
 from cronq.config import Config
 from cronq.crew import Crew
+from cronq.cronlog import Cronlog
 from cronq.entry import Entry
 from cronq.history import History
 from cronq.job import Job
@@ -84,6 +85,7 @@ class House:
     loaded: Config | None = None  # whose schedules are in the almanac
     tables: Tables = field(init=False)  # the crontabs that are known
     listing: Listing | None = None  # those of root's, on a system spool
+    cronlog: Cronlog = field(default_factory=Cronlog)
     prune_at: float = 0.0  # when empty directories of the queue are looked for again
     paused_until: float = 0.0  # no room on the disk, or a config that does not parse: nothing starts until then
     left: set[tuple[int, str]] = field(default_factory=set)  # what cannot be taken out of an inbox: uid, file name

@@ -172,6 +172,12 @@ class Ready:
         """The entries, in no order."""
         return (item[-1] for item in self._live.values())
 
+    def waiting(self, uid: int, lane: tuple[str, str]) -> int:
+        """How many entries of this submitter's wait in a lane."""
+        submitter = self._submitters.get(uid)
+        found = submitter.lanes.get(lane) if submitter is not None else None
+        return len(found.heap) - found.stale if found is not None else 0
+
     def get(self, job_id: str) -> Entry | None:
         """The entry of this id."""
         item = self._live.get(job_id)

@@ -15,12 +15,12 @@ import hashlib
 import os
 import pwd
 
-from cronq import cronjobs, safeopen
+from cronq import cronjobs, cronmail, safeopen
 from cronq import job as jobs
 from cronq import task as tasks
 from cronq.cronfiles import INSTALLED, MOST_BYTES, Places, uid_of
 from cronq.cronworld import World
-from cronq.entry import LINE, digest
+from cronq.entry import LINE, MAIL, digest
 from cronq.errors import BadConfig, BadJob, NotPermitted
 
 TYPE_CHECKING = False
@@ -39,6 +39,7 @@ class Lines:
     """What one user's worker knows of crontabs."""
 
     def __init__(self, config: str, uid: int, device: int, system: System | None, authority: Authority | None) -> None:
+        self.config = config
         self.uid = uid
         self.system = system
         self.authority = authority
@@ -47,29 +48,40 @@ class Lines:
         self._read: dict[str, tuple[bytes, dict[str, CronEntry]]] = {}  # by table: the hash of its bytes, its lines
 
     def judge(self, message: dict[str, Any], proof: int) -> tuple[jobs.Job, tasks.Plan]:
-        """The job of a tick, and its plan. Raises `CronqError`."""
+        """The job of a tick, or of the mail about one, and its plan. Raises `CronqError`."""
         uid, _, name = message["id"].partition("-")
         table = message["table"]
         if int(uid) != self.uid:
             raise NotPermitted(f"it is a tick for uid {uid}, and this worker is uid {self.uid}")
-        if not name.startswith(LINE) or message["data"] or message["offset"] >= 0:
-            raise BadJob("it is no tick of a crontab")
+        kind = MAIL if message["data"] else LINE
+        if not name.startswith(kind) or message["offset"] >= 0:
+            raise BadJob("it is no tick of a crontab, nor mail about one")
         if not self.places.known(table, self.authority is not None and self.authority.machines_tables()):
             raise NotPermitted(f"{jobs.show(table)} is no crontab that counts here")
         if self.authority is not None:
             self.authority.runs_line(table, self.uid)
-        entry = self._lines(table, self._bytes(table, proof)).get(name[len(LINE) :].rpartition("-")[0])
+        entry = self._lines(table, self._bytes(table, proof)).get(name[len(kind) :].rpartition("-")[0])
         if entry is None:
             raise BadJob(CHANGED)
         if self.places.has_column(table) and uid_of(entry.user) != self.uid:
             raise NotPermitted(f"that line of {table} is {entry.user}'s")
-        found = cronjobs.encode(entry)
+        found = cronjobs.encode(entry) if kind == LINE else self._mail(entry)
         if digest(found) != message["hash"]:
             raise BadJob(CHANGED)
         job = jobs.decode(found)
         plan = tasks.plan(job, {}, system=self.system is not None)
-        plan.cron = self._world(entry)
+        if kind == LINE:
+            plan.cron = self._world(entry)
         return job, plan
+
+    def _mail(self, entry: CronEntry) -> bytes:
+        """The job that mails about this line: whom, and by which program. What the mail says is the dispatcher's."""
+        if self.authority is not None:
+            self.authority.book.tasks()  # which looks whether the configuration is root's
+        try:
+            return cronmail.encode(entry, pwd.getpwuid(self.uid).pw_name, cronmail.program(self.config))
+        except (KeyError, cronmail.Unsafe):
+            raise BadJob(CHANGED) from None
 
     def _bytes(self, table: str, proof: int) -> bytes:
         """What the table says now. Raises `BadJob`, `NotPermitted`, `BadConfig`."""

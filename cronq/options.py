@@ -38,7 +38,8 @@ class Options:
     catchup_most   at most so many, the newest ones
     jitter         each run starts up to so much later, at random
     mutex          entries with the same word never run at once
-    notify         when to mail: `always` there is output (as cron), on a `change` of it, on `failure`, `never`
+    notify         when to mail: `always` there is output (as cron), on `failure`, on a `change` (the first
+                   failure, and the recovery), `never`
     """
 
     name: str = ""

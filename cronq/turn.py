@@ -13,7 +13,7 @@ import time
 from collections import Counter
 from typing import Any
 
-from cronq import arrivals, batches, cancel, cronrun, fire, job, settle, states, task
+from cronq import arrivals, batches, cancel, cronrun, fire, job, mails, settle, states, task
 from cronq.entry import AT_MOST_ONCE, CANCEL_WANTED, HAS_DATA, NONE, Entry
 from cronq.errors import BadConfig, BadJob, CronqError
 from cronq.house import House, Now, Running
@@ -149,7 +149,7 @@ def gates_of(house: House) -> Gates:
     per_user = said.max_jobs_per_user
     if per_user is None and house.authority is not None:
         per_user = per_user_default(said.max_jobs)
-    running = [running.entry for running in house.running.values() if not running.entry.line]
+    running = [running.entry for running in house.running.values() if not running.entry.tabled]
     return Gates(said.max_jobs, said.slots, said.limits, running, per_user)
 
 
@@ -188,7 +188,7 @@ def start(house: House, now: Now, entry: Entry) -> tuple[dict[str, Any], list[in
         settle.refuse(house, now, entry, states.READY, refused)
         return None
     reason = _why_held(house, now, entry.uid, runner)
-    if reason is not None and entry.line:
+    if reason is not None and entry.tabled:
         _close(descriptors)
         settle.end_unstarted(house, now, "expire", states.READY, entry, reason)  # a later tick is another job
         return None
@@ -226,7 +226,7 @@ def start(house: House, now: Now, entry: Entry) -> tuple[dict[str, Any], list[in
 
 def _examine(house: House, entry: Entry, descriptors: list[int]) -> tuple[job.Job, task.Plan, int]:
     """The job, what it comes to, and who runs it; the file that proves it is opened. Raises `CronqError`."""
-    if entry.line:
+    if entry.tabled:
         return cronrun.examine(house, entry, descriptors)
     if entry.parent:
         batch = house.backlog.find(entry.parent)
@@ -254,6 +254,8 @@ def send(house: House, now: Now, started: Waiting) -> bool:
         worker = cronrun.worker(house, now, running.entry)
         sent = worker is not None and house.crew.run(worker, message, descriptors, now.mono)
         _close(descriptors)
+        if sent and worker is not None and running.entry.line:
+            mails.started(house, now, running.entry, worker.pid)
         house.step("sent")
         if not sent:
             all_sent = False

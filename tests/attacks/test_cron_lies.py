@@ -9,7 +9,7 @@ import pytest
 from liar import PROOF, Liar, fds, settled
 from machine import CONFIG, SPOOL
 
-from cronq import cronjobs
+from cronq import cronjobs, cronmail
 from cronq.cronfiles import Places
 from cronq.crontab import parse_crontab
 
@@ -117,6 +117,41 @@ def test_the_truth_is_believed(liar, give):
     assert give("root", "roots", 0)["step"] == "ended"
     assert give("ann", "more", 2001, table=str(CONFIG / "cron.d" / "more"))["step"] == "ended"
     assert liar.ran() == {"anns": "2001", "bobs": "2002", "roots": "0", "more": "2001"}
+
+
+def mail(name: str, user: str, sendmail: str) -> bytes:
+    """The bytes of the mail about this user's line, by that program."""
+    entries = PLACES.parse(OWN, Path(OWN).read_bytes()).entries
+    return cronmail.encode(next(each for each in entries if each.options.name == name), user, sendmail)
+
+
+@pytest.fixture
+def mailer(told):
+    """A program of root's that takes mail, and shows it."""
+    path = CONFIG / "mailer"
+    path.write_text(f"#!/bin/sh\n{{ id -u; echo $*; cat; }} > {PROOF}/mail\n")
+    path.chmod(0o755)
+    told.machine.tasks(f'[limits]\nmax_jobs = 4\n[cron]\nsendmail = "{path}"\n')
+    yield str(path)
+    told.machine.tasks("[limits]\nmax_jobs = 4\n")
+
+
+def test_mail_goes_by_roots_program_to_whom_the_line_mails_and_says_what_the_dispatcher_will(liar, give, mailer):
+    identity = PLACES.identity(OWN, PLACES.parse(OWN, Path(OWN).read_bytes()).entries[0])
+    job_id, data = f"2001-mail-{identity}-{0:013x}", mail("anns", "ann", mailer)
+    text = liar.own(f"p{next(NAMES)}", b"hello")
+    assert give("ann", "anns", 2001, id=job_id, content=data, payload=text)["step"] == "ended"
+    assert liar.ran() == {"mail": "2001\n-FCronDaemon -i -B8BITMIME -oem ann\nhello"}
+
+
+def test_no_mail_goes_by_another_program_to_others_or_out_of_anothers_file(liar, refused, mailer):
+    identity = PLACES.identity(OWN, PLACES.parse(OWN, Path(OWN).read_bytes()).entries[0])
+    lie = {"id": f"2001-mail-{identity}-{0:013x}", "content": mail("anns", "ann", mailer)}
+    text = liar.own(f"p{next(NAMES)}", b"hello")
+    refused("another now", "ann", "anns", 2001, **lie | {"content": mail("anns", "ann", "/bin/sh"), "payload": text})
+    refused("another now", "ann", "anns", 2001, **lie | {"content": mail("anns", "bob", mailer), "payload": text})
+    refused("no tick of a crontab", "ann", "anns", 2001, **lie)
+    refused("belongs to uid", "ann", "anns", 2001, **lie, payload="/etc/passwd")
 
 
 def test_a_line_that_is_not_there_does_not_run(liar, refused):

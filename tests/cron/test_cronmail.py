@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cronq.cronmail import SENDMAIL, Unsafe, argv, head, recipient
+from cronq.cronmail import SENDMAIL, Unsafe, fields, head, job_id, recipient
+from cronq.crontab import parse_crontab
 
 ENV = {"SHELL": "/bin/sh", "HOME": "/root", "PATH": "/usr/bin:/bin", "LOGNAME": "root"}
 
@@ -42,7 +43,12 @@ def test_no_recipient_is_an_option_or_more_than_one_word(to):
 
 
 def test_sendmail_is_called_as_debian_calls_it():
-    assert argv("ann") == [SENDMAIL, "-FCronDaemon", "-i", "-B8BITMIME", "-oem", "ann"]
+    entry = parse_crontab(b"* * * * * true\n").entries[0]
+    assert fields(entry, "ann", SENDMAIL)["command"] == [SENDMAIL, "-FCronDaemon", "-i", "-B8BITMIME", "-oem", "ann"]
+
+
+def test_a_mail_is_named_after_its_tick():
+    assert job_id("1000-tab-back-up-0006341c7a000") == "1000-mail-back-up-0006341c7a000"
 
 
 def test_the_headers_are_debians():

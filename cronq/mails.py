@@ -1,0 +1,148 @@
+"""Mail about the jobs of crontabs: when there is any, and what it says; and the lines that monitoring greps for.
+
+Does:    `post` makes a job of the mail about a tick that has ended: an ordinary, limited job of its user's, which can
+         hold up nothing; `started` says to the system's log that a tick runs.
+Reads:   what the tick printed; the line that it stands for, as `tables` knows it.
+Writes:  the mail as the job's data; an empty file in `schedule/failing` for each line whose last run failed, where its
+         option `notify=change` asks for it.
+Trusts:  nothing of it is evidence: the worker works out by itself whom its user mails by which program (`lineproof`).
+Fails:   `OSError` of the disk. A mail that cannot be is said in the log, once for its tick.
+
+As Debian's cron: there is mail where a job printed something, whatever its exit code, once it has ended.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import socket
+from collections.abc import Iterator
+
+from cronq import admission, cronmail, job, states
+from cronq.crontext import split_percent
+from cronq.entry import HAS_DATA, Entry, digest
+from cronq.errors import BadJob
+from cronq.house import House, Now
+from cronq.log import line as log
+from cronq.tables import Line
+
+FAILING = "schedule/failing"
+MOST_BYTES = 1 << 20  # of what was printed; the mail says where the rest is
+MOST_WAITING = 100  # mails of one user
+CHUNK = 1 << 16
+
+
+def post(house: House, now: Now, tick: Entry, state: str, why: str | None) -> None:
+    """Make the job that mails about a tick that has ended, where its user wants one."""
+    line = house.tables.find(tick.uid, tick.line) if tick.line else None
+    if line is None:
+        return
+    wanted, word = _wanted(house, tick, line, failed=state != states.DONE)
+    if not wanted:
+        return
+    try:
+        descriptor = house.shelves.printed(tick)
+    except FileNotFoundError:
+        return  # somebody has removed it
+    try:
+        size = os.fstat(descriptor).st_size
+        if size or line.options.notify in ("change", "failure"):
+            _queue(house, now, tick, line, descriptor, word, why)
+    finally:
+        os.close(descriptor)
+
+
+def _wanted(house: House, tick: Entry, line: Line, failed: bool) -> tuple[bool, str]:
+    """Whether the line's option `notify` wants a mail now, and the word that its subject ends with."""
+    notify = line.options.notify
+    word = " (failed)" if failed else ""
+    if notify == "always":
+        return True, ""
+    if notify == "change":
+        changed = _note(house, f"{tick.uid}-{tick.line}", failed)
+        return changed, word or " (recovered)"
+    return notify == "failure" and failed, word
+
+
+def _note(house: House, name: str, failed: bool) -> bool:
+    """Remember whether a line's last run failed; whether that is a change."""
+    path = f"{FAILING}/{name}"
+    try:
+        if failed:
+            os.makedirs(f"{house.shelves.root}/{FAILING}", 0o700, exist_ok=True)
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+            os.close(os.open(path, flags, 0o600, dir_fd=house.shelves.fd))
+        else:
+            os.unlink(path, dir_fd=house.shelves.fd)
+    except (FileExistsError, FileNotFoundError):
+        return False
+    house.shelves.touch(FAILING)
+    return True
+
+
+def _queue(house: House, now: Now, tick: Entry, line: Line, printed: int, word: str, why: str | None) -> None:
+    job_id = cronmail.job_id(tick.id)
+    if job_id in house.backlog or house.shelves.result(job_id):
+        return
+    user, sendmail = _name(house, tick.uid), house.config.sendmail
+    try:
+        to = cronmail.recipient(line.entry.env, user)
+        if to is None:
+            return
+        data = cronmail.encode(line.entry, user, sendmail)
+        entry = admission.entry_of(house, job_id, job.decode(data), digest(data), now.wall).flagged(HAS_DATA)
+    except cronmail.Unsafe as error:
+        house.cronlog.job(os.getpid(), user, "UNSAFE MAIL", str(error), now.wall)
+        return
+    except BadJob as error:
+        log("mail-refused", id=tick.id, reason=error.sentence)
+        return
+    if not os.access(sendmail, os.X_OK):
+        house.cronlog.job(os.getpid(), "CRON", "info", "No MTA installed, discarding output", now.wall)
+        return
+    if house.backlog.ticks.waiting(tick.uid, entry.lane) >= MOST_WAITING:
+        log("mail-dropped", id=tick.id, reason=f"{MOST_WAITING} mails of {user} wait; is the mailer hanging?")
+        return
+    command = split_percent(line.entry.command)[0] + word
+    env = {"SHELL": "/bin/sh", "HOME": _home(tick.uid), "PATH": "/usr/bin:/bin", "LOGNAME": user, **line.entry.env}
+    head = cronmail.head(to, user, socket.gethostname(), command, env)
+    house.shelves.make_data(job_id, _parts(head, printed, tick.id, why if word else None))
+    if house.shelves.create(states.READY, entry, data):
+        house.backlog.put(states.READY, entry)
+        house.history.note(now.wall, job_id, states.QUEUED, states.READY, move="admit", cause="mail")
+
+
+def _parts(head: bytes, printed: int, tick_id: str, why: str | None) -> Iterator[bytes]:
+    """The mail, piece by piece."""
+    yield head
+    if why is not None:
+        yield f"{why}\n\n".encode()
+    left = MOST_BYTES
+    while left and (chunk := os.read(printed, min(CHUNK, left))):
+        left -= len(chunk)
+        yield chunk
+    if rest := os.fstat(printed).st_size - MOST_BYTES + left if not left else 0:
+        yield f"\n[{rest} more bytes: cronq logs {tick_id}]\n".encode()
+
+
+def started(house: House, now: Now, tick: Entry, pid: int) -> None:
+    """Say to the system's log that a tick runs, by which worker."""
+    line = house.tables.find(tick.uid, tick.line)
+    if line is not None:
+        house.cronlog.job(pid, _name(house, tick.uid), "CMD", split_percent(line.entry.command)[0], now.wall)
+
+
+def _name(house: House, uid: int) -> str:
+    if house.authority is not None:
+        return house.authority.accounts.name(uid) or str(uid)
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
+
+
+def _home(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_dir or "/"
+    except KeyError:
+        return "/"
