@@ -393,6 +393,7 @@ def install(
     system: Annotated[bool, typer.Option("--system", help="As this machine's cron and job queue.")] = False,
     prefix: Prefix = "/usr/local",
     destdir: Destdir = "",
+    crontab: Annotated[bool, typer.Option("--crontab", help="The command crontab, too.")] = False,
     dry_run: DryRun = False,
 ) -> None:
     """Make this installation the system's, as root.
@@ -403,7 +404,7 @@ def install(
 
     if not system:
         raise UsageError("say cronq install --system; for yourself alone, `cronq dispatcher` needs no installing")
-    installation.install(os.path.abspath(prefix), destdir and os.path.abspath(destdir), dry_run, print)
+    installation.install(os.path.abspath(prefix), destdir and os.path.abspath(destdir), dry_run, print, crontab)
 
 
 @app.command()

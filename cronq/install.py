@@ -3,7 +3,8 @@
 Does:    writes what systemd needs, makes the user `cronq` and the directories, and says each step in a line. What is
          there already stays. Uninstalling takes away what installing wrote, and nothing that a user queued.
 Reads:   the unit files that come with the package (systemd/).
-Writes:  below the prefix units, sysusers.d, tmpfiles.d, bin/cronq; /etc/cronq, /var/spool/cronq, /run/cronq.
+Writes:  below the prefix units, sysusers.d, tmpfiles.d, bin/cronq and, if that is wanted, bin/crontab; /etc/cronq,
+         /var/spool/cronq, /run/cronq.
 Trusts:  root. No path is written to that others can change, and no file replaced that `install` did not write.
 Fails:   `NotPermitted` where it is not root, `BadConfig` for what is not as it must be, with the way to mend it.
 """
@@ -33,17 +34,20 @@ UNITS = {  # below the prefix
 }
 
 
-def install(prefix: str, destdir: str, dry_run: bool, say: Say) -> None:
-    """Make this installation the system's; with `destdir` a tree for a package, without the account."""
+def install(prefix: str, destdir: str, dry_run: bool, say: Say, crontab: bool = False) -> None:
+    """Make this installation the system's; with `destdir` a tree for a package, without the account.
+
+    With `crontab` that command is cronq's too: a link whose name says what it does (`__main__`).
+    """
     if not destdir:
         _must_be_root()
         premises.must_be_usable()
-    _install(Hand(destdir, True, lambda _step: None), prefix)  # what must be refused is, before anything is done
-    _install(Hand(destdir, dry_run, say), prefix)
+    for hand in (Hand(destdir, True, lambda _step: None), Hand(destdir, dry_run, say)):
+        _install(hand, prefix, crontab)  # first in a dry run: what must be refused is, before anything is done
     say("nothing was done (--dry-run)" if dry_run else "now: systemctl enable --now cronq" if not destdir else "done")
 
 
-def _install(hand: Hand, prefix: str) -> None:
+def _install(hand: Hand, prefix: str, crontab: bool) -> None:
     if not hand.destdir:
         _account(hand)
     for path, mode in FOLDERS:
@@ -51,7 +55,8 @@ def _install(hand: Hand, prefix: str) -> None:
     hand.file(f"{SETTINGS}/cronq.toml", shipped("cronq.toml"), once=True)
     for below, name in UNITS.items():
         hand.file(f"{prefix}/{below}", shipped(name).replace(BUILT_FOR, premises.program()))
-    hand.link(f"{prefix}/bin/cronq", premises.program())
+    for name in ("cronq", "crontab") if crontab else ("cronq",):
+        hand.link(f"{prefix}/bin/{name}", premises.program())
     if not hand.destdir:
         if ids := _ids():  # not before there is such a user, in a dry run
             hand.folder(RUN, 0o755, ids)
@@ -67,7 +72,8 @@ def uninstall(prefix: str, destdir: str, dry_run: bool, say: Say) -> None:
             hand.run(["systemctl", "disable", "--quiet", "--now", "cronq.service"])
     for below in UNITS:
         hand.remove_file(f"{prefix}/{below}")
-    hand.remove_link(f"{prefix}/bin/cronq", premises.program())
+    for name in ("cronq", "crontab"):
+        hand.remove_link(f"{prefix}/bin/{name}", premises.program())
     if not destdir:
         hand.remove_folder(RUN, "control")
         _reload(hand)

@@ -87,7 +87,7 @@ def must_be_allowed(house: House, uid: int) -> None:
 
 
 def is_waiting(house: House, captured: str) -> bool:
-    """Whether an earlier table of the same user is being judged: they are installed in the order of their names."""
+    """Whether an earlier table of the same user is being judged: one at a time is in memory, in the order of names."""
     uid = inboxes.owner(captured)[0]
     return any(
         other < captured and other.endswith(".tab") and inboxes.owner(other)[0] == uid

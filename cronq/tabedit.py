@@ -126,7 +126,7 @@ def _run(path: str) -> None:
     editor = os.environ.get("VISUAL") or os.environ.get("EDITOR") or _installed_editor()
     kept = [(number, signal.signal(number, signal.SIG_IGN)) for number in HANDED_ON]
     try:
-        command = ["sh", "-c", f"{editor} {shlex.quote(path)}"]
+        command = ["/bin/sh", "-c", f"{editor} {shlex.quote(path)}"]
         pid = os.posix_spawn("/bin/sh", command, os.environ, setsigdef=HANDED_ON)
         code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     finally:

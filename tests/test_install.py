@@ -29,8 +29,8 @@ def public():
         yield Path(folder)
 
 
-def into(destdir, steps, **options):
-    install.install(options.get("prefix", "/usr/local"), str(destdir), options.get("dry_run", False), steps.append)
+def into(destdir, steps, prefix="/usr/local", dry_run=False, **options):
+    install.install(prefix, str(destdir), dry_run, steps.append, **options)
 
 
 def files(destdir):
@@ -120,6 +120,21 @@ def test_a_command_of_anothers_is_left_and_a_link_to_an_earlier_installation_cha
     link.symlink_to("/opt/cronq-0.1/bin/cronq")
     into(tmp_path, steps)
     assert os.readlink(link) == premises.program()
+
+
+def test_the_command_crontab_is_installed_only_if_asked_for_and_never_over_another_one(tmp_path, steps):
+    link = tmp_path / "usr/local/bin/crontab"
+    into(tmp_path, steps)
+    assert not link.is_symlink()
+    into(tmp_path, steps, crontab=True)
+    assert os.readlink(link) == premises.program()
+    install.uninstall("/usr/local", str(tmp_path), False, steps.append)
+    assert not link.is_symlink()
+    link.write_text("#!/bin/sh\n")
+    into(tmp_path, steps, crontab=True)
+    assert any(step.startswith("left     /usr/local/bin/crontab, which") for step in steps)
+    install.uninstall("/usr/local", str(tmp_path), False, steps.append)
+    assert link.read_text() == "#!/bin/sh\n"
 
 
 def test_uninstalling_takes_what_installing_wrote_and_nothing_else(tmp_path, steps):

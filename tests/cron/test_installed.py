@@ -155,6 +155,14 @@ def test_tables_are_installed_in_the_order_in_which_they_came_however_long_one_t
     assert stand.tables == {"": line(2), ".1": line(1), ".2": slow}
 
 
+def test_of_one_user_a_single_table_is_in_memory(stand):
+    for number in range(5):
+        stand.drop(f"{number} * * * * x\n" * 5000)
+    stand.turn(time.time())
+    assert len(stand.house.judging) == 1
+    stand.turns(lambda: ".4" in stand.tables)
+
+
 def test_a_long_table_is_judged_in_slices(stand):
     stand.drop("".join(line(number % 60) for number in range(tabrules.MAX_LINES)))
     longest = 0.0
