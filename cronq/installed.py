@@ -25,9 +25,9 @@ from cronq.entry import digest
 from cronq.errors import BadJob, CronqError, NotPermitted
 from cronq.house import House, Now
 from cronq.log import line as log
+from cronq.shelves import TABLES
 from cronq.spool import write_all
 
-FOLDER = "schedule/tables"
 KEPT = 10  # tables of a user that were replaced
 COMING = 0
 COPY, DRAFT = "crontab", ".crontab.tmp"
@@ -137,7 +137,7 @@ def undo(house: House, now: Now, uid: int, number: int) -> bool:
 
 def recover(house: House) -> None:
     """Go on where a crash came in between: tables about to come, and copies that are not of the present ones."""
-    names = os.listdir(f"{house.shelves.root}/{FOLDER}")
+    names = os.listdir(f"{house.shelves.root}/{TABLES}")
     for name in names:
         if name.endswith(f".{COMING}") and name[: -len(f".{COMING}")].isdigit():
             finish(house, int(name.partition(".")[0]))
@@ -219,7 +219,7 @@ def _stamp(house: House, path: str) -> tuple[int, int] | None:
 
 
 def _path(uid: int, number: int | None = None) -> str:
-    return f"{FOLDER}/{uid}" if number is None else f"{FOLDER}/{uid}.{number}"
+    return f"{TABLES}/{uid}" if number is None else f"{TABLES}/{uid}.{number}"
 
 
 def _is_there(house: House, path: str) -> bool:

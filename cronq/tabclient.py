@@ -11,6 +11,7 @@ Fails:   `Refused` with the dispatcher's own sentence; `NotRunning` where nobody
 from __future__ import annotations
 
 import os
+import stat
 import time
 
 from cronq import spool as spools
@@ -42,13 +43,26 @@ class Own:
 
     def read(self) -> bytes | None:
         """The table as it is installed; None where there is none. Raises `OSError`."""
-        path = os.path.join(self.root, "out", str(os.getuid()), "crontab")
         try:
-            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            descriptor = self._open(f"out/{os.getuid()}/crontab", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
         except (FileNotFoundError, NotADirectoryError):
             return None
         with open(descriptor, "rb") as file:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise CronqError(f"{self.root}/out/{os.getuid()}/crontab is not a regular file; see `cronq doctor`")
             return file.read(MOST)
+
+    def _open(self, path: str, flags: int) -> int:
+        """A descriptor below the spool; root, below what is cronq's, is led nowhere else by a link."""
+        if os.getuid() != 0:
+            return os.open(os.path.join(self.root, path), flags | os.O_CLOEXEC)
+        from cronq import linux
+
+        top = os.open(self.root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            return linux.open_inside(top, path, flags)
+        finally:
+            os.close(top)
 
     def install(self, data: bytes) -> None:
         """Hand in a table, and wait until it is installed. Raises `CronqError`."""

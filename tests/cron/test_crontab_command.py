@@ -113,6 +113,19 @@ def test_a_dry_run_installs_nothing(served):
     assert served("-l") == (0, ONE, "")
 
 
+def test_the_end_of_the_input_is_no_answer_to_delete_it(served):
+    served("-", given=ONE)
+    question = f"crontab: really delete {USER}'s crontab? (y/n) "
+    assert served("-ri") == (0, question, "")
+    assert served("-ir", given="what") == (0, question, "Please enter Y or N: ")
+    assert served("-l") == (0, ONE, "")
+
+
+def test_what_is_no_regular_file_is_not_waited_for(served, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    assert served("pipe") == (1, "", "pipe: Not a regular file.\n")
+
+
 def test_without_a_dispatcher_the_table_is_queued_and_comes_later(world, crontab):
     code, shown, said = crontab("-", given=ONE)
     assert (code, shown) == (69, "")

@@ -67,6 +67,23 @@ def test_at_first_contact_a_table_is_installed_its_users_own_and_no_others_to_re
     assert tables() == {"2001": ONE, "2002.1": TWO}
 
 
+def test_what_is_installed_runs_as_its_user_from_then_on_and_not_when_it_is_removed(users):
+    ran = users.home("ann") / "ran"
+    crontab(users, "ann", "-", given="@every 1s id -un >> ran\n")
+    eventually(lambda: ran.exists() and ran.read_text() == "ann\n")
+    crontab(users, "ann", "-", given="# cronq: name=second\n@every 1s echo second >> ran\n")
+    eventually(lambda: ran.read_text().endswith("second\nsecond\n"))
+    crontab(users, "ann", "-r")
+    crontab(users, "bob", "-", given="@every 1s touch ran\n")
+    eventually((users.home("bob") / "ran").exists)
+    before = ran.read_text()
+    (users.home("bob") / "ran").unlink()
+    eventually((users.home("bob") / "ran").exists)  # a second later, and nothing of hers has run
+    assert ran.read_text() == before
+    crontab(users, "ann", "--undo")
+    eventually(lambda: ran.read_text() != before)
+
+
 def test_root_acts_as_the_user_whose_crontab_it_is(users):
     users.as_user("root", "usermod", "--password=!$6$x$y", "ann")  # crontab -u is for locked accounts, too
     crontab(users, "root", "-u", "ann", "-", given=ONE)
@@ -95,6 +112,17 @@ def test_root_follows_no_link_that_a_user_has_laid(users):
     assert "symbolic link" in users.rejected("ann", "evil", "tab")
     assert crontab(users, "root", "-u", "ann", "-l").stdout == TWO
     assert tables() == {"2001": TWO}
+
+
+def test_root_is_led_nowhere_by_a_link_in_the_place_of_what_he_reads(users):
+    crontab(users, "root", "-", given=ONE)
+    copy = SPOOL / "out" / "0"
+    copy.rename(SPOOL / "out" / "other")
+    copy.symlink_to("/run/elsewhere")
+    Path("/run/elsewhere").mkdir()
+    Path("/run/elsewhere/crontab").write_text("8 * * * * evil\n")
+    done = crontab(users, "root", "-l", code=1)
+    assert (done.stdout, "symbolic links" in done.stderr) == ("", True)
 
 
 def test_who_is_not_allowed_gets_no_table_in_by_hand_either(users):
@@ -134,7 +162,7 @@ def test_a_table_that_another_user_owns_is_not_installed(users):
 
 def test_a_uid_that_is_anothers_now_neither_reads_nor_replaces_the_table(users):
     crontab(users, "ann", "-", given=ONE)
-    users.as_user("root", "usermod", "--login", "zoe", "ann")
+    users.as_user("root", "sed", "-i", "s/^ann:/zoe:/", "/etc/passwd")  # usermod would mind her worker
     eventually(lambda: "event=stranger" in users.log)
     copy = SPOOL / "out" / "2001" / "crontab"
     script = f'umask 027; echo "7 * * * * evil" > "$0/.x.tmp" && mv "$0/.x.tmp" "$0/x.tab"; cat {copy}'
@@ -150,7 +178,7 @@ def test_one_user_whose_tables_are_long_does_not_hold_up_another(users):
     crontab(users, "ann", "-", given=ONE)
     crontab(users, "bob", "-", given=ONE)
     long = "".join(f"{number % 60} * * * * x{number}\n" for number in range(10_000))
-    script = 'umask 027; cat > "$0/.long"; for i in $(seq 11 40); do cp "$0/.long" "$0/.x"; mv "$0/.x" "$0/$i.tab"; done'
+    script = 'umask 027; cat > "$0/.l"; for i in $(seq 11 40); do cp "$0/.l" "$0/.x"; mv "$0/.x" "$0/$i.tab"; done'
     users.as_user("ann", "sh", "-c", script, users.inbox("ann"), input=long)
     for number in range(3):
         crontab(users, "bob", "-", given=f"{number} * * * * x\n")
