@@ -17,7 +17,7 @@ from typing import Any
 
 from cronq import batches, inboxes, installed, safeopen
 from cronq.admission import NotWhole, arrived, entry_of, identify, judged, permit, place, refuse
-from cronq.entry import HAS_DATA, Entry, digest
+from cronq.entry import HAS_DATA, LINE, Entry, digest
 from cronq.errors import BadJob, CronqError
 from cronq.house import House, Now
 from cronq.job import MAX_JOB_BYTES
@@ -145,8 +145,8 @@ def judge(house: House, now: Now, captured: str) -> None:
         return
     young = abs(now.wall - found.st_mtime) < YOUNG  # what says that it comes from the future does not stay young
     try:
-        if name.startswith("cron-"):
-            raise BadJob("names that begin with cron- are cronq's own; name the file otherwise")
+        if name.startswith(("cron-", LINE)):
+            raise BadJob("names that begin with cron- or tab- are cronq's own; name the file otherwise")
         is_put_off = installed.is_waiting(house, captured) if ending == ".tab" else _has_many(house, uid)
         if ending != ".job" and is_put_off:
             house.looks[captured] = now.mono + LOOK_AGAIN

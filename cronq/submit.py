@@ -182,8 +182,8 @@ def _name(options: dict[str, Any], dash: str) -> str:
     name = options.get("name")
     if name is None:
         return jobs.new_name()
-    if not isinstance(name, str) or not jobs.is_name(name) or name.startswith("cron-"):
-        rule = "letters, digits, '.', '_', '-'; at most 81; not cron-…"
+    if not isinstance(name, str) or not jobs.is_name(name) or name.startswith(("cron-", "tab-")):
+        rule = "letters, digits, '.', '_', '-'; at most 81; not cron-… nor tab-…"
         raise UsageError(f"{dash}name must be a name ({rule}), not {jobs.show(name)}")
     return name
 

@@ -197,6 +197,38 @@ def test_a_table_that_the_launcher_has_not_opened_for_me_is_none(liar, told, cre
     assert (ended["step"], liar.ran()) == ("refused", {})
 
 
+@pytest.mark.parametrize(
+    ("mode", "owner", "reason"),
+    [(0o664, 0, "INSECURE MODE"), (0o646, 0, "INSECURE MODE"), (0o644, 2001, "WRONG FILE OWNER")],
+)
+def test_a_table_that_others_could_have_written_is_none(liar, told, mode, owner, reason):
+    path = CONFIG / "cron.d" / "loose"
+    write(path, line("loose", "ann"), mode, owner)
+    try:
+        worker = told.worker(2001, list(listing(liar).values()))
+        job_id, data = tick(str(path), path.read_text(), "loose", 2001)
+        ended = worker.do(job_id, liar.own("loose", data), data, table=str(path))
+    finally:
+        path.unlink()
+    assert (ended["step"], liar.ran()) == ("refused", {})
+    assert reason in ended["reason"]
+
+
+def test_a_table_with_another_link_is_none(liar, told):
+    path = CONFIG / "cron.d" / "linked"
+    write(path, line("linked", "ann"))
+    os.link(path, CONFIG / "linked.too")
+    try:
+        worker = told.worker(2001, list(listing(liar).values()))
+        job_id, data = tick(str(path), path.read_text(), "linked", 2001)
+        ended = worker.do(job_id, liar.own("linked", data), data, table=str(path))
+    finally:
+        path.unlink()
+        (CONFIG / "linked.too").unlink()
+    assert (ended["step"], liar.ran()) == ("refused", {})
+    assert "NUMBER OF HARD LINKS" in ended["reason"]
+
+
 def test_a_table_that_was_replaced_is_none_any_more(liar, give):
     text = Path(OWN).read_text()
     ended = None

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
@@ -140,3 +141,26 @@ def test_roots_own_installed_table_needs_leave(machine, proof):
     machine.tasks(SYSTEM)
     machine.launcher.send_signal(1)
     assert ran("root") == "root"
+
+
+def test_a_line_whose_worker_died_is_ended_though_nothing_of_cronqs_is_in_its_environment(machine, proof):
+    write(CONFIG / "crontab", f"@every 1s ann echo $$ >> {proof}/pids; sleep 60 & wait\n")
+    machine.start()
+    pid = int(eventually(lambda: (proof / "pids").exists() and (proof / "pids").read_text().split())[0])
+    assert b"CRONQ" not in Path(f"/proc/{pid}/environ").read_bytes()
+    (CONFIG / "crontab").unlink()
+    (worker,) = machine.workers()[2001]
+    os.kill(worker, signal.SIGKILL)
+    eventually(lambda: not any(Path(f"/proc/{each}").exists() for each in (proof / "pids").read_text().split()))
+    eventually(lambda: "an at-most-once job is not run again" in machine.log)
+
+
+def test_whoever_is_locked_out_has_no_lines_run_and_none_pile_up(machine, proof):
+    machine.as_user("root", "usermod", "--lock", "--expiredate", "1", "ann")
+    write(CONFIG / "crontab", says("ann", "ann") + says("bob", "bob"))
+    machine.start()
+    assert ran("bob") == "bob"
+    result = eventually(lambda: list((SPOOL / "out" / "2001").glob("*/result.json")))[0]
+    assert '"state": "expired"' in result.read_text()
+    assert list((SPOOL / "queue" / "held").iterdir()) == []
+    assert not (proof / "ann").exists()
