@@ -20,6 +20,7 @@ from cronq import linux
 
 OURS = "cronq"  # user and group
 DAY = 86400
+SHADOW = "/etc/shadow"
 _USABLE = "usable"
 
 
@@ -86,6 +87,10 @@ def _unusable(name: str, now: float) -> str:
     """
     found = linux.shadow(name)
     if found is None:
+        try:
+            os.close(os.open(SHADOW, os.O_RDONLY | os.O_CLOEXEC))  # the next service of NSS hides that "files" failed
+        except FileNotFoundError:
+            pass
         return ""
     password, expires = found
     if password.startswith("!") and password.strip("!*"):
@@ -125,7 +130,7 @@ def verify(who: Account) -> None:
 
 def _capabilities() -> str:
     """The sets of capabilities of this process that are not empty."""
-    with open("/proc/self/status", encoding="ascii", errors="replace") as file:
+    with open("/proc/self/status", encoding="utf-8", errors="replace") as file:
         rows = [row.split() for row in file if row.startswith(("CapInh", "CapPrm", "CapEff", "CapAmb"))]
     if len(rows) != 4:
         raise PermissionError("/proc/self/status does not tell the capabilities")
