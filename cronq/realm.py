@@ -135,10 +135,13 @@ def _be_like_others() -> None:
     """In a worker's fork: what the unit protects or favours the daemon by is not for jobs."""
     try:
         os.setpriority(os.PRIO_PROCESS, 0, 0)
+    except PermissionError:
+        pass  # root of a container that may not lower it: jobs have what the daemon has
+    try:
         with open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
             file.write("0")
     except PermissionError:
-        pass  # root of a container that may not lower them: jobs have what the daemon has
+        pass  # the same
 
 
 def ours() -> become.Account:
