@@ -129,8 +129,8 @@ def test_there_is_no_worker_of_roots_that_root_has_not_allowed(liar):
 def test_end_is_for_workers_only(liar, ann):
     machine = liar.machine
     theirs = subprocess.Popen(["sleep", "100"], **machine.identity("bob"))
-    ann.run("2001-end", liar.file_of("ann", "end", {"command": ["sleep", "100"]}))
-    job = eventually(lambda: _jobs(ann))
+    name = ann.run("2001-end", liar.file_of("ann", "end", {"command": ["sleep", "100"]}))
+    job = [eventually(lambda: _started(ann, name))["pid"]]
     for pid in (theirs.pid, *job, liar.told["pid"], liar.launcher.pid, os.getpid(), 1, 0, -1, 2**22, 2**70):
         assert "is no worker" in liar.refused({"verb": "END", "worker": pid})
     assert theirs.poll() is None
@@ -139,6 +139,12 @@ def test_end_is_for_workers_only(liar, ann):
     theirs.wait()
     ann.send({"do": "stop", "id": "2001-end", "now": True})
     ann.hear("ended", "2001-end")
+
+
+def _started(worker, name: str) -> dict:
+    """What an outcome file tells of its job, once it runs (a worker's first child is another: it asks shadow)."""
+    steps = worker.outcome(name)
+    return steps[-1] if steps and steps[-1]["step"] == "started" else {}
 
 
 def _jobs(worker) -> list[int]:
@@ -356,7 +362,7 @@ def test_reap_hits_no_process_that_has_the_pid_by_now(liar):
     """Row 17: the session that the pid means, by its start, is a job's; another start is another process."""
     first, second = liar.worker(2001), liar.worker(2001)
     name = first.run("2001-reaped", liar.file_of("ann", "reaped", {"command": ["sleep", "100"]}))
-    started = eventually(lambda: (o := first.outcome(name))[-1]["step"] == "started" and o[-1])
+    started = eventually(lambda: _started(first, name))
     os.kill(first.pid, signal.SIGKILL)
     assert first.gone()
     order = {"do": "reap", "attempt": 1, "pid": started["pid"], "boot": started["boot"]}
