@@ -3,8 +3,10 @@ PYTHON ?= python3
 OPT ?= /opt/cronq
 VENV ?= .venv
 BIN = $(VENV)/bin
+LAUNCHER_TESTS = $(addprefix tests/,test_launcher.py test_realm.py test_become.py test_ground.py test_roottables.py \
+  test_authority.py test_cgroup.py attacks/test_verbs.py attacks/test_drop.py system/test_accounts.py)
 
-.PHONY: demo test booted defences lint quick install clean
+.PHONY: demo test booted defences cover-launcher lint quick install clean
 
 demo: $(VENV)/installed
 	$(BIN)/cronq demo
@@ -20,6 +22,15 @@ booted: $(VENV)/installed  # a server's life under systemd, as documented: needs
 defences: $(VENV)/installed  # takes each defence away in turn, and sees its attack succeed: needs root; ONLY="row 3:" some of them
 	.ci/packages
 	$(BIN)/python tests/attacks/defences.py $(if $(ONLY),"$(ONLY)")
+
+# Every line and branch of what runs as root, in each of its processes, whoever it has become: needs root. (.pth of the
+# environment starts coverage in them, also with `python -I`; the directory takes what processes of all users save.)
+cover-launcher: export COVERAGE_PROCESS_START = $(CURDIR)/pyproject.toml
+cover-launcher: $(VENV)/installed
+	.ci/packages
+	@set -eu; d=$$(mktemp -d); trap 'rm -r "$$d"' EXIT; chmod 1777 "$$d"; export COVERAGE_FILE="$$d/data"; \
+	$(BIN)/pytest -q $(LAUNCHER_TESTS); \
+	unset COVERAGE_PROCESS_START; $(BIN)/coverage combine -q; $(BIN)/coverage report
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .

@@ -21,6 +21,7 @@ REPOSITORY = Path(__file__).parent.parent
 CACHE = Path("/var/tmp/cronq-tests")
 KEEP = 14 * 86400.0
 PYTHON = "/usr/bin/python3"
+MEASURED = ("COVERAGE_PROCESS_START", "COVERAGE_FILE")  # `make cover-launcher` sets them
 
 
 def missing() -> str:
@@ -63,6 +64,8 @@ def install(made: Path, place: Path, scratch: Path) -> None:
     """Install the working tree's cronq at `place`, where there is a copy."""
     _run(made / "tools" / "bin" / "python", "-m", "hatchling", "build", "-t", "wheel", "-d", scratch, cwd=REPOSITORY)
     _pip(place, "--no-deps", "--no-index", *scratch.glob("*.whl"))
+    if MEASURED[0] in os.environ:
+        _pip(place, "-c", REPOSITORY / "constraints.txt", "coverage")
 
 
 def _key() -> str:

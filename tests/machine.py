@@ -111,6 +111,8 @@ class Machine:
         entry = pwd.getpwnam(user)
         env = {"PATH": PATH, "HOME": entry.pw_dir, "USER": user, "LOGNAME": user, "SHELL": entry.pw_shell}
         groups = os.getgrouplist(user, entry.pw_gid)
+        if user == "root":
+            env |= {name: os.environ[name] for name in installation.MEASURED if name in os.environ}
         return {
             "user": entry.pw_uid,
             "group": entry.pw_gid,

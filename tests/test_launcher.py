@@ -13,10 +13,13 @@ import time
 from pathlib import Path
 
 import pytest
+from aside import CONFIG, aside
 from conftest import eventually
-from workbench import UID, alive
+from workbench import UID, alive, cgroup_tree, empty
 
 from cronq import launcher, realm, spool, wire
+
+OTHER = 54321  # a user who has no process
 
 # It hands its end of the launcher's line over to the test, tells what it was started with and which signals come, and
 # exits as it is told.
@@ -217,6 +220,47 @@ def test_an_exit_that_a_restart_would_only_repeat_is_passed_on(stage, dispatcher
     assert stage.exits() == code
 
 
+SOON = "import cronq.launcher; cronq.launcher.LONGEST_DELAY = 0.05\n"  # until a dispatcher is started again
+NOT_STARTED = "event=dispatcher-not-started"
+
+
+@pytest.mark.root
+@pytest.mark.skipif(UID != 0, reason="needs root, to be a user whose processes are counted")
+def test_a_dispatcher_for_which_there_is_no_process_is_started_as_soon_as_there_is_one(stage):
+    limited = f"os.setgroups([]); os.setresgid(*[{OTHER}] * 3); os.setresuid(*[{OTHER}] * 3)\n"
+    limited += "resource.setrlimit(resource.RLIMIT_NPROC, (0, 9))"
+    stage.start(SOON + limited, command=["/bin/sh", "-c", "exec sleep 100"])
+    eventually(lambda: stage.log().count(f'{NOT_STARTED} reason="Resource temporarily unavailable"') > 2)
+    assert "dispatcher-started" not in stage.log()
+    himself = {"user": OTHER, "group": OTHER, "extra_groups": []}
+    subprocess.run(["prlimit", f"--pid={stage.process.pid}", "--nproc=9:9"], check=True, **himself)
+    eventually(lambda: "event=dispatcher-started" in stage.log())
+    stage.process.terminate()  # no signal stays blocked
+    assert stage.exits() == 128 + signal.SIGTERM
+
+
+def test_a_dispatcher_for_which_there_is_no_descriptor_is_started_as_soon_as_there_is_one(stage):
+    stage.start(SOON)
+    first = stage.dispatcher()
+    worker = first.worker()
+    resource.prlimit(stage.process.pid, resource.RLIMIT_NOFILE, (3, 1000))
+    first.exit(1)
+    eventually(lambda: stage.log().count(f'{NOT_STARTED} reason="Too many open files"') > 2)
+    assert alive(worker.pid)
+    resource.prlimit(stage.process.pid, resource.RLIMIT_NOFILE, (1000, 1000))
+    assert alive(stage.dispatcher().worker().pid)
+
+
+def test_a_stop_while_no_dispatcher_can_be_started_is_the_end(stage):
+    stage.start("import cronq.launcher; cronq.launcher.LONGEST_DELAY = 100.0")
+    dispatcher = stage.dispatcher()
+    resource.prlimit(stage.process.pid, resource.RLIMIT_NOFILE, (3, 1000))
+    dispatcher.exit(1)
+    eventually(lambda: NOT_STARTED in stage.log())
+    stage.process.terminate()
+    assert stage.exits() == 0
+
+
 def test_a_dispatcher_that_cannot_be_executed_is_tried_again(stage):
     stage.start(command=["/no/such/dispatcher"])
     eventually(lambda: stage.log().count("dispatcher-ended") == 3)
@@ -353,6 +397,18 @@ def test_a_worker_that_it_has_no_hold_of_is_ended(stage):
     assert alive(dispatcher.worker().pid)
 
 
+def test_there_are_so_many_workers_and_no_more(stage):
+    stage.start("import cronq.launcher; cronq.launcher.MOST_WORKERS = 2")
+    dispatcher = stage.dispatcher()
+    first, second = dispatcher.worker(), dispatcher.worker()
+    refusal = dispatcher.refused({"verb": "WORKER", "uid": UID, "tables": []})
+    assert refusal == "there are 2 workers, and no more are made"
+    assert alive(first.pid) and alive(second.pid)
+    first.line.close()
+    eventually(lambda: f"event=worker-ended pid={first.pid}" in stage.log())
+    assert alive(dispatcher.worker().pid)
+
+
 # One call of the system's fails, after some that did not.
 FAILS = """
 real, left = os.{call}, [{after}]
@@ -421,6 +477,174 @@ def test_an_idle_launcher_sleeps(stage, dispatcher):
 def _switches(pid: int) -> int:
     (line,) = (line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("voluntary"))
     return int(line.split()[1])
+
+
+# -------------------------------------------------------------------- cgroups
+
+# A worker with a process of its own, which it hands over.
+PARENT = """
+def work(line, *_):
+    pid = os.fork()
+    if pid == 0:
+        signal.pause()
+    wire.send(line, {"pid": pid}, [os.pidfd_open(pid)])
+    line.recv(1)
+    return 0
+"""
+JOB = f"{UID}-a.1"
+TREE = cgroup_tree()
+real = pytest.mark.skipif(TREE is None, reason="needs root, and a cgroup v2 tree that can be written")
+
+
+@pytest.fixture
+def base():
+    """A cgroup for one test, gone with all that lives in it afterwards."""
+    found = TREE / f"cronq-test-{os.getpid()}"
+    found.mkdir()
+    yield found
+    empty(found)
+
+
+@pytest.fixture
+def placing(stage, base):
+    """The dispatcher of a launcher that has cgroups for jobs."""
+    stage.start(f"{PARENT}\nfrom cronq import cgroup\nrealm.Own.leaves = cgroup.Leaves({str(base)!r}, False)")
+    return stage.dispatcher()
+
+
+def _place(dispatcher: Dispatcher, worker: Worker, limits: dict, job: str = JOB) -> tuple[int, dict]:
+    """Have a worker's process put into the job's cgroup: its pid, and what the launcher answers."""
+    told, (pidfd,) = wire.receive(worker.line)
+    try:
+        assert wire.send(
+            dispatcher.line, {"verb": "PLACE", "job": job, "worker": worker.pid, "limits": limits}, [pidfd]
+        )
+        return told["pid"], dispatcher.answer()[0]
+    finally:
+        os.close(pidfd)
+
+
+@pytest.mark.root
+@real
+def test_place_puts_a_workers_process_into_its_jobs_cgroup_and_kill_ends_all_in_it(placing, base):
+    pid, answer = _place(placing, placing.worker(), {"pids_max": 5})
+    assert answer == {"placed": JOB, "missing": ["pids_max"]}  # other processes live in the cgroup that they share
+    assert (base / f"job-{JOB}/cgroup.procs").read_text().split() == [str(pid)]
+    assert placing.ask({"verb": "KILL", "job": JOB})[0] == {"killed": JOB, "left": False}
+    assert not alive(pid)
+    assert not (base / f"job-{JOB}").exists()
+    assert placing.ask({"verb": "KILL", "job": JOB})[0] == {"killed": JOB, "left": False}
+
+
+@pytest.mark.root
+@real
+def test_what_is_no_limit_is_refused_and_nothing_is_placed(stage, placing, base):
+    pid, answer = _place(placing, placing.worker(), {"cpu_weight": 0})
+    assert set(answer) == {"failed", "uid", "job"}
+    assert answer["job"] == JOB
+    assert "cpu_weight must be" in answer["failed"]
+    assert alive(pid)
+    assert not list(base.glob("job-*"))
+    os.kill(pid, signal.SIGKILL)
+
+
+@pytest.mark.root
+@real
+def test_with_a_worker_the_cgroups_go_in_which_nothing_lives_any_more(stage, placing, base):
+    first, second = placing.worker(), placing.worker()
+    ended, _ = _place(placing, first, {})
+    lives, _ = _place(placing, second, {}, f"{UID}-b.1")
+    os.kill(ended, signal.SIGKILL)
+    eventually(lambda: "populated 0" in (base / f"job-{JOB}/cgroup.events").read_text())
+    first.line.close()
+    eventually(lambda: not (base / f"job-{JOB}").exists())
+    assert f"event=worker-ended pid={first.pid}" in stage.log()
+    assert (base / f"job-{UID}-b.1").exists()
+    assert alive(lives)
+
+
+def test_without_cgroups_nothing_is_placed_or_killed(stage):
+    stage.start(PARENT)
+    dispatcher = stage.dispatcher()
+    pid, answer = _place(dispatcher, dispatcher.worker(), {})
+    assert answer == {"failed": "there are no cgroups here", "uid": None, "job": JOB}
+    answer = dispatcher.ask({"verb": "KILL", "job": JOB})[0]
+    assert answer == {"failed": "there are no cgroups here", "uid": None, "job": JOB}
+    assert alive(pid)
+    os.kill(pid, signal.SIGKILL)
+
+
+# A network interface with a name that is no text, in a network of its own: its descriptor names it in fdinfo.
+INTERFACE = """
+import fcntl, os, socket, struct, sys
+tun = os.open("/dev/net/tun", os.O_RDWR)
+fcntl.ioctl(tun, 0x400454CA, struct.pack("16sH22x", b"\\xff\\xfe\\xf6", 0x1001))  # TUNSETIFF: IFF_TUN | IFF_NO_PI
+socket.send_fds(socket.socket(fileno=int(sys.argv[1])), [b"x"], [tun])
+"""
+
+
+@pytest.mark.root
+def test_a_descriptor_that_describes_itself_in_other_bytes_than_ascii_is_no_process(stage, dispatcher):
+    ours, theirs = socket.socketpair()
+    argv = ["unshare", "--net", sys.executable, "-c", INTERFACE, str(theirs.fileno())]
+    made = subprocess.run(argv, pass_fds=[theirs.fileno()], capture_output=True, text=True)
+    if made.returncode:
+        pytest.skip(f"no interface can be made here: {made.stderr.splitlines()[-1:]}")
+    _, (tun,), _, _ = socket.recv_fds(ours, 1, 1)
+    assert b"\xff\xfe\xf6" in Path(f"/proc/self/fdinfo/{tun}").read_bytes()
+    worker = dispatcher.worker()
+    message = {"verb": "PLACE", "job": JOB, "worker": worker.pid, "limits": {}}
+    assert wire.send(dispatcher.line, message, [tun])
+    assert "is no process of the worker" in dispatcher.answer()[0]["failed"]
+    assert alive(dispatcher.worker().pid)
+    for each in (ours, theirs):
+        each.close()
+    os.close(tun)
+
+
+# -------------------------------------------------------------------- systemd
+
+
+@pytest.fixture(params=["path", "abstract"])
+def systemd(request, tmp_path):
+    """A socket as systemd has it, and what names it."""
+    name = str(tmp_path / "notify") if request.param == "path" else f"@cronq-notify-{os.getpid()}"
+    line = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    line.bind(name.replace("@", "\0", 1) if request.param == "abstract" else name)
+    line.settimeout(20)
+    yield line, {"NOTIFY_SOCKET": name, "WATCHDOG_USEC": "1000000", "WATCHDOG_PID": "1"}
+    line.close()
+
+
+def test_systemd_is_told_by_the_launcher_alone(stage, systemd):
+    line, variables = systemd
+    stage.start(env=os.environ | variables | {"KEPT": "yes"})
+    dispatcher = stage.dispatcher()
+    for news, word in (("ready", b"READY=1"), ("turning", b"WATCHDOG=1"), ("turning", b"WATCHDOG=1")):
+        assert wire.send(dispatcher.line, {"is": news})
+        assert line.recv(100) == word
+    environment = Path(f"/proc/{dispatcher.pid}/environ").read_bytes()
+    assert b"KEPT=yes" in environment
+    assert not any(name.encode() in environment for name in variables)  # nobody else speaks for it
+    for _ in range(2):
+        stage.process.terminate()
+        assert dispatcher.signal() == "SIGTERM"
+    assert line.recv(100) == b"STOPPING=1"
+    dispatcher.exit(0)
+    assert stage.exits() == 0
+    line.settimeout(0.1)
+    with pytest.raises(TimeoutError):
+        line.recv(100)  # once
+
+
+def test_a_systemd_that_does_not_listen_is_not_waited_for(stage, systemd):
+    line, variables = systemd
+    line.close()
+    stage.start(env=os.environ | variables)
+    dispatcher = stage.dispatcher()
+    for _ in range(100):
+        assert wire.send(dispatcher.line, {"is": "turning"})
+    assert alive(dispatcher.worker().pid)
 
 
 # -------------------------------------------------------------------- in a worker's process
@@ -531,6 +755,28 @@ def test_the_dispatcher_is_told_where_spool_and_config_are(monkeypatch, more, in
     monkeypatch.setattr(launcher.Launcher, "serve", lambda self: made.append(self.command) or 0)
     assert launcher.main(["--spool", "s", "--config", "c", *more]) == 0
     assert made == [[sys.executable, "-I", "-m", "cronq.dispatcher", "--spool", "s", "--config", "c", *inotify]]
+
+
+def _main(*options: str) -> tuple[int, str]:
+    """How the program ends that does not begin, and what it says."""
+    argv = [sys.executable, "-I", "-m", "cronq.launcher", "--config", str(CONFIG), "--system", *options]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=20)
+    assert done.stdout == ""
+    return done.returncode, done.stderr
+
+
+@pytest.mark.root
+@aside
+def test_what_keeps_root_from_serving_everybody_is_told():
+    code, said = _main("--spool", "/mnt/spool")
+    assert code == 78
+    assert said.startswith('event=cannot-start reason="the group cronq must have no members, and has eve;')
+    Path("/etc/group").write_text(Path("/etc/group").read_text().replace("eve", ""))
+    Path("/mnt/disk").mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "ro,mode=755", "none", "/mnt/disk"], check=True)
+    code, said = _main("--spool", "/mnt/disk/spool")
+    assert (code, said) == (70, 'event=cannot-start reason="/mnt/disk/spool: Read-only file system"\n')
+    assert not Path("/mnt/spool").exists()
 
 
 def test_nothing_but_the_standard_library_comes_along():

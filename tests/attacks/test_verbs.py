@@ -172,6 +172,18 @@ def test_kill_and_place_take_no_path(liar):
         assert answer == "there are no cgroups here" or "is no attempt's name" in answer
 
 
+def test_a_crontab_is_handed_over_open_and_not_kept(liar):
+    (CONFIG / "crontab").write_text("@daily ann true\n")
+    try:
+        answer, (descriptor,) = liar.ask({"verb": "CRONTAB", "number": 0})
+        assert answer == {"table": str(CONFIG / "crontab"), "number": 0, "of": 1}
+        assert os.read(descriptor, 100) == b"@daily ann true\n"
+        os.close(descriptor)
+        assert liar.refused({"verb": "CRONTAB", "number": 1}) == "there is no table of that number"
+    finally:
+        (CONFIG / "crontab").unlink()
+
+
 @pytest.mark.parametrize(
     "message",
     [
