@@ -99,6 +99,17 @@ def _move_in() -> None:
     CONFIG.mkdir()
 
 
+def fresh_machine() -> None:
+    """For a test that needs them: an /etc with nothing but accounts in it, and an empty /var/spool."""
+    etc = Path("/mnt/etc")
+    etc.mkdir()
+    for name in ("passwd", "group", "shadow", "nsswitch.conf"):
+        if Path("/etc", name).exists():
+            (etc / name).write_bytes(Path("/etc", name).read_bytes())
+    _mount(str(etc), "/etc", None, _MS_BIND)
+    _mount("tmpfs", "/var/spool", "tmpfs", 0)
+
+
 def _mount(source: str, target: str, kind: str | None, flags: int) -> None:
     encoded = None if kind is None else kind.encode()
     if _libc.mount(source.encode(), target.encode(), encoded, flags, None) != 0:

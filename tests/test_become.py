@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from aside import ANN, BOB, CRONQ, EVE, GROUP, MAL, NOBODY, SHADOW, add, aside
+from aside import ANN, BOB, CRONQ, EVE, GROUP, MAL, NOBODY, SHADOW, add, aside, fresh_machine
 
 from cronq import become
 from cronq.become import DAY, Account, Barred
@@ -97,10 +97,8 @@ def test_an_account_that_shadow_does_not_know_is_usable():
 
 @aside
 def test_a_machine_without_shadow_has_usable_accounts():
-    for name in ("passwd", "group", "nsswitch.conf"):
-        Path("/mnt/etc").mkdir(exist_ok=True)
-        Path("/mnt/etc", name).write_bytes(Path("/etc", name).read_bytes() if Path("/etc", name).exists() else b"")
-    subprocess.run(["mount", "--bind", "/mnt/etc", "/etc"], check=True)
+    fresh_machine()
+    Path("/etc/shadow").unlink()
     assert become.account(ANN, OURS).name == "ann"
 
 

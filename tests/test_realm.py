@@ -9,12 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from aside import ANN, BOB, CONFIG, CRONQ, GROUP, NOBODY, PASSWD, add, aside, write
+from aside import ANN, BOB, CONFIG, CRONQ, GROUP, NOBODY, PASSWD, add, aside, fresh_machine, write
 from workbench import UID
 
 from cronq import cgroup, linux, realm, spool
 from cronq.become import Barred
-from cronq.errors import BadConfig, NotPermitted
+from cronq.errors import BadConfig, BadJob, NotPermitted
 from cronq.realm import Everybody, Own
 
 SPOOL = Path("/mnt/spool")
@@ -65,6 +65,9 @@ def test_ones_own_launcher_serves_oneself_and_nobody_else(tmp_path):
         with pytest.raises(NotPermitted, match=f"serves uid {UID} only"):
             call(UID + 1)
     assert [path.name for path in (root / "in").iterdir()] == [str(UID)]
+    assert own.open_crontabs(UID, [0, 1]) == []
+    with pytest.raises(NotPermitted, match="opens no crontabs"):
+        own.crontab(0)
     own.become_worker(UID)
     assert own.become_dispatcher() == dict(os.environ)
 
@@ -243,6 +246,71 @@ def test_a_worker_is_root_only_where_the_configuration_allows_it(text, allowed, 
     (CONFIG / name).chmod(0o666)
     assert "can be written by" in in_fork(lambda: found.become_worker(0))
     assert in_fork(lambda: found.become_worker(BOB)) == ""  # the workers of others ask by themselves, each time
+
+
+@pytest.mark.root
+@aside
+@pytest.mark.parametrize("name", ["crontab", "cron.d/daily"])
+def test_a_crontab_of_the_configuration_is_a_reason_for_a_worker_of_roots(name):
+    found = everybody()
+    assert "nothing runs as root" in in_fork(lambda: found.become_worker(0))
+    write(name, "@daily root true\n")
+    assert in_fork(lambda: found.become_worker(0)) == ""
+
+
+@pytest.mark.root
+@aside
+@pytest.mark.parametrize(
+    ("text", "ours"),
+    [
+        (None, False),
+        ("", False),
+        ("cron = 1\n", False),
+        ("[cron]\nsystem = 1\n", False),
+        ("[cron]\nsystem = false\n", False),
+        ("[cron]\nsystem = true\n", True),
+    ],
+)
+def test_the_machines_own_crontabs_are_ours_only_where_the_configuration_says_so(text, ours):
+    fresh_machine()
+    Path("/etc/crontab").write_text("@daily root true\n")
+    found = everybody()
+    if text is not None:
+        write("cronq.toml", text)
+    answer, descriptors = found.crontab(0)
+    assert answer == {"table": "/etc/crontab" if ours else "", "number": 0, "of": int(ours)}
+    assert [os.read(each, 100) for each in descriptors] == [b"@daily root true\n"] * ours
+    assert ("nothing runs as root" in in_fork(lambda: found.become_worker(0))) is not ours
+
+
+@pytest.mark.root
+@aside
+def test_crontabs_are_numbered_anew_when_the_first_is_asked_for_and_in_a_trusted_configuration_only():
+    found = everybody()
+    write("crontab", "1")
+    assert found.crontab(0)[0] == {"table": str(CONFIG / "crontab"), "number": 0, "of": 1}
+    write("cron.d/a", "2")
+    with pytest.raises(BadJob, match="no table of that number"):
+        found.crontab(1)
+    assert found.crontab(0)[0]["of"] == 2
+    answer, (descriptor,) = found.crontab(1)
+    assert (answer["table"], os.read(descriptor, 10)) == (str(CONFIG / "cron.d/a"), b"2")
+    (CONFIG / "cron.d").chmod(0o777)
+    os.chown(CONFIG, ANN, 0)
+    with pytest.raises(BadConfig, match="belongs to uid"):
+        found.crontab(0)
+
+
+@pytest.mark.root
+@aside
+def test_a_worker_is_handed_the_tables_that_were_named_open():
+    found = everybody()
+    write("crontab", "1")
+    write("cron.d/a", "2", mode=0o600)
+    found.crontab(0)
+    opened = found.open_crontabs(ANN, [1])
+    assert [os.read(each, 10) for each in opened] == [b"2"]
+    assert found.system.tables == {str(CONFIG / "cron.d/a"): opened[0]}
 
 
 @pytest.mark.root
