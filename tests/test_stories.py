@@ -215,7 +215,7 @@ def test_a_job_that_changed_while_it_waited_is_set_aside_with_its_input(world):
     gate.touch()
     rejected = world.spool / "rejected" / str(world.uid)
     reason = eventually(lambda: next(rejected.glob("*-changed.data.reason"), None))
-    assert "changed after it was accepted" in reason.read_text()
+    assert "changed after it was accepted" in eventually(reason.read_text)
     assert reason.with_suffix("").read_text() == "input"
     assert not list((world.spool / "queue" / "data").iterdir())
     assert world.result(first)["state"] == "done"
