@@ -2,6 +2,7 @@
 else is hit, and whoever is lied to goes on (trust.md rows 17, 19)."""
 
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -11,6 +12,7 @@ import pytest
 from conftest import eventually
 from liar import LONG, Liar, fds
 from machine import CONFIG, SPOOL
+from recycled import end, recycled
 
 from cronq import process, wire
 
@@ -145,6 +147,19 @@ def _started(worker, name: str) -> dict:
     """What an outcome file tells of its job, once it runs (a worker's first child is another: it asks shadow)."""
     steps = worker.outcome(name)
     return steps[-1] if steps and steps[-1]["step"] == "started" else {}
+
+
+def test_end_does_not_hit_who_has_the_pid_of_a_worker_by_now(liar):
+    worker = liar.worker(2001)
+    worker.line.close()
+    assert worker.gone()
+    eventually(lambda: f"event=worker-ended pid={worker.pid}" in liar.machine.log)
+    login = recycled(worker.pid, **liar.machine.identity("ann"))
+    assert "is no worker" in liar.refused({"verb": "END", "worker": worker.pid})
+    hit = select.select([pidfd := os.pidfd_open(login.pid)], [], [], 0.2)[0]  # a signal takes a moment
+    os.close(pidfd)
+    end(login)
+    assert not hit, "the process that has the pid by now was killed"
 
 
 def _jobs(worker) -> list[int]:
