@@ -126,6 +126,7 @@ class Launcher:
         signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
         for number in (*PASSED_ON, signal.SIGCHLD):
             signal.signal(number, lambda _number, _frame: None)  # it only rings: `_rung` decides
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())  # whoever started it may have blocked any
         self.loop.listen(reading, lambda: self._rung(set(os.read(reading, 4096))))
         self._start_dispatcher()
         while self.exit_code is None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from conftest import eventually
-from liar import LONG, Liar, fds
+from liar import LONG, PYTHON, Liar, fds
 from machine import SPOOL
 
 from cronq import wire
@@ -22,6 +22,7 @@ def lie(machine):
         made.append(Liar(machine, **how))
         return made[-1]
 
+    start.machine = machine
     yield start
     for each in made:
         each.close()
@@ -248,3 +249,53 @@ def test_a_line_that_is_closed_starts_another_dispatcher(lie):
     liar.line.close()
     liar.accept()
     assert liar.worker(2002).pid not in (0, worker.pid)
+
+
+# -------------------------------------------------------------------- what a process hands on (row 10)
+
+# Before the launcher: what somebody who starts it by hand, from a script or from another supervisor may have about him.
+ODD = """
+import os, resource, signal, sys
+for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+    signal.signal(number, signal.SIG_IGN)
+os.umask(0o077)
+os.setpriority(os.PRIO_PROCESS, 0, -7)
+with open("/proc/self/oom_score_adj", "w") as file: file.write("300")  # to lower it needs a capability
+resource.setrlimit(resource.RLIMIT_NOFILE, (100, 4000))
+resource.setrlimit(resource.RLIMIT_CORE, (4096, 8192))
+os.chdir("/tmp")
+signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+os.execvp(sys.argv[1], sys.argv[1:])
+"""
+PLAIN = '[tasks.plain]\ncommand = ["cat", "/proc/self/status", "/proc/self/limits", "/proc/self/oom_score_adj"]\n'
+# With settings its process is forked and waits at a gate; without, it is spawned.
+CHANGED = PLAIN.replace("plain", "changed") + 'nice = 3\noom_score_adj = 100\numask = "027"\nrlimits = { core = 0 }\n'
+INTERNAL = 3 << 31  # signals of glibc's own
+
+
+@pytest.mark.parametrize("task", ["plain", "changed"])
+def test_however_the_launcher_was_started_a_job_starts_as_ever(lie, task):
+    lie.machine.tasks(PLAIN + CHANGED)
+    ours, theirs = os.openpty()
+    started = {"stdin": theirs, "start_new_session": False, "restore_signals": False}
+    liar = lie(prefix=["setsid", "--ctty", PYTHON, "-I", "-c", ODD], **started)
+    liar.inboxes("ann")
+    worker = liar.worker(2001)
+    assert worker.do("2001-a", liar.file_of("ann", "a", {"task": task}))["exit_code"] == 0
+    output = worker.output()
+    status = dict(row.split(":\t", 1) for row in output.splitlines() if ":\t" in row)
+    limits = {row[:26].strip(): row[26:].split()[:2] for row in output.splitlines() if row.startswith("Max ")}
+    assert [int(status[key], 16) & ~INTERNAL for key in ("SigPnd", "ShdPnd", "SigBlk", "SigIgn", "SigCgt")] == [0] * 5
+    assert status["Umask"] == ("0022" if task == "plain" else "0027")
+    assert output.splitlines()[-1] == ("0" if task == "plain" else "100")
+    assert limits["Max open files"] == ["100", "4000"]  # the daemon's, though the worker has raised its own
+    assert limits["Max core file size"] == (["4096", "8192"] if task == "plain" else ["0", "0"])
+    facts = {"command": ["cut", "-d", " ", "-f", "5,6,7,19", "/proc/self/stat"]}
+    assert worker.do("2001-b", liar.file_of("ann", "b", facts))["exit_code"] == 0
+    group, session, terminal, nice = worker.output().split()
+    assert (group, terminal, nice) == (session, "0", "0")
+    worker.line.close()
+    assert worker.gone()
+    eventually(lambda: f"event=worker-ended pid={worker.pid}" in liar.machine.log)  # it hears of its own children
+    os.close(ours)
+    os.close(theirs)

@@ -1,21 +1,26 @@
 """What a job is given, and what it can do to others (trust.md rows 7, 10, 11, 15, 18, 24)."""
 
+import contextlib
 import os
 import shutil
+import signal
 import subprocess
 import time
 from pathlib import Path
 
 import pytest
 from conftest import eventually
-from machine import CONFIG, SPOOL
+from liar import fds
+from machine import CONFIG, DIED, SPOOL
 
 pytestmark = pytest.mark.root
 PEEK = "cat /proc/self/status; cat /proc/self/oom_score_adj; ulimit -c; umask; cut -d' ' -f5,6,7 /proc/self/stat"
 
 
 def test_the_environment_is_the_expected_set_and_nothing_of_the_daemons(machine, monkeypatch):
-    monkeypatch.setenv("LD_PRELOAD", "/nowhere/evil.so")
+    odd = {"LD_PRELOAD": "/nowhere/evil.so", "BASH_ENV": "/nowhere", "IFS": "/", "PYTHONPATH": "/nowhere"}
+    real = machine.identity
+    monkeypatch.setattr(machine, "identity", lambda user: real(user) | {"env": real(user)["env"] | odd})
     machine.tasks('[tasks.env]\ncommand = ["env", "-0"]\nuser = "carl"\nsubmit = ["ann"]\nenv = { OF_TASK = "1" }\n')
     machine.start()
     job = machine.submit("ann", "submit", "env")
@@ -42,6 +47,7 @@ def test_a_submitters_variables_reach_a_task_only_where_it_allows_them(machine):
     text = '[tasks.env]\ncommand = ["sh", "-c", "echo $LD_PRELOAD$BASH_ENV"]\nuser = "carl"\nsubmit = ["ann"]\n'
     machine.tasks(text)
     machine.start()
+    machine.submit("ann", "exec", "--wait", "--", "true")  # she has an inbox then
     machine.drop("ann", "evil", {"task": "env", "env": {"LD_PRELOAD": "/nowhere/evil.so", "BASH_ENV": "/x"}})
     assert "env: the task env lets no submitter set that" in machine.rejected("ann", "evil")
 
@@ -84,6 +90,125 @@ def test_a_job_that_forks_two_hundred_children_is_gone_within_a_second_of_cancel
     assert time.monotonic() - begun < 1
     assert machine.result(job)["state"] == "cancelled"
     siege.unharmed()
+
+
+HOG = "x = bytearray(600 << 20); print(len(x))"
+# Each of its processes is smaller than the daemons.
+SWARM = """
+import os, time
+for _ in range(100):
+    if os.fork() == 0:
+        x = bytearray(b"x") * (5 << 20)
+        time.sleep(60)
+        os._exit(0)
+time.sleep(60)
+"""
+
+
+def test_a_job_that_takes_all_the_memory_it_may_holds_up_nobody(siege):
+    siege.machine.tasks(f"[tasks.hog]\ncommand = ['/usr/bin/python3', '-c', '{HOG}']\nrlimits = {{ as = '200M' }}\n")
+    siege.machine.launcher.send_signal(1)
+    eventually(lambda: "event=reloaded" in siege.machine.log)
+    bounded = siege.machine.submit("ann", "submit", "hog")
+    free = siege.machine.submit("ann", "exec", "--", "/usr/bin/python3", "-c", HOG)
+    siege.unharmed(times=1)
+    assert siege.machine.result(bounded)["exit_code"] == 1
+    assert "MemoryError" in siege.machine.output(bounded, "stderr")
+    assert siege.machine.output(free) == f"{600 << 20}\n"
+
+
+@pytest.mark.parametrize("kind", ["one that is large", "many that are smaller than the daemons"])
+def test_where_memory_runs_out_the_hog_dies_and_neither_the_daemons_nor_others(machine, kind, bounded_memory):
+    """The daemons and all their jobs have 300 MB between them.
+
+    By size the kernel would take the dispatcher before many small ones; OOMScoreAdjust of the unit, or oom_score_adj of
+    the task as here, says that it is not they.
+    """
+    code = HOG if "large" in kind else SWARM
+    machine.tasks(f"[tasks.hog]\ncommand = ['/usr/bin/python3', '-c', '''{code}''']\noom_score_adj = 500\n")
+    machine.start(cgroup=bounded_memory)
+    daemons = [machine.launcher.pid, machine.dispatcher()]
+    others = machine.submit("bob", "exec", "--", "sh", "-c", "echo ready; sleep 1; echo done")
+    output = machine.results(others) / "stdout"
+    eventually(lambda: output.exists() and "ready" in output.read_text())
+    hog = machine.submit("ann", "submit", "hog")
+    eventually(lambda: _killed_for_memory(bounded_memory) > 0)
+    eventually(lambda: "done" in output.read_text() or DIED in machine.log or machine.launcher.poll() is not None)
+    assert DIED not in machine.log and machine.launcher.poll() is None, "a daemon was killed"
+    assert machine.output(others) == "ready\ndone\n"
+    machine.cronq("ann", "cancel", "--now", hog, code=None)  # if it has not ended
+    assert machine.result(hog)["state"] in ("dead", "cancelled")
+    assert machine.submit("bob", "exec", "--wait", "--", "echo", "still") == "still"
+    assert [machine.launcher.pid, machine.dispatcher()] == daemons, "a daemon was killed"
+
+
+@pytest.fixture
+def bounded_memory():
+    """A cgroup with 300 MB, of whichever version there is."""
+    if not (folder := _memory_cgroup()):
+        pytest.skip("there is no cgroup here that bounds memory")
+    yield folder
+    for pid in (folder / "cgroup.procs").read_text().split():
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(int(pid), signal.SIGKILL)
+    eventually(lambda: not (folder / "cgroup.procs").read_text())
+    folder.rmdir()
+
+
+def _memory_cgroup() -> Path | None:
+    for top, limit in (("memory", "memory.limit_in_bytes"), ("", "memory.max")):
+        folder = Path("/sys/fs/cgroup", top, f"cronq-hog-{os.getpid()}")
+        if os.access(folder.parent / "cgroup.procs", os.W_OK):
+            folder.mkdir()
+            if (folder / limit).exists():
+                (folder / limit).write_text(str(300 << 20))
+                return folder
+            folder.rmdir()
+    return None
+
+
+def _killed_for_memory(folder: Path) -> int:
+    for name in ("memory.oom_control", "memory.events"):
+        if (folder / name).exists():
+            return int(dict(row.split() for row in (folder / name).read_text().splitlines())["oom_kill"])
+    return 0
+
+
+# What it forks does not wait for its children, nor does it; those of the others are somebody else's from then on.
+ZOMBIES = """
+import os, time
+for number in range(500):
+    if os.fork() == 0:
+        if number % 2:
+            os.setsid()
+            if os.fork() == 0: os._exit(0)
+        os._exit(0)
+print("ready", flush=True)
+time.sleep(60)
+"""
+
+
+def test_a_job_that_leaves_hundreds_of_zombies_leaves_none_to_its_worker(siege):
+    machine = siege.machine
+    (worker,) = machine.workers()[2001]
+    before = len(fds(worker))
+    jobs = [machine.submit("ann", "exec", "--", "/usr/bin/python3", "-c", ZOMBIES) for _ in range(2)]
+    for job in jobs:
+        output = machine.results(job) / "stdout"
+        eventually(lambda output=output: output.exists() and "ready" in output.read_text())
+    siege.unharmed(times=1)
+    assert len(_children(worker)) == len(jobs)
+    machine.cronq("ann", "cancel", "--now", *jobs)
+    for job in jobs:
+        assert machine.result(job)["state"] == "cancelled"
+    assert _children(worker) == []
+    eventually(lambda: len(fds(worker)) == before)
+    machine.submit("ann", "exec", "--wait", "--", "true")
+    assert machine.workers()[2001] == [worker]
+
+
+def _children(pid: int) -> list[str]:
+    return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
 
 
 def _sleeping() -> int:  # without those that only wait to be reaped
