@@ -12,6 +12,7 @@ from __future__ import annotations
 import heapq
 from collections import Counter, deque
 from collections.abc import Iterator
+from typing import Any
 
 from cronq.entry import Entry
 from cronq.lanes import Ready
@@ -28,6 +29,7 @@ class Backlog:
         self.ready = Ready()
         self.ticks = Ready()  # what crontabs made, likewise: it passes other gates
         self.lines: dict[tuple[int, str], set[str]] = {}  # the ticks of each line of a crontab that have not ended
+        self.failed: dict[str, set[str]] = {}  # those that are dead, and mail about them, by their ids without instant
         self.members: Counter[str] = Counter()  # how many unfinished members each batch has
         self._entries: dict[str, tuple[str, Entry]] = {}
         self._states: dict[str, dict[int, dict[str, Entry]]] = {state: {} for state in KEPT}  # by uid, by id
@@ -85,6 +87,8 @@ class Backlog:
             self._names[entry.uid, given_name(entry)] = entry.id
             if entry.line:
                 self.lines.setdefault((entry.uid, entry.line), set()).add(entry.id)
+        elif entry.tabled:
+            self.failed.setdefault(entry.id.rpartition("-")[0], set()).add(entry.id)
         if entry.parent:
             self._count(entry, _unfinished(state) - (earlier is not None and _unfinished(earlier)))
         self._offer(entry.id)
@@ -110,19 +114,14 @@ class Backlog:
             del self._states[state][entry.uid]
         self.ready.discard(job_id)
         self.ticks.discard(job_id)
-        if entry.line:
-            self._take_out_tick(entry)
+        if entry.tabled:
+            _drop(self.lines, (entry.uid, entry.line), job_id)
+            _drop(self.failed, job_id.rpartition("-")[0], job_id)
         self._due.drop(entry.uid, job_id)
         self._expiring.drop(entry.uid, job_id)
         if _unfinished(state):
             self._names.pop((entry.uid, given_name(entry)), None)
         return state
-
-    def _take_out_tick(self, entry: Entry) -> None:
-        alive = self.lines.get((entry.uid, entry.line), set())
-        alive.discard(entry.id)
-        if not alive:
-            self.lines.pop((entry.uid, entry.line), None)
 
     def _count(self, member: Entry, change: int) -> None:
         """One unfinished member of a batch more, or less."""
@@ -225,6 +224,14 @@ class _Alarms:
     def next(self) -> int | None:
         """The first instant."""
         return min((heap[0][0] for heap in self._heaps.values()), default=None)
+
+
+def _drop(groups: dict[Any, set[str]], key: object, job_id: str) -> None:
+    """Take an id out of its group, and an empty group out of all."""
+    ids = groups.get(key, set())
+    ids.discard(job_id)
+    if not ids:
+        groups.pop(key, None)
 
 
 def _unfinished(state: str) -> bool:

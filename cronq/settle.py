@@ -183,6 +183,16 @@ def _keep(house: House, entry: Entry, verdict: policy.Verdict, each: Settled, fo
     house.backlog.put(state, changed)
     if move == "bury":
         house.tally(entry, state)
+        _put_away_earlier(house, entry)
+
+
+def _put_away_earlier(house: House, entry: Entry) -> None:
+    """Of a crontab's line that fails time and again only the last tick is a dead letter; the others' results stay."""
+    for job_id in sorted(house.backlog.failed.get(entry.id.rpartition("-")[0], set()) - {entry.id}):
+        kept = house.backlog.find(job_id)
+        if kept is not None:
+            house.shelves.end(*kept)
+            house.backlog.forget(job_id)
 
 
 def result(house: House, each: Settled) -> dict[str, Any]:

@@ -92,8 +92,9 @@ class Tables:
                 break
         if self._queue:
             return False
+        rests = self.ready and mono < self._resting
         self.ready = self.ready or self.complete
-        if not self._changed or mono < self._resting:
+        if not self._changed or rests:
             return False
         self._changed = False
         self._index()

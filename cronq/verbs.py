@@ -180,6 +180,8 @@ def _retry(ask: Ask) -> Found:
     def act(state: str, entry: Entry) -> str:
         if state != states.DEAD:
             raise BadJob(f"job {entry.id} is {state}; only a dead job is tried again")
+        if entry.id not in ask.house.backlog:
+            raise BadJob(f"job {entry.id} is no dead letter any more: its crontab's line has come again since")
         ask.house.shelves.revive(entry)
         changed = entry.but(attempt=0, crashes=0, due=ask.now.micros).unflagged(CANCEL_WANTED)
         return ask.house.move(ask.now, "revive", state, entry, changed, cause="retry")
@@ -214,7 +216,7 @@ def _rm(ask: Ask) -> Found:
         house = ask.house
         if state in (*cancel.UNSTARTED, states.RUNNING):
             raise BadJob(f"job {entry.id} is {state}; cancel it first")
-        if state in (states.DEAD, states.SKIPPED):
+        if entry.id in house.backlog:  # dead or skipped; its file has not gone to its results
             house.shelves.drop(state, entry)
             house.shelves.drop_data(entry.id)
             house.backlog.forget(entry.id)

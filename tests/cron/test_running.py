@@ -213,3 +213,18 @@ def _alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
     except OSError:
         return False
+
+
+def test_of_a_line_that_fails_each_time_one_dead_letter_is_kept_and_all_results(world, tab):
+    tab("# cronq: name=a\n@every 1s exit 3\n")
+    ended(world, "a", 3)
+    tab("")
+    eventually(lambda: not list((world.spool / "queue" / "running").iterdir()))
+    *earlier, last = [path.name for path in ended(world, "a", 3)]
+    dead = eventually(lambda: len(d := list((world.spool / "queue" / "dead").iterdir())) == 1 and d)
+    assert f",{last}," in dead[0].name
+    assert f"job {earlier[0]} is no dead letter any more" in world.run("retry", earlier[0], code=65).stderr
+    assert world.run("rm", earlier[0]).returncode == 0
+    assert not world.results(earlier[0]).exists()
+    world.run("rm", last)
+    assert list((world.spool / "queue" / "dead").iterdir()) == []
