@@ -54,7 +54,7 @@ class Almanac:
         """Find what has become due; to be called after the first `load`, at least once a second."""
         if not self._reboot.looked:
             self._look_at_boot(wall)
-        if self._from <= wall < self._until:
+        if not self.is_due(wall):
             return
         zone = localzone.local()
         if not self.pending:
@@ -78,6 +78,10 @@ class Almanac:
     def _take(self, ticks: list[Tick]) -> None:
         self.pending += ticks
         self.passed_over += self._clock.passed_over
+
+    def is_due(self, wall: float) -> bool:
+        """Whether `look` will look."""
+        return not self._from <= wall < self._until
 
     def patience(self, wall: float) -> float:
         """Seconds until something can become due."""

@@ -273,8 +273,8 @@ class Crew:
         if now - self.asked.get(uid, -RETRY_LAUNCH) >= RETRY_LAUNCH:
             self.asked[uid] = now
             tables = self.wants(uid)
-            self._asked_for.setdefault(uid, deque()).append((now, frozenset(tables)))
-            self._verb({"verb": "WORKER", "uid": uid, "tables": sorted(tables.values())})
+            if self._verb({"verb": "WORKER", "uid": uid, "tables": sorted(tables.values())}):
+                self._asked_for.setdefault(uid, deque()).append((now, frozenset(tables)))
 
     def _took(self, uid: int) -> tuple[float, frozenset[str]]:
         """What was asked for that the launcher answers now: it answers in order."""

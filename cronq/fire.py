@@ -55,7 +55,7 @@ def _others(house: House, now: Now) -> bool:
     """Whether schedules or lines are others than those in the almanac."""
     if house.listing is not None:
         house.listing.turn(now.wall, now.mono, house.config.cron_system)
-    others = house.tables.turn(now.wall, now.mono)
+    others = house.tables.turn(now.wall, now.mono, house.almanac.is_due(now.wall))
     if others:
         for uid, identity in house.backlog.lines:  # what waits from before a restart needs its tables too
             if (line := house.tables.find(uid, identity)) is not None:

@@ -36,7 +36,7 @@ class Options:
     catchup        what the clock passed over (the machine was off or asleep): `none`, the `last`, or `all`
     catchup_within a missed run older than this is not made up for
     catchup_most   at most so many, the newest ones
-    jitter         each run starts up to so much later, at random
+    jitter         each run starts up to so much later: by a part of it that is the entry's own, on this machine
     mutex          entries with the same word never run at once
     notify         when to mail: `always` there is output (as cron), on `failure`, on a `change` (the first
                    failure, and the recovery), `never`

@@ -80,9 +80,9 @@ class Tables:
         self._resting = float("-inf")
         self._folder_stamp = -1
 
-    def turn(self, wall: float, mono: float) -> bool:
-        """Look, and read on; whether the lines are others now."""
-        if mono - self._looked >= LOOK_EVERY and not self._queue:
+    def turn(self, wall: float, mono: float, due: bool = False) -> bool:
+        """Look, and read on; whether the lines are others now. `due`: something is, and goes by what is there now."""
+        if (due or mono - self._looked >= LOOK_EVERY) and not self._queue:
             self._looked = mono
             self._look(wall)
         deadline = time.monotonic() + SLICE_SECONDS

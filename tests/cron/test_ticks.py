@@ -230,3 +230,11 @@ def test_entries_of_one_mutex_have_one_key(bench):
     bench.minutes(0, 1)
     keys = {entry.line: entry.key for _, entry in bench.house.shelves.scan("ready")}
     assert keys["a"] == keys["b"] != keys["c"]
+
+
+def test_what_is_due_goes_by_the_table_as_it_is_at_that_moment(bench):
+    bench.install("# cronq: name=a\n* * * * * true\n")
+    bench.turn(UTC + 59.9)
+    bench.install("# cronq: name=b\n* * * * * true\n")
+    bench.turn(UTC + 60)
+    assert bench.made() == [("tab-b", 60)]
