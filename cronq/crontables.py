@@ -15,9 +15,10 @@ import functools
 import os
 import pwd
 import stat
+import time
 from collections.abc import Callable, Iterable, Iterator
 
-from cronq import cronrules
+from cronq import become, cronrules
 from cronq.cronrules import Fault
 from cronq.crontab import MAX_BYTES, CronEntry, Crontab, parse_crontab
 from cronq.errors import NotPermitted
@@ -25,6 +26,7 @@ from cronq.errors import NotPermitted
 MOST_TABLES = 4000
 
 Known = Callable[[str], int | None]  # a user's uid, if the machine knows him
+Barred = Callable[[str], str]  # why a user may have no jobs, "" if he may
 Parsed = dict[tuple[str, bytes], Crontab]
 Found = tuple[str, str, Fault | None, bytes]  # path, user, fault, content
 
@@ -37,6 +39,7 @@ class Table:
     fault    why neither cron nor cronq uses it; None if they do
     crontab  what is in it, also where it is not used
     unknown  the users of its user column that the machine does not know, each with its first line
+    barred   the users whose jobs cronq does not run, since their account is locked or has expired, each with why
     """
 
     path: str
@@ -45,11 +48,13 @@ class Table:
     data: bytes
     crontab: Crontab = dataclasses.field(compare=False)
     unknown: dict[str, int]
+    barred: dict[str, str]
 
     @property
     def entries(self) -> list[CronEntry]:
-        """The lines that cronq would run: those of users who are there."""
-        return [] if self.fault else [entry for entry in self.crontab.entries if entry.user not in self.unknown]
+        """The lines that cronq would run: those of users who are there, and may have jobs."""
+        none = {*self.unknown, *self.barred}
+        return [] if self.fault else [entry for entry in self.crontab.entries if entry.user not in none]
 
     @property
     def silenced(self) -> str:
@@ -77,7 +82,8 @@ def tables(earlier: Iterable[Table] = ()) -> list[Table]:
     found = [_system(path) for path in _paths(cronrules.SYSTEM_TABLE, cronrules.CRON_D)]
     found += [_user(name, known) for name in _names(cronrules.USER_TABLES) if cronrules.user_name(name)]
     parsed = {(table.path, table.data): table.crontab for table in earlier}
-    return [_parsed(*each, parsed, known) for each in found[:MOST_TABLES]]
+    barred = functools.cache(_barred)
+    return [_parsed(each, parsed, known, barred) for each in found[:MOST_TABLES]]
 
 
 def own() -> Table:
@@ -90,17 +96,20 @@ def own() -> Table:
         data = b"" if done.returncode else done.stdout
     except FileNotFoundError:
         data = b""
-    return _parsed(f"crontab of {name}", name, None, data, {}, _uid)
+    return _parsed((f"crontab of {name}", name, None, data), {}, _uid, _barred)
 
 
-def _parsed(path: str, user: str, fault: Fault | None, data: bytes, parsed: Parsed, known: Known) -> Table:
-    """A table of which these are the bytes."""
+def _parsed(found: Found, parsed: Parsed, known: Known, barred: Barred) -> Table:
+    """A table of which this was found."""
+    path, user, fault, data = found
     crontab = parsed.get((path, data)) or parse_crontab(data, user=user, system=not user)
     unknown: dict[str, int] = {}
     for entry in crontab.entries if not user else ():
         if entry.user not in unknown and known(entry.user) is None:
             unknown[entry.user] = entry.line
-    return Table(path, user, fault, data, crontab, unknown)
+    users = {entry.user for entry in crontab.entries if known(entry.user) is not None}
+    out = {name: why for name in sorted(users) if (why := barred(name))}
+    return Table(path, user, fault, data, crontab, unknown, out)
 
 
 def _paths(table: str, folder: str) -> Iterator[str]:
@@ -151,3 +160,14 @@ def _uid(name: str) -> int | None:
         return pwd.getpwnam(name).pw_uid
     except (KeyError, UnicodeEncodeError, ValueError):
         return None
+
+
+def _barred(name: str) -> str:
+    """Why cronq runs nothing of a user's; "" where it does, or where only root can tell."""
+    try:
+        become.must_be_usable(name, time.time())
+    except become.Barred as error:
+        return error.sentence
+    except PermissionError:
+        pass
+    return ""

@@ -67,6 +67,9 @@ def today(table: Table) -> Iterator[Remark]:
         yield Remark(0, f"cron ignores all of it, the good lines too ({table.silenced})")
     for user, line in table.unknown.items():
         yield Remark(line, f"there is no user {user}")
+    for user, why in table.barred.items():
+        if not _is_locked(why):
+            yield Remark(0, f"cron runs nothing of {user}'s: {why}")
     for problem in table.crontab.problems:
         yield Remark(problem.line, f"{problem.text}; {problem.mend}")
 
@@ -84,8 +87,15 @@ def differences(table: Table) -> Iterator[Remark]:
     for problem in table.crontab.errors:
         if problem.code != "option":
             yield Remark(problem.line, f"cronq does not run it, and cron does: {problem.text}")
+    for user, why in table.barred.items():
+        if _is_locked(why):  # cron runs the jobs of a locked account, and cronq does not
+            yield Remark(0, f"cronq runs nothing of {user}'s, and cron does: {why}")
     for zone in sorted({entry.zone for entry in table.entries if entry.zone}):
         yield Remark(0, f"with cronq CRON_TZ={zone} holds; with cron these are times of the machine")
+
+
+def _is_locked(why: str) -> bool:
+    return " is locked; " in why
 
 
 def _next(entry: CronEntry, now: float, local: datetime.tzinfo) -> float | None:

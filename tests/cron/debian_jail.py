@@ -48,6 +48,8 @@ def _mounts(scratch: Path) -> str:
     places = {"tabs": "/var/spool/cron/crontabs", "crontab": "/etc/crontab", "cron.d": "/etc/cron.d", "run": "/run"}
     if (scratch / "localtime").exists():
         places["localtime"] = "/etc/localtime"
+    if (scratch / "shadow").exists():
+        places["shadow"] = "/etc/shadow"
     mounts = [f"mount --bind {scratch}/{name} {place}" for name, place in places.items()]
     return " && ".join(mounts + _devices(scratch) * (scratch / "log").exists())
 

@@ -177,6 +177,28 @@ def test_what_only_one_of_them_runs_is_found(tmp_path):
 
 
 @beside_debian
+def test_a_locked_account_runs_with_cron_only_and_an_expired_one_with_neither(tmp_path):
+    tables(tmp_path, some="* * * * * daemon true locked\n* * * * * bin true expired\n* * * * * sys true none\n")
+    rows = Path("/etc/shadow").read_text().splitlines()
+    kept = [row for row in rows if row.split(":")[0] not in ("daemon", "bin", "sys")]
+    kept += ["daemon:!$y$hash:19000:0:99999:7:::", "bin:*:19000:0:99999:7::1:", "sys:!:19000:0:99999:7:::"]
+    (tmp_path / "shadow").write_text("\n".join(kept) + "\n")
+    (tmp_path / "shadow").chmod(0o600)
+    with beside(tmp_path) as both:
+        both.minute()
+        both.minute()
+        report = both.end()
+        imported = both.cron.inside(*CRONQ, "import").stdout
+    found = {each["command"]: (each["same"], each["missing"], each["extra"]) for each in report["entries"]}
+    assert {command: each for command, each in found.items() if command.startswith("true")} == {
+        "true locked": (0, 2, 0),
+        "true none": (2, 0, 0),
+    }
+    assert "cronq: cronq runs nothing of daemon's, and cron does: the account daemon is locked" in imported
+    assert "today: cron runs nothing of bin's: the account bin has expired" in imported
+
+
+@beside_debian
 def test_a_table_that_changes_is_followed(tmp_path):
     tables(tmp_path, some="* * * * * root true before\n")
     with beside(tmp_path) as both:
