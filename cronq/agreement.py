@@ -70,6 +70,7 @@ class Agreement:
         self.excused = int(state.get("excused", 0))
         self._runs = [Run(*each) for each in state.get("runs", ())]
         self._lines = [Line(*each) for each in state.get("lines", ())]
+        self._strangers = len(self.counts)  # how many commands no table was known to have
         self._started: set[int] = set(state.get("started", ()))  # minutes in which cron began
 
     def state(self) -> dict[str, Any]:
@@ -98,7 +99,7 @@ class Agreement:
         for each in self.counts.values():
             each.where, each.reboot = [], False
         for user, command, where, note, reboot in entries:
-            found = self._count(user, command)
+            found = self.counts.setdefault((user, command), Count(user, command))
             found.where.append(where)
             found.note, found.reboot = note, found.reboot or reboot
 
@@ -169,6 +170,7 @@ class Agreement:
 
     def _count(self, user: str, command: str) -> Count:
         key = user, command
-        if key not in self.counts and sum(not each.where for each in self.counts.values()) > _MOST_STRANGERS:
-            key = _OTHERS
+        if key not in self.counts:
+            self._strangers += 1
+            key = key if self._strangers <= _MOST_STRANGERS else _OTHERS
         return self.counts.setdefault(key, Count(*key))

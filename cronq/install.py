@@ -23,6 +23,7 @@ from cronq.hand import Hand, Say
 OURS = "cronq"
 PREFIX = "/usr/local"
 BUILT_FOR = "/opt/cronq/bin/cronq"  # what stands in the units as they come
+TAKEN_OVER = "/var/lib/cronq/takeover.json"  # the notes of `cronq takeover`
 SPOOL, SETTINGS, RUN = "/var/spool/cronq", "/etc/cronq", "/run/cronq"
 FOLDERS = ((SETTINGS, 0o755), (f"{SETTINGS}/tasks.d", 0o755), (SPOOL, 0o711))
 SYSTEM_UNIT = "lib/systemd/system/cronq.service"
@@ -68,6 +69,8 @@ def uninstall(prefix: str, destdir: str, dry_run: bool, say: Say) -> None:
     hand = Hand(destdir, dry_run, say)
     if not destdir:
         _must_be_root()
+        if os.path.exists(TAKEN_OVER):
+            raise BadConfig("cronq is this machine's cron, and without it there is none; cronq rollback first")
         if _systemd_runs() and os.path.lexists(f"{prefix}/{SYSTEM_UNIT}"):
             hand.run(["systemctl", "disable", "--quiet", "--now", "cronq.service"])
     for below in UNITS:

@@ -143,10 +143,10 @@ class File:
 class Journal:
     """systemd's journal."""
 
-    lost = False
     name = "the journal"
 
     def __init__(self, now: float, place: dict[str, Any] | None = None) -> None:
+        self.lost = False
         self._cursor = str((place or {}).get("cursor") or "")
         self._since = now
         try:
@@ -159,12 +159,15 @@ class Journal:
         """Where reading goes on after a restart."""
         return {"cursor": self._cursor}
 
-    def read(self, now: float) -> list[Line]:  # noqa: ARG002 - its stamps are whole
+    def read(self, now: float) -> list[Line]:
         """What has been written since the last look."""
         since = [f"--after-cursor={self._cursor}"] if self._cursor else [f"--since=@{self._since:.0f}"]
         words = ["journalctl", "-o", "json", "--all", "--no-pager", "--quiet", *since]
         words += [word for name in _NAMES for word in ("+", f"SYSLOG_IDENTIFIER={name}")][1:]
         done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, check=False)
+        self.lost = bool(self._cursor and done.returncode)  # the journal no longer has the place
+        if self.lost:
+            self._cursor, self._since = "", now
         return list(self._lines(done.stdout))
 
     def _lines(self, output: bytes) -> Iterator[Line]:

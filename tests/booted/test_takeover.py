@@ -122,6 +122,7 @@ def test_a_rollback_that_was_killed_is_finished(server, cut):
     python = ["/opt/cronq/bin/python", "-c", INTERRUPTED]
     server.run(*python, "takeover", "")
     assert state(server) == TAKEN
+    assert "cronq rollback first" in server.run("cronq", "uninstall", "--system", code=78).stderr
     assert server.run(*python, "rollback", cut, code=None).returncode == -9
     server.run(*python, "rollback", "")
     assert state(server) == BEFORE

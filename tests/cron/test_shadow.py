@@ -287,6 +287,15 @@ def test_the_minute_in_which_cron_was_started_is_not_held_against_it():
     assert (seen.agrees, seen.excused) == (True, 1)
 
 
+def test_an_entry_that_runs_at_boot_is_not_compared():
+    seen = Agreement()
+    seen.know([("root", "true", "/etc/crontab:1", "", True), ("root", "x", "/etc/crontab:2", "", False)])
+    seen.expect([Run("root", "x", NOON, NOON)])
+    seen.hear([Line(NOON + 1, "root", "true"), Line(NOON + 1, "root", "x")])
+    seen.settle(NOON + 100, [[NOON // 60, NOON // 60]])
+    assert (seen.agrees, seen.counts["root", "true"].seen) == (True, 0)
+
+
 def test_jobs_that_start_late_take_no_other_minutes_place():
     seen, watched = Agreement(), [[NOON // 60, NOON // 60 + 9]]
     seen.know([("root", "true", "/etc/crontab:1", "", False)])
