@@ -3,7 +3,8 @@
 Does:    replaces a user's crontab from a file or standard input, lists, removes and edits it, checks a file, puts an
          earlier table back; with crontab(1)'s own texts and exit codes, which programs read.
 Reads:   the file, with the caller's own rights; CRONQ_SPOOL; /etc/cron.allow, /etc/cron.deny.
-Writes:  through `tabclient`; standard output holds a table and questions only, all else is said on standard error.
+Writes:  through `tabclient`; standard output holds a table and questions only, all else is said on standard error; a
+         line to the system's log.
 Trusts:  nothing. What it checks is checked again by the dispatcher.
 Fails:   1 as crontab(1) does; 69 where no dispatcher runs, 75 where there is no room, with a sentence of cronq's.
 
@@ -90,6 +91,14 @@ def say(text: str) -> None:
     spools.write_all(2, data.removesuffix(b"\n") + b"\n")
 
 
+def log(asked: Asked, event: str, detail: str = "") -> None:
+    """A line in the system's log, as crontab(1) writes it and monitoring greps for it."""
+    import syslog
+
+    syslog.openlog("crontab", syslog.LOG_PID, syslog.LOG_CRON)
+    syslog.syslog(syslog.LOG_INFO, f"({asked.caller.pw_name}) {event} ({detail or asked.user.pw_name})")
+
+
 # ---------------------------------------------------------------- the command line
 
 
@@ -98,7 +107,7 @@ class Asked:
 
     def __init__(self, argv: list[str]) -> None:
         self.what = ""
-        self.user = _caller()
+        self.caller = self.user = _caller()
         self.dry = self.ask_first = self.verbose = False
         self.number = 1
         self.words_given = bool(argv)
@@ -190,12 +199,12 @@ def run(asked: Asked) -> int:
     """Do what is asked for; the exit code. Raises `CronqError`, `OSError`."""
     root = spools.find()
     source = _open(asked.file) if asked.what == REPLACE else -1  # before anything else, as crontab(1) does
-    _must_be_allowed(root, asked.user)
+    _must_be_allowed(root, asked)
     table = _table(root, asked.user)
     if asked.what == LIST:
-        return _list(table, asked.user.pw_name)
+        return _list(table, asked)
     if asked.what == DELETE:
-        return _delete(table, asked.user.pw_name, asked.ask_first)
+        return _delete(table, asked)
     if asked.what == UNDO:
         return _undo(table, asked)
     if asked.what == EDIT:
@@ -231,7 +240,8 @@ def _read(descriptor: int) -> bytes:
         return file.read(tabrules.MAX_BYTES + 1)
 
 
-def _must_be_allowed(root: str, user: pwd.struct_passwd) -> None:
+def _must_be_allowed(root: str, asked: Asked) -> None:
+    user = asked.user
     if not spools.is_system(root):
         return
     why = tabrules.forbidden(user.pw_name, user.pw_uid)
@@ -241,6 +251,7 @@ def _must_be_allowed(root: str, user: pwd.struct_passwd) -> None:
         say(why)
     if os.getuid() != user.pw_uid:
         raise Failed(f"The user {user.pw_name} cannot use this program (crontab)")
+    log(asked, "AUTH", "crontab command not allowed")
     raise Failed(
         f"You ({user.pw_name}) are not allowed to use this program (crontab)\nSee crontab(1) for more information"
     )
@@ -254,10 +265,11 @@ def _table(root: str, user: pwd.struct_passwd) -> Table:
     return tabclient.Other(root, user)
 
 
-def _list(table: Table, name: str) -> int:
+def _list(table: Table, asked: Asked) -> int:
+    log(asked, "LIST")
     data = table.read()
     if data is None:
-        raise Failed(f"no crontab for {name}")
+        raise Failed(f"no crontab for {asked.user.pw_name}")
     if os.isatty(1):
         from cronq import show
 
@@ -267,14 +279,16 @@ def _list(table: Table, name: str) -> int:
     return 0
 
 
-def _delete(table: Table, name: str, ask_first: bool) -> int:
-    if ask_first:
+def _delete(table: Table, asked: Asked) -> int:
+    name = asked.user.pw_name
+    if asked.ask_first:
         if table.read() is None:
             raise Failed(f"no crontab for {name}")
         if not agreed(f"crontab: really delete {name}'s crontab? (y/n) ", "Please enter Y or N: "):
             return 0
     if not table.remove():
         raise Failed(f"no crontab for {name}")
+    log(asked, "DELETE")
     return 0
 
 
@@ -282,6 +296,7 @@ def _undo(table: Table, asked: Asked) -> int:
     before = table.read()
     if not table.undo(asked.number):
         raise Failed(f"no earlier crontab for {asked.user.pw_name}")
+    log(asked, "REPLACE")
     _tell(before, table.read() or b"", asked)
     return 0
 
@@ -328,6 +343,7 @@ def install(table: Table, data: bytes, asked: Asked) -> None:
     """Hand in a table that is good, and tell a person who looks on what that changes. Raises `CronqError`."""
     before = table.read() if _is_told(asked) else None
     table.install(data)
+    log(asked, "REPLACE")
     _tell(before, data, asked)
 
 

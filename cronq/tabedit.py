@@ -83,16 +83,19 @@ class Draft:
 def edit(table: Table, asked: Asked) -> int:
     """Edit a table and install it; the exit code. Raises `CronqError`."""
     before = table.read()
+    tabcommand.log(asked, "BEGIN EDIT")
     if before is None:
         say(f"no crontab for {asked.user.pw_name} - using an empty one")
     draft = Draft(FIRST if before is None else before)
     try:
         data = _edited(draft)
         if data is None:
+            tabcommand.log(asked, "END EDIT")
             return 0
         if table.read() != before:
             say("crontab: it has been changed by somebody else meanwhile; --undo puts that change back")
         tabcommand.install(table, data, asked)
+        tabcommand.log(asked, "END EDIT")
         draft.remove()
         return 0
     except BaseException:
