@@ -5,6 +5,8 @@ Each attack is ann's, with her ids, on a running system; bob works beside her an
 
 import json
 import os
+import shutil
+import signal
 import subprocess
 import time
 from datetime import UTC, datetime
@@ -12,13 +14,16 @@ from pathlib import Path
 
 import pytest
 from conftest import eventually
+from inotify_simple import INotify, flags
 from machine import SPOOL
+from siege import Siege
 
-from cronq import entry
+from cronq import entry, job
 
 pytestmark = pytest.mark.root
 LONG = bool(os.environ.get("CRONQ_LONG"))
 
+ENDINGS = ("job", "jobs", "tab")
 # Shapes of a NAME that is no plain file of ann's own: what she runs, and words of the reason.
 SHAPES = {
     "a link to a file of root's": ("import os, sys; os.symlink('/etc/shadow', sys.argv[1])", "symbolic link"),
@@ -28,7 +33,10 @@ SHAPES = {
     "a FIFO": ("import os, sys; os.mkfifo(sys.argv[1], 0o640)", "FIFO"),
     "a socket": ("import socket, sys; socket.socket(socket.AF_UNIX).bind(sys.argv[1])", "socket"),
     "a directory": ("import os, sys; os.mkdir(sys.argv[1]); os.chmod(sys.argv[1], 0o2777)", "directory"),
-    "a sparse file of a tebibyte": ("import sys; open(sys.argv[1], 'w').truncate(1 << 40)", "64 KiB"),
+    "a sparse file of a tebibyte": (
+        "import os, sys; open(sys.argv[1], 'w').truncate(1 << 40); os.utime(sys.argv[1], (0, 0))",
+        "64 KiB",
+    ),
     "what nobody else may read": (
         "import os, sys; open(sys.argv[1], 'w').close(); os.chmod(sys.argv[1], 0o600)",
         "640",
@@ -49,16 +57,47 @@ SHAPES = {
 
 def test_what_is_no_plain_file_of_his_is_refused_with_a_reason_and_holds_nobody_up(siege):
     for number, (code, _) in enumerate(SHAPES.values()):
-        for ending in ("job", "jobs"):
+        for ending in ENDINGS:
             siege.run("ann", code + "\nimport os\nif os.path.exists('x'): os.rename('x', '.x')", f".{number}.{ending}")
             siege.run("ann", "import os, sys; os.rename(*sys.argv[1:])", f".{number}.{ending}", f"s{number}.{ending}")
     for number, (shape, (_, words)) in enumerate(SHAPES.items()):
-        if words == "64 KiB":
-            continue
-        for ending in ("job", "jobs"):
-            assert words in siege.machine.rejected("ann", f"s{number}", ending), (shape, ending)
+        for ending in ENDINGS:
+            reason = siege.machine.rejected("ann", f"s{number}", ending)
+            assert words in reason or (words == "64 KiB" and "4194304" in reason and ending == "tab"), (shape, ending)
     siege.unharmed()
     assert not any(b"root:" in path.read_bytes() for path in (SPOOL / "out/2001").rglob("std*"))
+
+
+def test_no_link_is_followed_not_even_to_a_job_of_ones_own(siege):
+    elsewhere = SPOOL.parent / "elsewhere"
+    elsewhere.mkdir()
+    with INotify() as trap:
+        trap.add_watch(elsewhere, flags.OPEN | flags.ACCESS)
+        for name in ("a.job", "b.jobs", "c.data"):
+            target = elsewhere / name
+            target.write_text('{"command": ["true"]}\n')
+            target.chmod(0o640)
+            os.chown(target, 2001, siege.inbox().stat().st_gid)
+            while trap.read(timeout=0):
+                pass  # it is set: so it saw us
+            (siege.inbox() / name).symlink_to(target)
+        siege.put("ann", "c", {"command": ["true"]})
+        for name, ending in (("a", "job"), ("b", "jobs"), ("c", "job")):
+            assert "symbolic link" in siege.machine.rejected("ann", name, ending)
+        siege.unharmed()
+        assert [event.name for event in trap.read(timeout=0)] == []
+    shutil.rmtree(elsewhere)
+
+
+def test_of_a_file_no_more_is_read_than_a_job_may_have(siege):
+    """Whatever its size says: the dispatcher takes no more memory than before."""
+    for name in ("a.job", "b.jobs", "c.tab"):
+        siege.run("ann", SHAPES["a sparse file of a tebibyte"][0], f".{name}")
+        siege.run("ann", "import os, sys; os.rename(*sys.argv[1:])", f".{name}", name)
+        assert siege.machine.rejected("ann", *name.split("."))
+    siege.unharmed()
+    status = Path(f"/proc/{siege.dispatcher}/status").read_text()
+    assert int(next(row.split()[1] for row in status.splitlines() if row.startswith("VmHWM"))) < 128 << 10  # KiB
 
 
 def test_a_device_is_refused(siege):
@@ -211,6 +250,26 @@ for descriptor, change in kept.items():
     assert not any(path.read_bytes() for path in (SPOOL / "out/2001").glob("*/stdout"))
 
 
+def test_input_for_another_user_is_a_copy_that_its_submitter_cannot_change(machine):
+    siege = Siege(machine, tasks='[tasks.cat]\ncommand = ["cat"]\nuser = "carl"\nsubmit = ["ann"]\n')
+    code = """
+import os, sys
+kept = os.open("input.data", os.O_CREAT | os.O_RDWR, 0o640)
+os.write(kept, b"AAAA")
+with open(".input.tmp", "w") as file:
+    file.write(sys.argv[1])
+os.rename(".input.tmp", "input.job")
+sys.stdin.readline()
+os.pwrite(kept, b"BBBB", 0)
+"""
+    due = datetime.fromtimestamp(time.time() + 1, UTC).isoformat(timespec="microseconds")
+    writer = siege.begin("ann", code, json.dumps({"task": "cat", "at": due}))
+    eventually(lambda: list((SPOOL / "queue/delayed").rglob("*-input*")))
+    writer.communicate("now\n")
+    assert machine.output(siege.job_id("ann", "input")) == "AAAA"
+    siege.close()
+
+
 BOMBS = [
     b"{" * 60_000,
     b'{"command":' + b"[" * 30_000 + b"]" * 30_000 + b"}",
@@ -318,22 +377,70 @@ print(any(tried), len(tried))
     assert siege.run("ann", code).split() == ["False", "13"]
 
 
-def test_nobody_can_hold_a_lock_that_cronq_needs(siege):
+def test_a_name_that_is_another_users_is_free_to_all(siege):
+    for user in ("bob", "ann"):
+        siege.put(user, "backup", {"command": ["true"], "at": "2099-01-01"})
+    eventually(lambda: list((SPOOL / "queue/delayed").rglob("*,2002-*-backup*")))
+    waiting = eventually(lambda: list((SPOOL / "queue/delayed").rglob("*,2001-*-backup*")) or _reasons("backup"))
+    assert waiting[0].suffix != ".reason", waiting[0].read_text()
+
+
+def test_links_among_his_results_lead_to_nobody_elses(siege):
+    """Her own result directories are not hers to write; so root plants it for her."""
+    his = siege.machine.submit("bob", "exec", "--wait", "--", "echo", "bob's")
+    his = next(path for path in (SPOOL / "out/2002").glob("*/stdout") if path.read_text() == "bob's\n")
+    name = job.new_name()
+    planted = SPOOL / "out/2001" / f"2001-{name}"
+    planted.mkdir()
+    for output in ("stdout", "stderr"):
+        (planted / output).symlink_to(his)
+    os.chown(planted, siege.machine.uids["cronq"], -1)
+    siege.put("ann", name, {"command": ["sh", "-c", "echo forged; echo forged >&2"]})
+    assert siege.machine.result(planted.name)["state"] == "done"
+    assert his.read_text() == "bob's\n"
+    assert (planted / "stdout").read_text() == "forged\n"
+
+
+def test_an_operator_cannot_touch_an_inbox(siege):
+    siege.machine.tasks('[control]\noperators = "ops"\n')
+    siege.machine.launcher.send_signal(signal.SIGHUP)
+    eventually(lambda: "event=reloaded" in siege.machine.log)
+    assert "2001-" in siege.machine.cronq("carl", "list", "--all").stdout  # he is one
     code = """
-import fcntl, os, sys
-held = []
-for folder, _, names in os.walk("/var/spool/cronq"):
-    for path in (folder, *(os.path.join(folder, name) for name in names)):
-        try:
-            held.append(os.open(path, os.O_RDONLY | os.O_NONBLOCK))
-            fcntl.flock(held[-1], fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            pass
-print(len(held), flush=True)
-sys.stdin.read()
+import os, sys
+done = []
+for act in (
+    lambda: os.listdir(sys.argv[1]), lambda: os.close(os.open(sys.argv[1] + "/x.job", os.O_CREAT | os.O_WRONLY)),
+    lambda: os.mkdir(sys.argv[1] + "/d"), lambda: os.chdir(sys.argv[1]),
+):
+    try:
+        act()
+        done.append(True)
+    except PermissionError:
+        done.append(False)
+print(done)
+"""
+    assert siege.run("carl", code, siege.inbox(), cwd="/") == "[False, False, False, False]\n"
+
+
+def test_nobody_can_hold_a_lock_that_cronq_needs(siege):
+    """Whatever of the spool she can open she waits to lock, and holds as soon as it is free: while cronq restarts."""
+    code = """
+import fcntl, os, sys, threading
+for path in sys.stdin.readline().split("\\0"):
+    try:
+        descriptor = os.open(path.strip(), os.O_RDONLY | os.O_NONBLOCK)
+    except OSError:
+        continue
+    threading.Thread(target=fcntl.flock, args=(descriptor, fcntl.LOCK_EX), daemon=True).start()
+print("open", flush=True)
+sys.stdin.readline()
 """
     holder = siege.begin("ann", code)
-    assert holder.stdout.readline()
+    paths = [SPOOL, *SPOOL.rglob("*"), Path("/run/cronq"), Path("/etc/cronq"), Path("/etc/cronq/cronq.toml")]
+    holder.stdin.write("\0".join(map(str, paths)) + "\n")
+    holder.stdin.flush()
+    assert holder.stdout.readline() == "open\n"
     siege.unharmed()
     siege.machine.stop()
     siege.start()
@@ -355,4 +462,5 @@ sys.stdin.read()
 """
     holder = siege.begin("ann", code)
     assert holder.stdout.readline() == "leased\n"
+    assert "cannot be opened" in siege.machine.rejected("ann", "leased")
     siege.unharmed()
