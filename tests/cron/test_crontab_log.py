@@ -17,7 +17,23 @@ pytestmark = [
     pytest.mark.skipif(bool(missing()), reason=missing() or "-"),
 ]
 
-PARTS = ["\necho '5 * * * * x' | crontab -\ncrontab -l\nVISUAL=cat crontab -e\nVISUAL=false crontab -e\nVISUAL=./edit crontab -e", "echo n | VISUAL=./spoil crontab -e\necho '61 * * * * x' | crontab -\necho '5 * * * * y' | crontab -n -\ncrontab -u root -l\ncrontab -r\ncrontab -r\ncrontab -l\ncrontab -x\n"]  # a socket holds ten lines that nobody has read yet
+STORY = """
+echo '5 * * * * x' | crontab -
+crontab -l
+VISUAL=cat crontab -e
+VISUAL=false crontab -e
+VISUAL=./edit crontab -e
+
+echo n | VISUAL=./spoil crontab -e
+echo '61 * * * * x' | crontab -
+echo '5 * * * * y' | crontab -n -
+crontab -u root -l
+crontab -r
+crontab -r
+crontab -l
+crontab -x
+"""
+PARTS = STORY.strip().split("\n\n")  # a socket holds ten lines that nobody has read yet
 
 
 @pytest.fixture
