@@ -129,4 +129,5 @@ def test_a_worker_gets_the_tables_of_its_user_and_of_root_and_of_nobody_else():
     everything = [0, 1, 2, 3, 4, 5, -1, True, "1", None, 1.0, [1], 2**70]
     assert set(found.open_for("ann", everything)) == {str(MACHINES), str(FOLDER / "a"), str(USERS / "ann")}
     assert set(found.open_for("bob", everything)) == {str(MACHINES), str(FOLDER / "a"), str(USERS / "bob")}
+    assert found.open_for("bob", [-1, True, "4", 4.0, 5]) == {}
     assert set(found.open_for("ann", [3, 4])) == {str(USERS / "ann")}
