@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -804,3 +805,12 @@ def _root() -> Path:
 
 def test_the_launcher_stays_small():
     assert len(Path(launcher.__file__).read_text().splitlines()) < 400
+
+
+def test_what_is_measured_is_there_and_runs_in_the_launcher():
+    """A module that is renamed would be missing in the report of `make cover-launcher`, and not missed."""
+    settings = tomllib.loads((_root() / "pyproject.toml").read_text())["tool"]["coverage"]["run"]
+    names = [Path(pattern).stem for pattern in settings["include"]]
+    assert "launcher" in names
+    assert [f"*/cronq/{name}.py" for name in names] == settings["include"]
+    assert all(f"cronq.{name}" in sys.modules for name in names)
