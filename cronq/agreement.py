@@ -48,7 +48,7 @@ class Count:
     command: str
     where: list[str] = dataclasses.field(default_factory=list)
     note: str = ""
-    reboot: bool = False  # an @reboot line has it: no clock tells when
+    untold: bool = False  # it may run without our clock telling so: at boot, or from a table that cron has not
     same: int = 0
     missing: int = 0
     extra: int = 0
@@ -95,13 +95,13 @@ class Agreement:
         return any(each.same for each in counts) and not any(each.missing or each.extra for each in counts)
 
     def know(self, entries: Iterable[tuple[str, str, str, str, bool]]) -> None:
-        """What stands in the tables now: user, command, where, note, whether it is an @reboot line."""
+        """What stands in the tables now: user, command, where, note, whether it may run untold."""
         for each in self.counts.values():
-            each.where, each.reboot = [], False
-        for user, command, where, note, reboot in entries:
+            each.where, each.untold = [], False
+        for user, command, where, note, untold in entries:
             found = self.counts.setdefault((user, command), Count(user, command))
             found.where.append(where)
-            found.note, found.reboot = note, found.reboot or reboot
+            found.note, found.untold = note, found.untold or untold
 
     def expect(self, runs: Iterable[Run]) -> None:
         """These runs are due."""
@@ -151,7 +151,7 @@ class Agreement:
         if not any(first <= minute <= last for first, last in watched):
             return not watched or minute <= watched[-1][1]  # nobody looked then
         found = self._count(*self._key(heard))
-        if not found.reboot:
+        if not found.untold:
             found.missing += 1
             found.missing_at = [*found.missing_at, heard.at][-_MOST_TIMES:]
         return True

@@ -18,12 +18,13 @@ import stat
 import time
 from collections.abc import Callable, Iterable, Iterator
 
-from cronq import become, cronrules
+from cronq import accounts, become, cronrules
 from cronq.cronrules import Fault
 from cronq.crontab import MAX_BYTES, CronEntry, Crontab, parse_crontab
 from cronq.errors import NotPermitted
 
 MOST_TABLES = 4000
+CONFIG, INSTALLED = "/etc/cronq", "/var/spool/cronq/schedule/tables"
 
 Known = Callable[[str], int | None]  # a user's uid, if the machine knows him
 Barred = Callable[[str], str]  # why a user may have no jobs, "" if he may
@@ -84,6 +85,21 @@ def tables(earlier: Iterable[Table] = ()) -> list[Table]:
     parsed = {(table.path, table.data): table.crontab for table in earlier}
     barred = functools.cache(_barred)
     return [_parsed(each, parsed, known, barred) for each in found[:MOST_TABLES]]
+
+
+def cronqs(earlier: Iterable[Table] = ()) -> list[Table]:
+    """The tables that cronq runs beside the machine's, and logs as cron does: its configuration's, installed ones."""
+    known, users = functools.cache(_uid), accounts.Accounts()
+    parsed = {(table.path, table.data): table.crontab for table in earlier}
+    found = [_system(path) for path in _paths(f"{CONFIG}/crontab", f"{CONFIG}/cron.d")]
+    uids = [int(name) for name in _names(INSTALLED) if name.isdecimal()]  # others are predecessors
+    found += [_installed(uid, user) for uid in uids if (user := users.name(uid))]
+    return [_parsed(each, parsed, known, lambda _name: "") for each in found[:MOST_TABLES]]
+
+
+def _installed(uid: int, user: str) -> Found:
+    path = f"{INSTALLED}/{uid}"
+    return path, user, *_opened(None, lambda: cronrules.user_table(path, uid))
 
 
 def own() -> Table:

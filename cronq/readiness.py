@@ -21,7 +21,6 @@ from cronq.schedule import Schedule
 from cronq.units import OURS
 
 CONFIG = "/etc/cronq/cronq.toml"
-NO_MAIL = "cronq mails nothing yet of what cron's jobs print; it keeps it: cronq list --all, cronq logs"
 _BY_HAND = (
     "systemd does not run here: between the 5th and the 40th second of a minute stop cron, and keep it from starting "
     f"at boot; write [cron] system = true into {CONFIG}; send HUP to cronq's launcher"
@@ -101,7 +100,6 @@ def _shadows(say: Say) -> Iterator[str]:
 
 
 def _remarks(tables: list[Table]) -> Iterator[str]:
-    yield NO_MAIL
     entries = [(table, entry) for table in tables for entry in table.entries]
     boots = sum(isinstance(entry.schedule, Schedule) and entry.schedule.reboot for _, entry in entries)
     if boots:

@@ -25,7 +25,7 @@ from cronq.agreement import LATE, Agreement, Run
 from cronq.clock import Clock
 from cronq.cronlog import printable
 from cronq.crontab import CronEntry
-from cronq.crontables import Table, tables
+from cronq.crontables import Table, cronqs, tables
 from cronq.crontext import split_percent
 from cronq.errors import NotPermitted, UsageError
 from cronq.schedule import Schedule
@@ -66,6 +66,7 @@ class Shadow:
         self.place: dict[str, Any] = dict(state.get("place", {}))
         self._source = source
         self._tables: list[Table] = []
+        self._own: list[Table] = []  # cronq's, whose lines in the log are not cron's
         self._started = False
 
     def state(self) -> dict[str, Any]:
@@ -76,7 +77,7 @@ class Shadow:
 
     def look(self, now: float, local: datetime.tzinfo) -> None:
         """One minute: what is due, and what the log has."""
-        self._load(tables(self._tables))
+        self._load(tables(self._tables), cronqs(self._own))
         minute = int(now) // 60
         if not self._started:
             self.clock.start(now, local)
@@ -105,13 +106,15 @@ class Shadow:
         """What was before is not compared."""
         self.spans = [*(span for span in self.spans if span[0] <= span[1]), [minute, minute - 1]][-_MOST_SPANS:]
 
-    def _load(self, found: list[Table]) -> None:
-        if self._started and found == self._tables:
+    def _load(self, found: list[Table], own: list[Table]) -> None:
+        if self._started and (found, own) == (self._tables, self._own):
             return
-        self._tables = found
+        self._tables, self._own = found, own
         watched = [Watched(table, entry) for table in found for entry in table.entries]
         self.clock.load(watched)
-        self.agreement.know((each.user, each.command, each.where, each.note, each.reboot) for each in watched)
+        others = [Watched(table, entry) for table in own for entry in table.crontab.entries]
+        told = [(each.user, each.command, each.where, each.note, each.reboot) for each in watched]
+        self.agreement.know(told + [(each.user, each.command, each.where, "", True) for each in others])
 
 
 def watch(path: str, log: str | None, journal: bool, length: float | None, say: Callable[[str], None]) -> Shadow:

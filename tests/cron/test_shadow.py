@@ -26,7 +26,8 @@ NOON = 1_790_000_040  # 14:14 UTC on a Monday; the beginning of a minute
 
 BESIDE = """\
 import json, sys, zoneinfo
-from cronq import logread, shadow, shadowing
+from cronq import crontables, logread, shadow, shadowing
+crontables.CONFIG, crontables.INSTALLED = sys.argv[4:]
 
 def begin(now, state):
     return shadow.Shadow(state, logread.find(sys.argv[1], False, now, state.get("place")), now)
@@ -57,7 +58,8 @@ class Beside:
 
     def __init__(self, cron: CronWorld) -> None:
         self.cron, self.now = cron, cron.now
-        self.process = cron.beside("-c", BESIDE, cron.syslog, str(cron.zone), cron.scratch / "state")
+        files = cron.scratch / "state", cron.scratch / "cronq", cron.scratch / "installed"
+        self.process = cron.beside("-c", BESIDE, cron.syslog, str(cron.zone), *files)
         self.tell("begin")
 
     def tell(self, word: str, after: int = 0) -> dict:
@@ -196,6 +198,27 @@ def test_a_locked_account_runs_with_cron_only_and_an_expired_one_with_neither(tm
     }
     assert "cronq: cronq runs nothing of daemon's, and cron does: the account daemon is locked" in imported
     assert "today: cron runs nothing of bin's: the account bin has expired" in imported
+
+
+@beside_debian
+def test_what_cronq_runs_of_its_own_crontabs_is_not_taken_for_crons(tmp_path):
+    tables(tmp_path, some="* * * * * root true cron\n")
+    (tmp_path / "cronq").mkdir()
+    (tmp_path / "cronq/crontab").write_text("* * * * * root true ours\n")
+    (tmp_path / "installed").mkdir()
+    (tmp_path / "installed/1").write_text("* * * * * true installed\n")
+    (tmp_path / "installed/1.1").write_text("* * * * * true earlier\n")
+    with beside(tmp_path) as both:
+        for command, user in (("true ours", "root"), ("true installed", "daemon"), ("true earlier", "daemon")):
+            both.cron.log(user, command)
+        both.minute()
+        both.minute()
+        report = both.end()
+    found = {each["command"]: (each["same"], each["missing"], each["extra"]) for each in report["entries"]}
+    assert {command: each for command, each in found.items() if command.startswith("true")} == {
+        "true cron": (2, 0, 0),
+        "true earlier": (0, 1, 0),
+    }
 
 
 @beside_debian
