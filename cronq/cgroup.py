@@ -1,24 +1,26 @@
 """A cgroup v2 leaf for each attempt: what a job may take, and ending all of it at once, wherever it hid.
 
-Does:    `find` finds the cgroup that was delegated to this service; `place` moves an attempt's first process into a
-         leaf of its own, with its limits; `kill` ends everything in a leaf; `sweep` removes the empty ones.
-Reads:   /proc/self/cgroup, /proc/self/mountinfo, and the kernel's files below the delegated cgroup.
-Writes:  below the delegated cgroup only: leaves named `job-<id>.<attempt>`, theirs and its own files.
+Does:    `find` finds the cgroup of the jobs' unit; `place` moves an attempt's first process into a leaf of its own
+         below it, with its limits; `kill` ends everything in a leaf; `sweep` removes the empty ones.
+Reads:   /proc/self/cgroup, /proc/self/mountinfo, and the kernel's files below the jobs' cgroup.
+Writes:  below the jobs' cgroup only: leaves named `job-<id>.<attempt>`, `keeper`, theirs and its own files.
 Trusts:  the kernel; and systemd, whose mark (the attribute `trusted.delegate` or `user.delegate`) says that a cgroup is
-         the service's own. Not its caller: a name that is no attempt's and a limit that is none are refused.
+         for others to divide. Not its caller: a name that is no attempt's and a limit that is none are refused.
 Fails:   `find` says why there are no leaves; `OSError` where the kernel refuses; `CronqError` for what is not one of
          ours. A leaf that cannot be emptied at once stays, and `kill` says so.
 
 The launcher's part: root's, standard library only, no byte of a user's. The rules behind it: the kernel's
 Documentation/admin-guide/cgroup-v2.rst ("No Internal Process Constraint", "cgroup.kill") and systemd's
 CGROUP_DELEGATION. A cgroup whose controllers are enabled for its children takes no process of its own: not even the
-new main process of a service that is restarted while its jobs go on (EBUSY, and the service does not start). So
-controllers, and with them limits, are enabled only where systemd keeps the launcher in a cgroup of its own below the
-delegated one (`DelegateSubgroup=launcher`, systemd 254 and later). Elsewhere leaves end jobs, and do not limit them.
+new main process of a service that is restarted while its jobs go on (EBUSY, and the service does not start). So jobs
+live in the cgroup of a second unit, `cronq-jobs.service` beside `cronq.service`, which is never restarted. Its only
+process is one that sleeps, for systemd removes the cgroup of a unit without any; it is moved out of the way, into
+`keeper`, which systemd does by itself from 254 on (`DelegateSubgroup=`).
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import select
@@ -33,7 +35,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-SUBGROUP = "launcher"  # DelegateSubgroup= of the unit
+SERVICE, JOBS = ".service", "-jobs.service"  # `cronq.service` has its jobs in `cronq-jobs.service`
+KEEPER = "keeper"  # DelegateSubgroup= of that unit
 PREFIX = "job-"
 MARKS = ("trusted.delegate", "user.delegate")  # the second since systemd 251
 LIMITS = {  # what a task may limit: the controller, its file, the least and the most
@@ -47,21 +50,33 @@ MAX_ATTEMPT_DIGITS = 9
 
 
 class Leaves:
-    """The leaves below one delegated cgroup."""
+    """The leaves below the cgroup of one unit."""
 
-    def __init__(self, base: str, apart: bool) -> None:
-        """`apart`: no process lives in `base` itself, nor will: its controllers may be enabled for the leaves."""
+    def __init__(self, base: str) -> None:
         self.base = base
-        self.limits: tuple[str, ...] = self._enable() if apart else ()  # the limits that a leaf can have
+
+    def limits(self) -> tuple[str, ...]:
+        """The limits that a leaf can have now: their controllers are enabled where they are not yet."""
+        for pid in _pids(self.base):  # no controller is enabled above a process: after each start of the unit's
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(f"{self.base}/{KEEPER}", 0o755)
+            _try_write(f"{self.base}/{KEEPER}/cgroup.procs", str(pid))
+        control = f"{self.base}/cgroup.subtree_control"
+        missing = set(_read(f"{self.base}/cgroup.controllers").split()) - set(_read(control).split())
+        for controller in sorted(missing & {controller for controller, *_ in LIMITS.values()}):
+            _try_write(control, f"+{controller}")  # each by itself: one may be refused
+        enabled = _read(control).split()
+        return tuple(key for key, (controller, *_) in LIMITS.items() if controller in enabled)
 
     def place(self, name: str, pid: int, limits: Mapping[str, object]) -> list[str]:
         """Move a process into the new leaf of its attempt; which of the limits asked for cannot be set here."""
         leaf = self._leaf(name)
         for key, value in limits.items():
             _check(key, value)
+        possible = self.limits()
         self._make(leaf)
         try:
-            for key in set(limits) & set(self.limits):
+            for key in set(limits) & set(possible):
                 _write(f"{leaf}/{LIMITS[key][1]}", str(limits[key]))
                 if key == "memory_max":  # over its limit, all of a job is ended, not a part of it
                     _write(f"{leaf}/memory.oom.group", "1")
@@ -69,7 +84,7 @@ class Leaves:
         except OSError:
             _remove(leaf)
             raise
-        return [key for key in limits if key not in self.limits]
+        return [key for key in limits if key not in possible]
 
     def kill(self, name: str) -> bool:
         """End everything in an attempt's leaf; whether something is left of it (ask again), else the leaf is gone."""
@@ -83,9 +98,10 @@ class Leaves:
 
     def sweep(self) -> None:
         """Remove the leaves that nothing lives in any more."""
-        for name in os.listdir(self.base):
-            if name.startswith(PREFIX):
-                _remove(f"{self.base}/{name}")
+        with contextlib.suppress(FileNotFoundError):  # where its unit is not active, and nothing lives below it
+            for name in os.listdir(self.base):
+                if name.startswith(PREFIX):
+                    _remove(f"{self.base}/{name}")
 
     def _leaf(self, name: str) -> str:
         job_id, _, attempt = name.rpartition(".")
@@ -101,40 +117,30 @@ class Leaves:
             os.rmdir(leaf)
             os.mkdir(leaf, 0o755)
 
-    def _enable(self) -> tuple[str, ...]:
-        """Enable controllers for the leaves, each by itself, where it is available; which limits there are now."""
-        control = f"{self.base}/cgroup.subtree_control"
-        for controller in _read(f"{self.base}/cgroup.controllers").split():
-            if controller in {each[0] for each in LIMITS.values()}:
-                try:
-                    _write(control, f"+{controller}")
-                except OSError:
-                    pass  # what is enabled below says so
-        enabled = _read(control).split()
-        return tuple(key for key, (controller, *_) in LIMITS.items() if controller in enabled)
-
 
 def find() -> tuple[Leaves | None, str]:
-    """The leaves below the cgroup that was delegated to this service, or None; and a sentence that says why."""
+    """The leaves below the cgroup of the jobs' unit, or None; and a sentence that says why."""
     own = own_cgroup()
     if own is None:
         return None, "no cgroup per job: this process is in no cgroup v2 that is mounted here"
-    parent, _, last = own.rpartition("/")
-    base = own if _marked(own) else parent if last == SUBGROUP and _marked(parent) else None
-    if base is None:
-        return None, f"no cgroup per job: {own} is not delegated; let the unit say Delegate=yes"
-    owner = os.stat(base)
+    if not own.endswith(SERVICE):
+        return None, f"no cgroup per job: {own} is not that of a service of systemd's"
+    base = own.removesuffix(SERVICE) + JOBS
+    unit = os.path.basename(base)
+    try:
+        owner = os.stat(base)
+    except OSError:
+        start = f"start {unit}, in the slice of {os.path.basename(own)}, and then that one again"
+        return None, f"no cgroup per job: {base} is not there; {start}"
+    if not _marked(base):
+        return None, f"no cgroup per job: {base} is not delegated; let {unit} say Delegate=yes"
     if os.geteuid() != 0 or owner.st_uid != 0 or stat.S_IMODE(owner.st_mode) & 0o022:
         return None, f"no cgroup per job: {base} must be root's, and writable by nobody else"
     if not os.access(base, os.W_OK):
         return None, f"no cgroup per job: {base} is mounted read-only"
-    apart = base != own and not _read(f"{base}/cgroup.procs").strip()
-    leaves = Leaves(base, apart)
-    if leaves.limits:
-        return leaves, f"a cgroup per job below {base}, with {', '.join(leaves.limits)}"
-    if apart:
-        return leaves, f"a cgroup per job below {base}, without limits: none of their controllers is available there"
-    return leaves, f"a cgroup per job below {base}, without limits: they need DelegateSubgroup={SUBGROUP} (systemd 254)"
+    leaves = Leaves(base)
+    limits = ", ".join(leaves.limits()) or "no limit: none of their controllers is available there"
+    return leaves, f"a cgroup per job below {base}, with {limits}"
 
 
 def own_cgroup() -> str | None:
@@ -214,10 +220,7 @@ def _await_empty(leaf: str) -> None:
 
 def _kill_each(leaf: str) -> None:
     """SIGKILL for each process below a leaf, frozen so that none forks away; for kernels that cannot do it at once."""
-    try:
-        _write(f"{leaf}/cgroup.freeze", "1")  # since Linux 5.2; the frozen die of SIGKILL
-    except OSError:
-        pass
+    _try_write(f"{leaf}/cgroup.freeze", "1")  # since Linux 5.2; the frozen die of SIGKILL
     for folder, _, _ in os.walk(leaf):
         for pid in _pids(folder):
             try:
@@ -253,3 +256,9 @@ def _write(path: str, text: str) -> None:
         os.write(descriptor, text.encode())
     finally:
         os.close(descriptor)
+
+
+def _try_write(path: str, text: str) -> None:
+    """A write that may be refused: what is there afterwards says what holds."""
+    with contextlib.suppress(OSError):
+        _write(path, text)

@@ -26,9 +26,10 @@ BUILT_FOR = "/opt/cronq/bin/cronq"  # what stands in the units as they come
 TAKEN_OVER = "/var/lib/cronq/takeover.json"  # the notes of `cronq takeover`
 SPOOL, SETTINGS, RUN = "/var/spool/cronq", "/etc/cronq", "/run/cronq"
 FOLDERS = ((SETTINGS, 0o755), (f"{SETTINGS}/tasks.d", 0o755), (SPOOL, 0o711))
-SYSTEM_UNIT = "lib/systemd/system/cronq.service"
+SYSTEM_UNIT, JOBS_UNIT = "lib/systemd/system/cronq.service", "lib/systemd/system/cronq-jobs.service"
 UNITS = {  # below the prefix
     SYSTEM_UNIT: "cronq.service",
+    JOBS_UNIT: "cronq-jobs.service",
     "lib/systemd/user/cronq.service": "cronq-user.service",
     "lib/sysusers.d/cronq.conf": "cronq.sysusers",
     "lib/tmpfiles.d/cronq.conf": "cronq.tmpfiles",
@@ -73,6 +74,8 @@ def uninstall(prefix: str, destdir: str, dry_run: bool, say: Say) -> None:
             raise BadConfig("cronq is this machine's cron, and without it there is none; cronq rollback first")
         if _systemd_runs() and os.path.lexists(f"{prefix}/{SYSTEM_UNIT}"):
             hand.run(["systemctl", "disable", "--quiet", "--now", "cronq.service"])
+            if os.path.lexists(f"{prefix}/{JOBS_UNIT}"):
+                hand.run(["systemctl", "stop", "cronq-jobs.service"])  # ends no job
     for below in UNITS:
         hand.remove_file(f"{prefix}/{below}")
     for name in ("cronq", "crontab"):

@@ -1,7 +1,7 @@
 """Strain: how near users and the service are to the number of processes that they may have.
 
 Does:    counts processes (threads count, as the kernel has it) and compares: RLIMIT_NPROC of each user, pids.max of
-         every cgroup above the service, the kernel's own number.
+         the jobs' cgroup and every one above the service, the kernel's own number.
 Reads:   /proc, and the cgroup file system; both may be read by anybody.
 Fails:   never: what cannot be read is not compared.
 """
@@ -12,7 +12,7 @@ import os
 from collections import Counter
 from collections.abc import Iterator
 
-from cronq import checkup, show
+from cronq import cgroup, checkup, show
 from cronq.checkup import FAIL, OK, WARN, Finding
 
 NEAR = 0.8  # of a limit
@@ -77,14 +77,16 @@ def _mounted() -> str:
 
 
 def _cgroups(pid: int, mounted: str) -> Iterator[tuple[str, int, int]]:
-    """Every cgroup of the process that has a limit: its directory, the limit, and what is used of it."""
+    """Every cgroup of the process, and that of its jobs, with a limit: its directory, the limit, and what is used."""
     path = _path(pid)
+    paths = [path.removesuffix(cgroup.SERVICE) + cgroup.JOBS] if path.endswith(cgroup.SERVICE) else []
     while path.strip("/") and not path.startswith("/.."):
-        folder = mounted + path
+        paths.append(path)
+        path = os.path.dirname(path)
+    for folder in (mounted + path for path in paths):
         most, now = _number(f"{folder}/pids.max"), _number(f"{folder}/pids.current")
         if most is not None and now is not None:
             yield folder, most, now
-        path = os.path.dirname(path)
 
 
 def _path(pid: int) -> str:

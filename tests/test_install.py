@@ -39,6 +39,7 @@ def files(destdir):
 
 UNITS = {
     "usr/local/lib/systemd/system/cronq.service",
+    "usr/local/lib/systemd/system/cronq-jobs.service",
     "usr/local/lib/systemd/user/cronq.service",
     "usr/local/lib/sysusers.d/cronq.conf",
     "usr/local/lib/tmpfiles.d/cronq.conf",
@@ -73,7 +74,7 @@ def test_a_second_time_everything_is_there(tmp_path, steps):
     steps.clear()
     into(tmp_path, steps)
     assert steps.pop() == "done"
-    assert len(steps) == 9
+    assert len(steps) == 10
     assert [step for step in steps if not step.startswith("there ")] == []
 
 
@@ -96,7 +97,7 @@ def test_an_older_unit_is_renewed_and_one_of_anothers_is_left(tmp_path, steps):
     unit.write_text(f"{hand.MARK}, long ago\n[Service]\n")
     tmpfiles.write_text("d /run/cronq 0700 root root -\n")
     into(tmp_path, steps)
-    assert "DelegateSubgroup" in unit.read_text()
+    assert "Wants=cronq-jobs.service" in unit.read_text()
     assert tmpfiles.read_text() == "d /run/cronq 0700 root root -\n"
     assert "renew    /usr/local/lib/systemd/system/cronq.service" in steps
     assert any(step.startswith("left     /usr/local/lib/tmpfiles.d/cronq.conf, which") for step in steps)
@@ -202,7 +203,7 @@ def test_only_system_can_be_installed(capfd):
 def test_every_unit_gives_its_reason_and_systemd_the_account(tmp_path):
     unit = install.shipped("cronq.service")
     said = re.sub(r"^#.*\n", "", unit, flags=re.M)
-    for line in ("Type=notify", "NotifyAccess=main", "KillMode=process", "Delegate=yes", "Restart=always"):
+    for line in ("Type=notify", "NotifyAccess=main", "KillMode=process", "Wants=cronq-jobs.service", "Restart=always"):
         assert f"\n{line}\n" in said
     for kept in ("NoNewPrivileges=", "CapabilityBoundingSet=", "ProtectSystem=", "PrivateTmp="):
         assert kept not in said

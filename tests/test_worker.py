@@ -630,7 +630,7 @@ def test_places_asked_of_a_dispatcher_that_does_not_read_leave_nothing_open(hand
 def test_in_a_cgroup_two_hundred_children_wherever_they_hid_are_gone_within_a_second_of_cancel_now(hand):
     base = cgroup_tree() / f"cronq-test-{os.getpid()}"
     base.mkdir()
-    leaves = Leaves(str(base), apart=False)
+    leaves = Leaves(str(base))
     worker = hand.worker(placing=True)
     try:
         hide = (

@@ -9,6 +9,7 @@ CRONQ_SYSTEMD names a tree that is laid over the root: another systemd's, unpack
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -60,6 +61,7 @@ class Booted:
         self.group = top / f"cronq-booted-{os.getpid()}"
         _sweep(top)
         self.group.mkdir()
+        self.borrowed: set[str] = set()  # controllers that the real machine had given to none of its groups
         enter = ["/bin/sh", "-c", 'echo $$ >"$0" && exec "$@"', self.group / "cgroup.procs"]
         # With this process, and be it killed, the machine goes too.
         alone = ["setpriv", "--pdeathsig=KILL", "unshare", *NAMESPACES, "--net", "--fork", "--kill-child"]
@@ -99,6 +101,16 @@ class Booted:
             assert done.returncode == code, (argv, done.returncode, done.stdout, done.stderr)
         return done
 
+    def controllers(self) -> list[str]:
+        """What the real machine has to give in its cgroup v2; it is given to this one as far as its units' slice."""
+        given = (self.group.parent / "cgroup.controllers").read_text().split()
+        had = (self.group.parent / "cgroup.subtree_control").read_text().split()
+        self.borrowed |= set(given) - set(had)
+        for folder in (self.group.parent, self.group, self.group / "system.slice"):
+            for name in given:
+                (folder / "cgroup.subtree_control").write_text(f"+{name}")
+        return given
+
     def path(self, path: str | Path) -> Path:
         """A file of the machine's, as this process sees it."""
         return Path(f"/proc/{self.pid}/root/{str(path).lstrip('/')}")
@@ -112,6 +124,9 @@ class Booted:
             _remove(self.group)
             assert time.monotonic() < end, "the machine's processes did not end"
             time.sleep(0.01)
+        for name in self.borrowed:
+            with contextlib.suppress(OSError):  # another test's machine has it, too
+                (self.group.parent / "cgroup.subtree_control").write_text(f"-{name}")
 
 
 def _sweep(top: Path) -> None:

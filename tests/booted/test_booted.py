@@ -217,7 +217,7 @@ def test_installing_says_what_it_did_and_a_second_time_that_all_is_there(cronq):
 
 def test_systemd_finds_nothing_wrong_with_the_units(cronq):
     cronq.run("install", "-d", "-m", "0700", "/run/user/0")
-    for words in (["cronq.service"], ["--user", "/usr/local/lib/systemd/user/cronq.service"]):
+    for words in (["cronq.service", "cronq-jobs.service"], ["--user", "/usr/local/lib/systemd/user/cronq.service"]):
         done = cronq.run("env", "XDG_RUNTIME_DIR=/run/user/0", "systemd-analyze", "verify", *words)
         complaints = [line for line in done.stderr.splitlines() if not any(f"'{key}'" in line for key in NEWER)]
         assert complaints == []
@@ -357,8 +357,103 @@ def test_a_job_has_a_cgroup_of_its_own_which_goes_with_it(cronq):
         for row in cronq.run("cronq", "submit", "--wait", "where", user="ann").stdout.splitlines()
         if row.startswith("0::")
     ]
-    group = re.fullmatch(r"0::(/system.slice/cronq.service/job-2001-[^/]*\.1)", shown[0])[1]
+    group = re.fullmatch(r"0::(/system.slice/cronq-jobs.service/job-2001-[^/]*\.1)", shown[0])[1]
     eventually(lambda: not cronq.path(f"/sys/fs/cgroup{group}").exists())
+
+
+# ---------------------------------------------------------------- the jobs' cgroup, and limits that outlive a restart
+
+
+def enable(server, unit):
+    """Enable a controller for what lives below a unit's cgroup, as the launcher does where there is one of limits."""
+    given = server.controllers()
+    if not given:
+        pytest.skip("no controller of cgroup v2 is free for the test")
+    control = server.path(f"/sys/fs/cgroup/system.slice/{unit}/cgroup.subtree_control")
+    control.write_text(f"+{given[0]}")
+    return control
+
+
+def leaves(server):
+    """The pids in the cgroup of each job that runs, by its id."""
+    groups = server.path("/sys/fs/cgroup/system.slice/cronq-jobs.service").glob("job-*.1")
+    found = {path.name[4:-2]: (path / "cgroup.procs").read_text().split() for path in groups}
+    return {job_id: pids for job_id, pids in found.items() if pids}  # an empty one goes at the next occasion
+
+
+def has_a_leaf(server, user, uid):
+    """Whether a new job gets one."""
+    return f"0::/system.slice/cronq-jobs.service/job-{uid}-" in server.said(user, "cat /proc/self/cgroup")
+
+
+def test_a_service_whose_jobs_are_limited_below_its_own_cgroup_cannot_be_restarted(server):
+    """Why they have a unit of their own."""
+    unit = ["--unit=alone", "--property=Delegate=yes", "--property=KillMode=process", "sleep", "infinity"]
+    server.run("systemd-run", *unit)
+    inside = "/sys/fs/cgroup/system.slice/alone.service"
+    group = server.path(inside)
+    (group / "job").mkdir()
+    server.run("sh", "-c", f"setsid sleep 4322 >/dev/null 2>&1 & echo $! >{inside}/job/cgroup.procs")
+    (main,) = server.show("MainPID", unit="alone")
+    (group / "main").mkdir()
+    server.run("sh", "-c", f"echo {main} >{inside}/main/cgroup.procs")
+    try:
+        enable(server, "alone.service")
+        server.run("systemctl", "restart", "alone", code=None)
+        eventually(lambda: server.show("ActiveState", "ExecMainStatus", unit="alone") == ["failed", "219"])
+    finally:
+        (group / "cgroup.kill").write_text("1")
+        server.run("systemctl", "stop", "alone", code=None)
+        server.run("systemctl", "reset-failed", "alone", code=None)
+
+
+def test_limits_outlive_restarts_of_cronq_and_of_systemd(cronq):
+    control = enable(cronq, "cronq-jobs.service")
+    enabled = control.read_text()
+    with cronq.gate():
+        before = cronq.submit("ann", PASS_AND_SIGN)
+        wait_for(cronq, 1)
+        (keeper,) = cronq.show("MainPID", unit="cronq-jobs")
+        lives = leaves(cronq)
+        assert list(lives) == before
+        for words in (["restart", "cronq"], ["daemon-reload"], ["daemon-reexec"]):
+            cronq.run("systemctl", *words)
+            assert has_a_leaf(cronq, "bob", BOB)
+            assert (control.read_text(), leaves(cronq)) == (enabled, lives)
+        cronq.kill(signal.SIGKILL, "launcher", "dispatcher")
+        eventually(lambda: cronq.run("cronq", "exec", "--wait", "--", "true", user="bob", code=None).returncode == 0)
+        assert cronq.show("ActiveState", "MainPID", unit="cronq-jobs") == ["active", keeper]
+        assert (control.read_text(), leaves(cronq)) == (enabled, lives)
+    end_all_once(cronq, [before])
+    eventually(lambda: leaves(cronq) == {})
+    assert control.read_text() == enabled  # the unit keeps its cgroup when nobody is left in it
+
+
+def test_whoever_stops_or_kills_the_jobs_unit_ends_no_job_and_takes_no_leaf_away(cronq):
+    folder = cronq.path("/etc/systemd/system/cronq-jobs.service.d")
+    folder.mkdir()
+    (folder / "test.conf").write_text("[Service]\nRestartSec=100ms\n")
+    cronq.run("systemctl", "daemon-reload")
+    enable(cronq, "cronq-jobs.service")
+    with cronq.gate():
+        before = cronq.submit("ann", PASS_AND_SIGN)
+        wait_for(cronq, 1)
+        lives = leaves(cronq)
+        (keeper,) = cronq.show("MainPID", unit="cronq-jobs")
+        cronq.run("kill", "-9", keeper)
+        eventually(lambda: cronq.show("MainPID", unit="cronq-jobs") != [keeper])
+        for words in (["restart", "cronq"], ["stop", "cronq-jobs"], ["restart", "cronq-jobs"], ["restart", "cronq"]):
+            cronq.run("systemctl", *words, code=None)
+            assert has_a_leaf(cronq, "bob", BOB)
+            assert leaves(cronq) == lives
+    end_all_once(cronq, [before])
+    eventually(lambda: cronq.show("SubState", unit="cronq-jobs") == ["running"])  # once no job lives there
+    (keeper,) = cronq.show("MainPID", unit="cronq-jobs")
+    assert has_a_leaf(cronq, "bob", BOB)
+    assert cronq.path(f"/proc/{keeper}/cgroup").read_text().endswith("/system.slice/cronq-jobs.service/keeper\n")
+    (folder / "test.conf").unlink()
+    folder.rmdir()
+    cronq.run("systemctl", "daemon-reload")
 
 
 def test_a_reload_takes_a_changed_task(cronq):
@@ -433,9 +528,14 @@ def test_a_user_has_a_queue_of_his_own_too(cronq):
 
 def test_uninstalling_leaves_the_queue_and_installing_again_goes_on(cronq):
     (delayed,) = cronq.run("cronq", "exec", "--delay", "1s", "--", "echo", "kept", user="ann").stdout.split()
-    done = cronq.run("/opt/cronq/bin/cronq", "uninstall", "--system").stdout
-    assert "rm -r /var/spool/cronq" in done and "userdel cronq" in done
-    assert cronq.daemons()["dispatcher"] == []
+    with cronq.gate():
+        running = cronq.submit("bob", PASS_AND_SIGN)
+        wait_for(cronq, 1)
+        done = cronq.run("/opt/cronq/bin/cronq", "uninstall", "--system").stdout
+        assert "rm -r /var/spool/cronq" in done and "userdel cronq" in done
+        assert cronq.daemons()["dispatcher"] == []
+        assert cronq.run("systemctl", "is-active", "cronq-jobs", code=None).stdout == "inactive\n"
+        wait_for(cronq, 1)
     assert cronq.run("systemctl", "is-enabled", "cronq", code=None).stdout in ("", "not-found\n")
     assert (
         cronq.run(
@@ -448,3 +548,4 @@ def test_uninstalling_leaves_the_queue_and_installing_again_goes_on(cronq):
     cronq.run("/opt/cronq/bin/cronq", "install", "--system")
     cronq.run("systemctl", "enable", "--now", "cronq")
     assert cronq.result(delayed)["state"] == "done"
+    end_all_once(cronq, [running])

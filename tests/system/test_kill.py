@@ -185,14 +185,15 @@ def _sleepers(machine):
 
 @pytest.fixture
 def delegated(machine):
-    """The cgroup for a launcher, below one that is delegated as systemd delegates a service's."""
+    """The cgroup for a launcher, beside the one for its jobs, as systemd makes them for the two units."""
     tree = cgroup_tree()
     if tree is None:
         pytest.skip("needs a cgroup v2 tree that can be written")
     base = tree / machine.base.name
-    (base / "launcher").mkdir(parents=True)
-    os.setxattr(base, "trusted.delegate", b"1")
-    yield base / "launcher"
+    for name in ("cronq.service", "cronq-jobs.service"):
+        (base / name).mkdir(parents=True)
+    os.setxattr(base / "cronq-jobs.service", "trusted.delegate", b"1")
+    yield base / "cronq.service"
     machine.stop()
     empty(base)
 
@@ -200,7 +201,7 @@ def delegated(machine):
 def test_children_that_hide_in_sessions_of_their_own_are_gone_too_where_cgroups_are_delegated(machine, delegated):
     machine.start(cgroup=delegated)
     job_id = _with_children(machine, ESCAPED)
-    leaf = delegated.parent / f"job-{job_id}.1"
+    leaf = delegated.with_name("cronq-jobs.service") / f"job-{job_id}.1"
     assert len((leaf / "cgroup.procs").read_text().split()) >= 200
     _is_gone_when_cancelled(machine, job_id)
     eventually(lambda: not leaf.exists())
@@ -213,7 +214,7 @@ def test_a_launcher_that_was_started_again_ends_what_hides_in_a_job_of_the_one_b
     machine.launcher.wait()
     machine.start(cgroup=delegated)
     _is_gone_when_cancelled(machine, job_id)
-    eventually(lambda: not (delegated.parent / f"job-{job_id}.1").exists())
+    eventually(lambda: not (delegated.with_name("cronq-jobs.service") / f"job-{job_id}.1").exists())
 
 
 def test_what_a_task_leaves_behind_is_ended_with_it_and_what_a_command_leaves_lives_on(machine, delegated):
