@@ -64,17 +64,21 @@ class Own:
         finally:
             os.close(top)
 
-    def install(self, data: bytes) -> None:
-        """Hand in a table, and wait until it is installed. Raises `CronqError`."""
+    def install(self, data: bytes) -> str:
+        """Hand in a table, and wait until it is installed. Raises `CronqError`.
+
+        Returns why it does not run all the same; "" where it does.
+        """
         from cronq import job
 
         name = job.new_name()
         spools.put(self.root, name, data, ending=".tab")
         end = time.monotonic() + PATIENCE
-        while self._asked(name).get("state") == "queued":
+        while (found := self._asked(name)).get("state") == "queued":
             if time.monotonic() > end:
                 raise Full("your crontab is queued, and is installed as soon as it has been looked at")
             time.sleep(LOOK_AGAIN)
+        return str(found.get("but") or "")
 
     def _asked(self, name: str) -> dict[str, Any]:
         try:
@@ -88,9 +92,13 @@ class Own:
         """Take the table out of use; whether there was one. Raises `CronqError`."""
         return bool(self._ask({"do": "remove-crontab"}).get("done"))
 
-    def undo(self, number: int) -> bool:
-        """Put the table that was replaced so many times ago back; whether there is such a one. Raises `CronqError`."""
-        return bool(self._ask({"do": "undo-crontab", "number": number}).get("done"))
+    def undo(self, number: int) -> str | None:
+        """Put the table that was replaced so many times ago back. Raises `CronqError`.
+
+        Returns what `install` does; None where there is no such table.
+        """
+        found = self._ask({"do": "undo-crontab", "number": number})
+        return str(found.get("but") or "") if found.get("done") else None
 
     def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
         from cronq import client
@@ -116,22 +124,18 @@ class Other:
         found = self._become(lambda: b"" if (data := self.own.read()) is None else b"+" + data)
         return found[1:] if found else None
 
-    def install(self, data: bytes) -> None:
+    def install(self, data: bytes) -> str:
         """As `Own.install`."""
-
-        def act() -> bytes:
-            self.own.install(data)
-            return b""
-
-        self._become(act)
+        return self._become(lambda: self.own.install(data).encode()).decode()
 
     def remove(self) -> bool:
         """As `Own.remove`."""
         return bool(self._become(lambda: b"+" * self.own.remove()))
 
-    def undo(self, number: int) -> bool:
+    def undo(self, number: int) -> str | None:
         """As `Own.undo`."""
-        return bool(self._become(lambda: b"+" * self.own.undo(number)))
+        found = self._become(lambda: b"" if (but := self.own.undo(number)) is None else b"+" + but.encode())
+        return found[1:].decode() if found else None
 
     def _become(self, act: Callable[[], bytes]) -> bytes:
         """What `act` gives in a process that is this user and nobody else. Raises `CronqError` as it does."""

@@ -294,10 +294,11 @@ def _delete(table: Table, asked: Asked) -> int:
 
 def _undo(table: Table, asked: Asked) -> int:
     before = table.read()
-    if not table.undo(asked.number):
+    but = table.undo(asked.number)
+    if but is None:
         raise Failed(f"no earlier crontab for {asked.user.pw_name}")
     log(asked, "REPLACE")
-    _tell(before, table.read() or b"", asked)
+    _tell(before, table.read() or b"", asked, but)
     return 0
 
 
@@ -342,16 +343,18 @@ def _with_excerpts(complaints: list[str], table: Crontab) -> list[str]:
 def install(table: Table, data: bytes, asked: Asked) -> None:
     """Hand in a table that is good, and tell a person who looks on what that changes. Raises `CronqError`."""
     before = table.read() if _is_told(asked) else None
-    table.install(data)
+    but = table.install(data)
     log(asked, "REPLACE")
-    _tell(before, data, asked)
+    _tell(before, data, asked, but)
 
 
 def _is_told(asked: Asked) -> bool:
     return asked.verbose or os.isatty(2)
 
 
-def _tell(before: bytes | None, after: bytes, asked: Asked) -> None:
+def _tell(before: bytes | None, after: bytes, asked: Asked, but: str) -> None:
+    if but:  # nobody may find that out by waiting
+        say(f"crontab: it is installed, and does not run: {but}")
     if _is_told(asked):
         from cronq import tabsummary
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from cronq import arrivals, glance, installed, job, spool
+from cronq.cronfiles import INSTALLED
 from cronq.errors import CronqError, NotRunning, UsageError
 
 TYPE_CHECKING = False
@@ -32,7 +33,10 @@ def crontab(ask: Ask) -> Found:
         error = CronqError(refused[0])
         error.exit_code = refused[1]
         raise error
-    yield {"state": "queued" if glance.is_queued(house, f"{uid}-{name}") else installed.INSTALLED}
+    if glance.is_queued(house, f"{uid}-{name}"):
+        yield {"state": "queued"}
+    else:
+        yield {"state": installed.INSTALLED, "but": _why_idle(ask)}
 
 
 def remove(ask: Ask) -> Found:
@@ -49,7 +53,17 @@ def undo(ask: Ask) -> Found:
         raise UsageError("number must be a number")
     installed.must_be_allowed(ask.house, _owner(ask))
     _admit(ask)
-    yield {"done": installed.undo(ask.house, ask.now, _owner(ask), number)}
+    yield {"done": installed.undo(ask.house, ask.now, _owner(ask), number), "but": _why_idle(ask)}
+
+
+def _why_idle(ask: Ask) -> str:
+    """Why no line of the caller's table runs though it is installed; "" where they run."""
+    try:
+        if ask.house.authority is not None:
+            ask.house.authority.runs_line(f"{INSTALLED}{_owner(ask)}", _owner(ask))
+    except CronqError as error:
+        return error.sentence
+    return ""
 
 
 def _admit(ask: Ask) -> None:

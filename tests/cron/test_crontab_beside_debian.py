@@ -131,6 +131,7 @@ def both(machine):
     for name, text in TEXTS.items():
         (FILES / name).write_bytes(text.encode("utf-8", "surrogateescape"))
     Path(OURS).symlink_to(OPT / "bin" / "cronq")
+    machine.tasks("[exec]\nallow_root = true\n")
     machine.start()
     yield machine
     Path(OURS).unlink()

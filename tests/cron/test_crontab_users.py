@@ -5,6 +5,7 @@ from __future__ import annotations
 import grp
 import json
 import os
+import signal
 import stat
 from pathlib import Path
 
@@ -100,6 +101,18 @@ def test_root_acts_as_the_user_whose_crontab_it_is(users):
     assert refused.stderr.startswith('"-":1: bad minute')
     crontab(users, "root", "-", given=ONE)
     assert tables()["0"] == ONE
+
+
+def test_whose_table_does_not_run_is_told_so_when_it_is_installed(users):
+    said = "crontab: it is installed, and does not run: root's crontab needs allow_root = true in [exec]"
+    assert crontab(users, "root", "-", given=ONE).stderr.startswith(said)
+    assert crontab(users, "root", "-", given=TWO, code=0).stderr.startswith(said)
+    assert crontab(users, "root", "--undo").stderr.startswith(said)
+    users.tasks("[exec]\nallow_root = true\n")
+    users.launcher.send_signal(signal.SIGHUP)
+    eventually(lambda: "event=reloaded" in users.log)
+    assert crontab(users, "root", "-", given=TWO).stderr == ""
+    assert crontab(users, "ann", "-", given=TWO).stderr == ""
 
 
 def test_root_follows_no_link_that_a_user_has_laid(users):
