@@ -71,13 +71,13 @@ def test_what_is_mounted_in_hello_is_entered_by_nobody_and_newcomers_are_greeted
 def test_what_is_mounted_in_an_inbox_is_entered_by_nobody_and_refused_with_the_reason(siege, silent, options):
     inbox = siege.inbox()
     with siege.asleep():
-        for name in ("job.job", "jobs.jobs", "input.data"):
+        for name in ("job.job", "jobs.jobs", "table.tab", "input.data"):
             (inbox / name).touch()
             silent(inbox / name, *options)
         (inbox / "folder.job").mkdir()
         silent(inbox / "folder.job", *options)
         siege.put("ann", "input", {"command": ["cat"]})
-    for name, ending in (("job", "job"), ("jobs", "jobs"), ("folder", "job"), ("input", "job")):
+    for name, ending in (("job", "job"), ("jobs", "jobs"), ("table", "tab"), ("folder", "job"), ("input", "job")):
         assert "something is mounted on it" in siege.machine.rejected("ann", name, ending)
     siege.unharmed()
     siege.put("ann", "other", {"command": ["true"]})  # her others go on
