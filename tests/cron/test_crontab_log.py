@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -67,6 +68,8 @@ def told(ear: socket.socket, scratch: Path, folder: Path, part: str, env: dict) 
     story = part.replace("./", f"{scratch}/").replace("crontab -", f"{folder}/crontab -")
     env = env | {"TMPDIR": str(scratch)}
     done = subprocess.run(["unshare", "-m", "sh", "-c", f"{prepare} && {story}"], env=env, capture_output=True)
+    for left in re.findall(rb"edits left in (/tmp/crontab\.\w+)/crontab", done.stderr):
+        shutil.rmtree(left)  # Debian's knows no TMPDIR
     lines = []
     while True:
         try:
