@@ -69,7 +69,8 @@ def test_what_is_no_plain_file_of_his_is_refused_with_a_reason_and_holds_nobody_
 
 
 def test_no_link_is_followed_not_even_to_a_job_of_ones_own(siege):
-    elsewhere = SPOOL.parent / "elsewhere"
+    elsewhere = SPOOL.parent / "linked"
+    shutil.rmtree(elsewhere, ignore_errors=True)
     elsewhere.mkdir()
     with INotify() as trap:
         trap.add_watch(elsewhere, flags.OPEN | flags.ACCESS)
@@ -86,7 +87,6 @@ def test_no_link_is_followed_not_even_to_a_job_of_ones_own(siege):
             assert "symbolic link" in siege.machine.rejected("ann", name, ending)
         siege.unharmed()
         assert [event.name for event in trap.read(timeout=0)] == []
-    shutil.rmtree(elsewhere)
 
 
 def test_of_a_file_no_more_is_read_than_a_job_may_have(siege):
