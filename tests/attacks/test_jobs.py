@@ -271,17 +271,47 @@ def test_a_member_of_the_group_cronq_stops_the_daemon_from_starting(machine):
     assert machine.launcher.wait(10) == 78
 
 
-def test_a_secret_in_stdin_is_in_no_command_line_and_in_no_history(machine):
-    machine.start()
-    job = machine.submit("ann", "exec", "--stdin", "-", "--", "sleep", "1", input="sesame")
-    seen = []
-    while not (machine.results(job) / "result.json").exists():
-        seen += [_read(path) for path in Path("/proc").glob("[0-9]*/cmdline")]
-        machine.as_user("bob", "true")
-    assert any(b"sleep" in line for line in seen)
-    assert not any(b"sesame" in line for line in seen)
-    for path in (*(SPOOL / "history").iterdir(), machine.results(job) / "result.json"):
-        assert b"sesame" not in path.read_bytes()
+# Everything that another user may see of every process, again and again until he is told to stop.
+SPY = """
+import os, select, sys
+seen, looks = b"", 0
+while not select.select([0], [], [], 0)[0]:
+    for pid in {*filter(str.isdigit, os.listdir("/proc"))} - {str(os.getpid())}:  # his own says what he looks for
+        for name in ("cmdline", "environ", "stat", "comm", "status"):
+            try:
+                with open(f"/proc/{pid}/{name}", "rb") as file: data = file.read()
+            except OSError:
+                continue
+            if b"sesame" in data or (name == "cmdline" and b"cat-and-wait" in data): seen += data
+    looks += 1
+    if looks == 1: print("begun", flush=True)
+sys.stdout.buffer.write(seen)
+"""
+
+
+@pytest.mark.parametrize("how", ["stdin", "env_file"])
+def test_a_secret_is_seen_by_no_other_user_and_kept_in_no_history(siege, how):
+    machine = siege.machine
+    secret = machine.home("carl") / "secret"
+    secret.write_text("TOKEN=sesame\n")
+    secret.chmod(0o600)
+    os.chown(secret, 2003, 2003)
+    text = "cat > /dev/null; echo ${TOKEN:-none} | wc -c; sleep 0.3 # cat-and-wait"
+    machine.tasks(
+        f"[tasks.stdin]\nuser = 'carl'\nsubmit = ['ann']\nshell = '{text}'\n"
+        f"[tasks.env_file]\nuser = 'carl'\nsubmit = ['ann']\nshell = '{text}'\nenv_file = '{secret}'\n"
+    )
+    machine.launcher.send_signal(1)
+    eventually(lambda: "event=reloaded" in machine.log)
+    spy = siege.begin("bob", SPY)
+    assert spy.stdout.readline() == "begun\n"
+    job = machine.submit("ann", "submit", "--stdin", "-", how, input="sesame" if how == "stdin" else "")
+    assert machine.output(job) == ("5\n" if how == "stdin" else "7\n")  # what the job knew
+    seen = spy.communicate("stop\n")[0]
+    assert "cat-and-wait" in seen  # he has looked at the job
+    assert "sesame" not in seen
+    kept = [*(SPOOL / "history").iterdir(), *machine.results(job).iterdir(), *(SPOOL / "queue").rglob("*")]
+    assert [path for path in kept if path.is_file() and "job.json" not in path.name and b"sesame" in _read(path)] == []
     assert "sesame" not in machine.log
 
 
