@@ -1,6 +1,6 @@
-"""The command line of the tools that need no dispatcher and start nothing: `next`, `simulate`, `check`, `explain`.
+"""The command line of what is about crontabs: `next`, `simulate`, `check`, `explain`, `try`; `pause`, `resume`, `run`.
 
-Does:    reads options; what they come to is in forecast, simulate, check, explained.
+Does:    reads options; what they come to is in forecast, simulate, check, explained, tryout, entries.
 Fails:   as what it runs.
 """
 
@@ -27,12 +27,20 @@ def add(app: typer.Typer) -> None:
     app.command()(simulate)
     app.command()(check)
     app.command()(explain)
+    app.command("try")(try_line)
+    app.command()(pause)
+    app.command()(resume)
+    app.command()(run)
 
 
 def next_runs(
     what: Annotated[
         list[str] | None,
-        typer.Argument(metavar="EXPR|FILE", help="An expression in quotes, a crontab, or -.", show_default=False),
+        typer.Argument(
+            metavar="EXPR|FILE|ENTRY",
+            help="An expression in quotes, a crontab, -, or what the dispatcher runs under this name.",
+            show_default=False,
+        ),
     ] = None,
     count: Annotated[int, typer.Option("-n", min=1, max=100_000, metavar="N", help="How many runs.")] = 5,
     start: Start = None,
@@ -42,7 +50,8 @@ def next_runs(
 ) -> int:
     """Show when a schedule or a crontab runs next.
 
-    Below that, on which nights of the coming year a change of the clocks shifts, merges, repeats or leaves out a run.
+    Without any, all that the dispatcher runs for you. Below that, on which nights of the coming year a change of the
+    clocks shifts, merges, repeats or leaves out a run.
     """
     from cronq import forecast
 
@@ -115,3 +124,58 @@ def explain(
     from cronq import explained
 
     return explained.main(" ".join(text), explained.Options(tz, start, system, as_json))
+
+
+Entry = Annotated[str, typer.Argument(metavar="ENTRY", help="A name, or TABLE:LINE, as cronq next shows it.")]
+
+
+def try_line(
+    line: Annotated[str, typer.Argument(metavar="LINE|ENTRY", help="A line of a crontab in quotes, or a name.")],
+) -> int:
+    """Run a line of a crontab now, in the foreground, as yourself.
+
+    Exactly as the dispatcher would; shows the environment, what it prints, how it ends, and what would be mailed.
+    """
+    from cronq import tryout
+
+    root = spools.find()
+    return tryout.main(line, root, spools.find_config(root))
+
+
+def pause(
+    entry: Entry,
+    until: Annotated[str | None, typer.Option(metavar="TIME", help="Until then; else until it is resumed.")] = None,
+    as_json: Json = False,
+) -> int:
+    """Let a line of a crontab, or a schedule, not run until it is resumed.
+
+    What is due already runs; by `cronq run` it runs all the same.
+    """
+    from cronq import entries
+
+    return entries.pause(spools.find(), entry, until, as_json)
+
+
+def resume(entry: Entry, as_json: Json = False) -> int:
+    """Let what was paused run again.
+
+    What it missed is not made up for.
+    """
+    from cronq import entries
+
+    return entries.resume(spools.find(), entry, as_json)
+
+
+def run(
+    entry: Entry,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait, show what it prints, and exit as it does.")] = False,
+    raw: Annotated[bool, typer.Option("--raw", help="Do not escape control characters on a terminal.")] = False,
+    as_json: Json = False,
+) -> int:
+    """Run a line of a crontab, or a schedule, now.
+
+    Paused or not. Prints the job's id.
+    """
+    from cronq import entries
+
+    return entries.run(spools.find(), entry, wait=wait, as_json=as_json, raw=raw)

@@ -17,6 +17,7 @@ import re
 
 from cronq import job as jobs
 from cronq import task as tasks
+from cronq.crontext import split_percent
 from cronq.entry import MAIL
 
 TYPE_CHECKING = False
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 SENDMAIL = "/usr/sbin/sendmail"
 QUEUE = "mail"
+MOST_BYTES = 1 << 20  # of what was printed; the mail says where the rest is
 _SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9@!:%.,_+=/-]*")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")  # whatever ends a line for anybody
 _STANDARD = ("SHELL", "HOME", "PATH", "LOGNAME")  # what cron tells after the table's own variables
@@ -80,6 +82,12 @@ def job_id(tick_id: str) -> str:
     """The id of the mail about this tick."""
     uid, _, name = tick_id.partition("-")
     return f"{uid}-{MAIL}{name.partition('-')[2]}"
+
+
+def about(entry: CronEntry, to: str, user: str, home: str, host: str, word: str = "") -> bytes:
+    """Everything before the output of the mail about a line of the user's; `word` ends the subject."""
+    env = {"SHELL": "/bin/sh", "HOME": home, "PATH": "/usr/bin:/bin", "LOGNAME": user, **entry.env}
+    return head(to, user, host, split_percent(entry.command)[0] + word, env)
 
 
 def head(to: str, user: str, host: str, command: str, env: dict[str, str]) -> bytes:

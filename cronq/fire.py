@@ -1,7 +1,7 @@
 """Firing: each tick that has become due is made a job, once, by a file that is named by (entry, scheduled instant).
 
 Does:    loads schedules and the lines of crontabs into the almanac, makes the jobs of what is due, a slice a turn, as
-         the options of each want it; says what was passed over.
+         the options of each want it; says what was passed over. What is paused is passed over; by hand it runs.
 Writes:  job files of ours in ready or delayed (`shelves.create`).
 Trusts:  configuration and tables. A tick whose name is queued or has a result has been made: neither a restart, nor a
          crash, nor a step of the clock makes it twice.
@@ -17,8 +17,8 @@ from cronq import admission, cancel, cronjobs, job, states
 from cronq.clock import Tick
 from cronq.config import Schedule
 from cronq.cronfiles import INSTALLED
-from cronq.entry import Entry, digest
-from cronq.errors import BadConfig, BadJob, NotPermitted
+from cronq.entry import LINE, Entry, digest
+from cronq.errors import BadConfig, BadJob, Full, NotPermitted
 from cronq.house import House, Now
 from cronq.log import line as log
 from cronq.tables import Line
@@ -77,32 +77,70 @@ def _make(house: House, now: Now, tick: Tick) -> None:
         _make_of_line(house, now, tick, due)
         return
     schedule: Schedule = tick.entry
-    job_id = f"{house.shelves.uid}-cron-{schedule.name}-{tick.instant * 1_000_000:013x}"
+    name = ticks_of(house, schedule, house.shelves.uid)
+    job_id = f"{name}-{tick.instant * 1_000_000:013x}"
+    if house.pauses.passes_over(name, due):
+        log("tick-skipped", id=job_id, reason="paused")
+        return
     due += schedule.jitter * share(schedule.name)
     put(house, now, job_id, job.encode(schedule.fields()), due, "schedule")
 
 
+def ticks_of(house: House, entry: Line | Schedule, uid: int) -> str:
+    """How the ids of an entry's ticks begin: all but their instant."""
+    if isinstance(entry, Schedule):
+        return f"{house.shelves.uid}-cron-{entry.name}"
+    return f"{uid}-{LINE}{entry.identity}"
+
+
 def _make_of_line(house: House, now: Now, tick: Tick, due: float) -> None:
     line: Line = tick.entry
-    uid = _whose(house, line)
+    uid = whose(house, line)
     if uid is None:
         return
-    options = line.options
     job_id = cronjobs.job_id(uid, line.identity, tick.instant)
+    if house.pauses.passes_over(ticks_of(house, line, uid), due):
+        log("tick-skipped", id=job_id, reason="paused")
+        return
+    due += line.options.jitter * share(f"{uid} {line.identity}")
+    if why := _put_line(house, now, line, uid, job_id, due, "crontab"):
+        log("tick-skipped", id=job_id, reason=why)
+
+
+def run(house: House, now: Now, entry: Line | Schedule, uid: int) -> str:
+    """Run an entry now, paused or not; the job's id. Raises `Full` where its option `overlap` excludes that."""
+    name, micros = ticks_of(house, entry, uid), now.micros
+    while True:
+        job_id = f"{name}-{micros:013x}"
+        # A whole second is the name of a tick that the clock makes.
+        if micros % 1_000_000 and job_id not in house.backlog and not house.shelves.result(job_id):
+            break
+        micros += 1
+    if isinstance(entry, Schedule):
+        put(house, now, job_id, job.encode(entry.fields()), now.wall, "manual")
+    elif why := _put_line(house, now, entry, uid, job_id, now.wall, "manual"):
+        raise Full(f"it is not run: {why}")
+    if job_id not in house.backlog:
+        raise Full("no job could be made of it; the dispatcher's log says why")
+    return job_id
+
+
+def _put_line(house: House, now: Now, line: Line, uid: int, job_id: str, due: float, cause: str) -> str:
+    """Make the job of a line's tick, as far as its option `overlap` lets it; why it is not made."""
+    options = line.options
     alive = house.backlog.lines.get((uid, line.identity), set()) - {job_id}
     if alive and options.overlap == "skip":
-        log("tick-skipped", id=job_id, reason=f"overlap=skip, and {min(alive)} has not ended")
-        return
+        return f"overlap=skip, and {min(alive)} has not ended"
     if options.overlap == "replace":
         for earlier in sorted(alive):
             if (kept := house.backlog.find(earlier)) is not None:
                 cancel.cancel(house, now, *kept, at_once=False)
     house.tables.note(uid, line.table)
-    due += options.jitter * share(f"{uid} {line.identity}")
-    put(house, now, job_id, cronjobs.encode(line.entry), due, "crontab", _key(options.mutex, options.overlap, line))
+    put(house, now, job_id, cronjobs.encode(line.entry), due, cause, _key(options.mutex, options.overlap, line))
+    return ""
 
 
-def _whose(house: House, line: Line) -> int | None:
+def whose(house: House, line: Line) -> int | None:
     """The uid that a line runs as; None, and it is said once, where nothing may run as that user."""
     table = line.table
     user = line.entry.user

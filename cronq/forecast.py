@@ -1,8 +1,8 @@
 """`cronq next`: when schedules run next, and on which nights of the coming year a change of the clocks touches them.
 
-Does:    expressions and crontabs -> their next runs, merged and in order, a line each; below them the changes of the
-         clocks that shift, merge, repeat or leave out a run. With --json an object a line.
-Reads:   the crontabs; the clock, unless it is told what time it is.
+Does:    expressions, crontabs, what the dispatcher runs -> their next runs, merged and in order, a line each; below
+         them the changes of the clocks that shift, merge, repeat or leave out a run. With --json an object a line.
+Reads:   the crontabs; what the dispatcher tells of its own (`entries`); the clock, unless it is told what time it is.
 Fails:   `UsageError`, `BadExpression`; a crontab with bad lines is forecast without them, and the exit code is 65.
 """
 
@@ -15,8 +15,9 @@ import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from cronq import attend, dst, expression, show, tabfile, when
-from cronq.errors import BadJob, UsageError
+from cronq import attend, dst, entries, expression, show, tabfile, when
+from cronq import spool as spools
+from cronq.errors import BadJob, NotPermitted, NotRunning, UnknownJob, UsageError
 from cronq.explain import sentence
 from cronq.fields import FIELDS
 from cronq.schedule import Extended, Schedule
@@ -35,6 +36,7 @@ class Line(NamedTuple):
     text: str
     about: dict[str, Any]  # for JSON
     cells: tuple[str, ...]  # for people: place, user, command
+    paused: float = 0.0  # until when its runs are passed over
 
 
 class Options(NamedTuple):
@@ -111,7 +113,7 @@ def _is_silent(schedule: AnySchedule) -> bool:
 def _lines(words: list[str], system: bool) -> tuple[list[Line], int]:
     """What the words of the command line name, and the exit code for what is wrong with it."""
     if not words:
-        raise UsageError("say what: an expression in quotes, a crontab, or - for standard input")
+        return [_of_entry(each) for each in entries.everything(spools.find())], 0
     if len(words) == len(FIELDS) and not any(os.path.exists(word) for word in words):
         words = [" ".join(words)]  # a shell took the quotes that were not there
     expressions = [word for word in words if _is_expression(word)]
@@ -124,6 +126,8 @@ def _lines(words: list[str], system: bool) -> tuple[list[Line], int]:
                 attend.say(f"{known.text}: {known.problems[0].text}")
             label = known.text if len(words) > 1 else ""
             found.append(Line(known.schedule, "", known.text, {"entry": known.text}, ("", "", label)))
+        elif entry := _entry(word):
+            found.append(_of_entry(entry))
         else:
             tab = tabfile.read(word, system=system)
             found += _of_tab(tab, len(words) > 1)
@@ -138,6 +142,30 @@ def _is_expression(word: str) -> bool:
     if word and not word.strip(_FIRST_WORD):
         raise UsageError(f"{word} is no schedule: put the five fields into quotes, like '30 2 * * *'")
     return " " in word.strip() or "\t" in word or word.startswith("@")
+
+
+def _entry(word: str) -> dict[str, Any] | None:
+    """What the dispatcher runs under this name; None for a file, and where nobody can be asked. Raises `UnknownJob`."""
+    if word == tabfile.STDIN or os.path.lexists(word):
+        return None
+    try:
+        return entries.resolve(spools.find(), word)
+    except UnknownJob as error:
+        error.sentence += "; a file of this name is not there either"
+        raise
+    except (NotRunning, NotPermitted):
+        return None
+
+
+def _of_entry(each: dict[str, Any]) -> Line:
+    """What the dispatcher tells of one entry."""
+    schedule, when_text = entries.schedule(each)
+    command = str(each["command"]).strip(" \t\r")
+    about = {"id": each["id"], "file": each["table"], "line": each["line"], "entry": each["entry"]}
+    about |= {"user": each["user"], "command": command}
+    place = entries.place(each)
+    named = each["entry"] if each["table"] else ""
+    return Line(schedule, each["zone"], when_text, about, (place, named, each["user"], command), entries.until(each))
 
 
 def _of_tab(tab: tabfile.TabFile, several: bool) -> list[Line]:
@@ -171,7 +199,8 @@ def _object(forecast: Forecast, run: Run, line: Line) -> dict[str, Any]:
     zone, mark = forecast.zone_of(line), forecast.mark(run, line)
     changes = [{"date": when.day(mark.at, zone), "mark": mark.text} for mark in forecast.marks(line)]
     about = {key: when.text(value) if isinstance(value, str) else value for key, value in line.about.items()}
-    return {"time": when.iso(run.at, forecast.zone), **about, "mark": mark and mark.text, "changes": changes}
+    paused = {"paused": run.at < line.paused} if "id" in about else {}
+    return {"time": when.iso(run.at, forecast.zone), **about, **paused, "mark": mark and mark.text, "changes": changes}
 
 
 def _listing(forecast: Forecast, runs: list[tuple[Run, Line]], now: int | None) -> Iterator[str]:
@@ -180,7 +209,8 @@ def _listing(forecast: Forecast, runs: list[tuple[Run, Line]], now: int | None) 
     rows, notes = [], []
     for run, line in runs:
         ahead = when.ahead(run.at - now) if now is not None else ""
-        rows.append((when.stamp(run.at, forecast.zone, seconds=seconds), ahead, *line.cells))
+        paused = "paused" if run.at < line.paused else ""
+        rows.append((when.stamp(run.at, forecast.zone, seconds=seconds), ahead, *_cells(line), paused, line.cells[-1]))
         notes.append(forecast.mark(run, line))
     for text, mark in zip(when.columns(rows), notes, strict=True):
         yield text
@@ -195,6 +225,12 @@ def _listing(forecast: Forecast, runs: list[tuple[Run, Line]], now: int | None) 
     yield from ["", *later] if rows and later else later
 
 
+def _cells(line: Line) -> tuple[str, ...]:
+    """Place, name and user: only what the dispatcher runs has a name to be called by."""
+    *about, _ = line.cells
+    return tuple(about) if len(about) == 3 else (about[0], "", about[1])
+
+
 def _later(forecast: Forecast, said: set[tuple[int, dst.Mark]]) -> Iterator[str]:
     """The changes of the coming year that no line above shows, by date."""
     rows = []
@@ -202,9 +238,8 @@ def _later(forecast: Forecast, said: set[tuple[int, dst.Mark]]) -> Iterator[str]
         for mark in forecast.marks(line):
             if (id(line), mark) not in said:
                 zone = f" ({line.zone})" if line.zone else ""
-                place, user, what = line.cells
                 date = when.day(mark.at, forecast.zone_of(line))
-                rows.append((mark.at, date, (place, user, mark.text + zone, what)))
+                rows.append((mark.at, date, (*_cells(line), mark.text + zone, line.cells[-1])))
     rows.sort(key=lambda row: row[0])
     shown = rows[:_MARKS]
     texts = when.columns([cells for *_, cells in shown])

@@ -24,6 +24,7 @@ from cronq.entry import Entry
 from cronq.history import History
 from cronq.job import Job
 from cronq.listing import Listing
+from cronq.pauses import Pauses
 from cronq.policy import Verdict
 from cronq.tables import Tables
 from cronq.task import Plan
@@ -84,6 +85,7 @@ class House:
     almanac: Almanac = field(init=False)  # what is due, and since when
     loaded: Config | None = None  # whose schedules are in the almanac
     tables: Tables = field(init=False)  # the crontabs that are known
+    pauses: Pauses = field(init=False)  # which lines and schedules are paused
     listing: Listing | None = None  # those of root's, on a system spool
     cronlog: Cronlog = field(default_factory=Cronlog)
     prune_at: float = 0.0  # when empty directories of the queue are looked for again
@@ -104,6 +106,7 @@ class House:
 
     def __post_init__(self) -> None:
         self.almanac = Almanac(self.shelves)
+        self.pauses = Pauses(self.shelves)
         self.tables = Tables(self.shelves, self.config_dir)
         if self.shelves.gid is not None:
             self.listing = Listing(self.tables, self.crew, self.config_dir)

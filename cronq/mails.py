@@ -27,7 +27,6 @@ from cronq.log import line as log
 from cronq.tables import Line
 
 FAILING = "schedule/failing"
-MOST_BYTES = 1 << 20  # of what was printed; the mail says where the rest is
 MOST_WAITING = 100  # mails of one user
 CHUNK = 1 << 16
 
@@ -103,9 +102,7 @@ def _queue(house: House, now: Now, tick: Entry, line: Line, printed: int, word: 
     if house.backlog.ticks.waiting(tick.uid, entry.lane) >= MOST_WAITING:
         log("mail-dropped", id=tick.id, reason=f"{MOST_WAITING} mails of {user} wait; is the mailer hanging?")
         return
-    command = split_percent(line.entry.command)[0] + word
-    env = {"SHELL": "/bin/sh", "HOME": _home(tick.uid), "PATH": "/usr/bin:/bin", "LOGNAME": user, **line.entry.env}
-    head = cronmail.head(to, user, socket.gethostname(), command, env)
+    head = cronmail.about(line.entry, to, user, _home(tick.uid), socket.gethostname(), word)
     house.shelves.make_data(job_id, _parts(head, printed, tick.id, why if word else None))
     if house.shelves.create(states.READY, entry, data):
         house.backlog.put(states.READY, entry)
@@ -117,11 +114,11 @@ def _parts(head: bytes, printed: int, tick_id: str, why: str | None) -> Iterator
     yield head
     if why is not None:
         yield f"{why}\n\n".encode()
-    left = MOST_BYTES
+    left = cronmail.MOST_BYTES
     while left and (chunk := os.read(printed, min(CHUNK, left))):
         left -= len(chunk)
         yield chunk
-    if rest := os.fstat(printed).st_size - MOST_BYTES + left if not left else 0:
+    if rest := os.fstat(printed).st_size - cronmail.MOST_BYTES + left if not left else 0:
         yield f"\n[{rest} more bytes: cronq logs {tick_id}]\n".encode()
 
 

@@ -1,4 +1,4 @@
-"""What can be asked of a dispatcher: list, show, ids, cancel, retry, rm, stats, about; of crontabs `tabverbs`.
+"""What can be asked of a dispatcher: list, show, ids, cancel, retry, rm, stats, about; `tabverbs` and `entryverbs`.
 
 Does:    one generator a verb, which yields the objects of its answer. Where there is much to look through it yields
          None in between, so that whoever drives it can stop there and go on a turn later.
@@ -15,7 +15,7 @@ import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from cronq import arrivals, cancel, glance, job, states, tabverbs
+from cronq import arrivals, cancel, entryverbs, glance, job, states, tabverbs
 from cronq.caller import Caller
 from cronq.entry import CANCEL_WANTED, Entry, is_id
 from cronq.errors import BadJob, CronqError, Full, NotPermitted, UnknownJob, UsageError
@@ -227,7 +227,7 @@ def _rm(ask: Ask) -> Found:
     return _each(ask, act)
 
 
-CHANGING = frozenset(("cancel", "retry", "hold", "release", "rm", *tabverbs.VERBS))
+CHANGING = frozenset(("cancel", "retry", "hold", "release", "rm", "pause", "resume", "run", *tabverbs.VERBS))
 VERBS: dict[str, Callable[[Ask], Found]] = {
     "list": _list,
     "show": _show,
@@ -240,4 +240,5 @@ VERBS: dict[str, Callable[[Ask], Found]] = {
     "release": _release,
     "rm": _rm,
     **tabverbs.VERBS,
+    **entryverbs.VERBS,
 }

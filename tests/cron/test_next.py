@@ -198,7 +198,7 @@ BAD = [
     (["99 * * * * *"], 65, "cronq: bad schedule: one of the six fields is no schedule\n"),
     (["nosuch"], 2, "cronq: nosuch is not there\n"),
     (["."], 65, "cronq: . is a directory, not a crontab\n"),
-    ([], 2, "cronq: say what: an expression in quotes, a crontab, or - for standard input\n"),
+    ([], 69, "cronq: no dispatcher is running for /nowhere"),
     (["@daily", "--tz", "Europe/Nowhere"], 2, "cronq: --tz: there is no time zone 'Europe/Nowhere'; "),
     (["@daily", "--from", "tomorrow"], 2, "cronq: --from must be a time like 2026-12-24T18:00, "),
     (["@daily", "-n", "0"], 2, "cronq: Invalid value for '-n'"),
@@ -206,7 +206,10 @@ BAD = [
 
 
 @pytest.mark.parametrize(("words", "code", "said"), BAD, ids=lambda value: str(value)[:30])
-def test_bad_input_is_one_clear_sentence(words: list[str], code: int, said: str, capfd: Capture) -> None:
+def test_bad_input_is_one_clear_sentence(
+    words: list[str], code: int, said: str, capfd: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CRONQ_SPOOL", "/nowhere")
     done = cronq(capfd, "next", *words)
     assert (done.code, done.out) == (code, [])
     assert done.err.startswith(said)
