@@ -56,7 +56,7 @@ def test_every_lock_that_a_daemon_holds_lies_where_nobody_else_can_put_anything(
     machine.submit("ann", "exec", "--wait", "--", "true")
     running = machine.submit("ann", "exec", "--", "sleep", "1000")
     eventually((machine.results(running) / "stdout").exists)
-    (worker,) = machine.workers()[2001]
+    (worker,) = eventually(lambda: len(found := machine.workers().get(2001, [])) == 1 and found)
     held = [path for pid in (machine.launcher.pid, machine.dispatcher(), worker) for path in _locked(pid)]
     assert {path.parent for path in held} == {SPOOL / "queue", SPOOL / "queue" / "outcome"}
     names = [Path(path) for pid in (machine.dispatcher(), worker) for path in fds(pid).values() if "lock" in path]

@@ -190,7 +190,7 @@ time.sleep(60)
 
 def test_a_job_that_leaves_hundreds_of_zombies_leaves_none_to_its_worker(siege):
     machine = siege.machine
-    (worker,) = machine.workers()[2001]
+    (worker,) = eventually(lambda: len(found := machine.workers().get(2001, [])) == 1 and found)
     before = len(fds(worker))
     jobs = [machine.submit("ann", "exec", "--", "/usr/bin/python3", "-c", ZOMBIES) for _ in range(2)]
     for job in jobs:

@@ -32,7 +32,7 @@ class Crowd:
         self.home = self.machine.home("ann")
         self.jobs = [self.begin(str(number)) for number in range(NUMBER)]
         self.once = self.begin("once", delivery="at-most-once")
-        (self.worker,) = self.machine.workers()[2001]
+        (self.worker,) = eventually(lambda: len(found := self.machine.workers().get(2001, [])) == 1 and found)
 
     def begin(self, name: str, **keys) -> str:
         self.machine.drop("ann", name, AGAIN_SOON | {"command": ["sh", "-c", STORY, "sh", name], **keys})
