@@ -8,7 +8,9 @@ Fails:   as its parts do.
 from __future__ import annotations
 
 import json
+import os
 import random
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -107,7 +109,7 @@ class House:
     def __post_init__(self) -> None:
         self.almanac = Almanac(self.shelves)
         self.pauses = Pauses(self.shelves)
-        self.tables = Tables(self.shelves, self.config_dir)
+        self.tables = Tables(self.shelves, self.config_dir, self._tell)
         if self.shelves.gid is not None:
             self.listing = Listing(self.tables, self.crew, self.config_dir)
         self.crew.wants = self._wanted_tables
@@ -143,6 +145,10 @@ class House:
     def plan(self, wanted: Job) -> Plan:
         """What a job comes to. Raises `BadJob`."""
         return task.plan(wanted, self.config.tasks, system=self.authority is not None)
+
+    def _tell(self, user: str, event: str, detail: str) -> None:
+        """Tell the system's log what became of a table."""
+        self.cronlog.table(os.getpid(), user, event, detail, time.time())
 
     def _wanted_tables(self, uid: int) -> dict[str, int]:
         """The tables of root's that a new worker of this user's is to have; none while their numbers change."""

@@ -1,6 +1,7 @@
 """The crontabs that the dispatcher knows, and the lines in them.
 
-Does:    finds tables that are new, changed or gone, reads them a slice a turn, and says once of each what is wrong.
+Does:    finds tables that are new, changed or gone, reads them a slice a turn, and says once of each what is wrong, to
+         the system's log too (`tablelog`).
 Reads:   `schedule/tables/`, which installed tables lie in; rootless the configuration's `crontab`; on a system spool
          the tables of root's that the launcher opened (`listing`). Stamps at most once a second, a table only when its
          stamp is another.
@@ -17,7 +18,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from functools import partial
 
-from cronq import safeopen
+from cronq import safeopen, tablelog
 from cronq.cronfiles import INSTALLED, MOST_BYTES, Places
 from cronq.crontab import CronEntry, Crontab
 from cronq.errors import BadJob
@@ -31,6 +32,7 @@ SETTLED_AFTER = 2.0  # seconds until a stamp can be believed: several writes may
 SLICE_SECONDS = 0.010
 MOST_SAID = 100  # bad lines of one table
 Stamp = tuple[int, int, int]
+Tell = Callable[[str, str, str], object]
 
 
 class Line:
@@ -50,7 +52,7 @@ class Line:
 class Table:
     """One table as it was read last."""
 
-    __slots__ = ("complaints", "hash", "lines", "number", "said", "since", "stamp")
+    __slots__ = ("complaints", "hash", "lines", "number", "read", "said", "since", "stamp")
 
     def __init__(self) -> None:
         self.stamp: Stamp | None = None
@@ -58,6 +60,7 @@ class Table:
         self.said = ""
         self.complaints: set[tuple[int, str]] = set()
         self.lines: list[Line] = []
+        self.read = False  # once at least
         self.number = -1  # in the launcher's listing
         self.since = 0.0  # whoever opened it before sees another one
 
@@ -65,7 +68,9 @@ class Table:
 class Tables:
     """All of them."""
 
-    def __init__(self, shelves: Shelves, config: str) -> None:
+    def __init__(self, shelves: Shelves, config: str, tell: Tell = lambda *_: None) -> None:
+        """`tell` tells the system's log of a table: user, event, detail."""
+        self._tell = tell
         self.places = Places(config, shelves.gid is not None)
         self.known: dict[str, Table] = {}
         self.complete = False  # every table has been looked at once
@@ -188,6 +193,7 @@ class Tables:
         earlier = self.known.get(name, Table())
         if earlier.said != reason:
             log("crontab-refused", table=name, reason=reason)
+            self._tell(*tablelog.refused(self.places, name, reason))
         self._changed = self._changed or bool(earlier.lines)
         table = self.known[name] = Table()
         table.said, table.number = reason, earlier.number
@@ -226,6 +232,11 @@ class Tables:
         log("crontab-loaded", table=name, entries=len(table.lines), errors=len(errors))
         for each in errors[:MOST_SAID]:
             log("crontab-line", table=name, line=each.line, column=each.column, reason=each.text, mend=each.mend)
+        if table.read:
+            self._tell(*tablelog.reloaded(self.places, name))
+        table.read = True
+        if errors:
+            self._tell(*tablelog.faulty(self.places, name, errors))
         if len(errors) > MOST_SAID:
             log("crontab-line", table=name, reason=f"and {len(errors) - MOST_SAID} more")
 
