@@ -98,6 +98,12 @@ def test_a_line_of_ones_own_tables_is_tried_by_its_name(world):
     assert world.run("list", "--all").stdout == ""
 
 
+def test_a_table_that_does_not_count_has_no_line_to_try(world):
+    (world.config / "crontab").write_text("# cronq: name=a\n5 5 5 5 * true\n")
+    (world.config / "crontab").chmod(0o666)
+    assert "unknown entry 'a'" in world.run("try", "a", code=65).stderr
+
+
 def test_an_interrupt_ends_the_line(world, tmp_path):
     pid = tmp_path / "pid"
     line = f"* * * * * echo $$ > {pid}; sleep 60"
