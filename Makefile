@@ -6,7 +6,7 @@ BIN = $(VENV)/bin
 LAUNCHER_TESTS = $(addprefix tests/,test_launcher.py test_realm.py test_become.py test_ground.py test_roottables.py \
   test_authority.py test_cgroup.py attacks/test_verbs.py attacks/test_drop.py system/test_accounts.py)
 
-.PHONY: demo test booted defences cover-launcher lint quick install clean
+.PHONY: demo test booted cron defences cover-launcher lint quick install clean
 
 demo: $(VENV)/installed
 	$(BIN)/cronq demo
@@ -18,6 +18,10 @@ test: lint
 booted: $(VENV)/installed  # a server's life under systemd, as documented: needs root
 	.ci/packages
 	CRONQ_LONG=1 $(BIN)/pytest -q tests/booted tests/test_install.py
+
+cron: $(VENV)/installed  # thousands of tables, DST nights, steps, the files of packages, beside Debian's cron: needs root
+	.ci/packages
+	CRONQ_LONG=1 $(BIN)/pytest -q tests/cron/test_against_debian.py tests/cron/test_packages.py
 
 defences: $(VENV)/installed  # takes each defence away in turn, and sees its attack succeed: needs root; ONLY="row 3:" some of them
 	.ci/packages
