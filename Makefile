@@ -13,7 +13,7 @@ demo: $(VENV)/installed
 
 test: lint
 	.ci/packages
-	$(BIN)/pytest -q -n 2 --dist loadgroup
+	tests/halves $(BIN)/pytest -q
 
 booted: $(VENV)/installed  # a server's life under systemd, as documented: needs root
 	.ci/packages

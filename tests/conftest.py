@@ -126,15 +126,16 @@ def worker(hand):
     return hand.worker()
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
+@pytest.hookimpl(tryfirst=True)  # before -m is judged
 def pytest_collection_modifyitems(items):
     """Tests in a private world come last: from then on this process does not see the real /etc, /opt, /var/spool.
 
-    With `-n 2 --dist loadgroup` (`make test`) they have a process of their own.
+    `make test` gives them a process of their own (`-m private`), beside that of all others.
     """
     items.sort(key=_is_private)
     for item in items:
-        item.add_marker(pytest.mark.xdist_group("private" if _is_private(item) else "ordinary"))
+        if _is_private(item):
+            item.add_marker("private")
 
 
 def _is_private(item):

@@ -1,6 +1,6 @@
 """`cronq takeover` without systemd: the switch in cronq.toml, the right seconds of a minute, and what is refused.
 
-With a real cron.service, under systemd: tests/booted/test_takeover.py.
+With a real cron.service, under systemd: tests/booted/test_given_back.py.
 """
 
 from __future__ import annotations
