@@ -13,7 +13,7 @@ demo: $(VENV)/installed
 
 test: lint
 	.ci/packages
-	tests/halves $(BIN)/pytest -q
+	tests/side_by_side $(BIN)/pytest -q
 
 booted: $(VENV)/installed  # a server's life under systemd, as documented: needs root
 	.ci/packages

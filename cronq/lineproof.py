@@ -120,8 +120,12 @@ class Lines:
         kept = self._read.get(table)
         if kept is not None and kept[0] == hashed:
             return kept[1]
-        entries = self.places.parse(table, data).entries
-        found = {self.places.identity(table, entry): entry for entry in entries}
+        parsed = self.places.parse(table, data)
+        if table.startswith(INSTALLED) and (parsed.refused or parsed.errors or not parsed.final_newline):
+            raise BadJob(
+                "it is no crontab that is ever installed"
+            )  # another file of his, with a line in it that is one
+        found = {self.places.identity(table, entry): entry for entry in parsed.entries}
         if len(self._read) >= MOST_KEPT:
             self._read.clear()
         self._read[table] = hashed, found

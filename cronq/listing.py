@@ -30,6 +30,7 @@ class Listing:
         self._looked = float("-inf")
         self._stamps: Stamps | None = None
         self._begun: float | None = None  # the listing that is under way
+        self._asked = 0.0  # when the launcher was asked last
         self._next = 0
         self._seen: set[str] = set()
         self._machine = False
@@ -49,7 +50,7 @@ class Listing:
                 if descriptor is not None:
                     os.close(descriptor)
         if self._begun is not None:
-            if mono - self._begun > ANSWER_WITHIN:
+            if mono - self._asked > ANSWER_WITHIN:
                 self._give_up("the launcher does not answer", mono)
         elif mono - self._looked >= LOOK_EVERY:
             self._looked = mono
@@ -57,8 +58,12 @@ class Listing:
             if stamps != self._stamps or machine != self._machine:
                 young = any(-0.1 < wall - mtime / 1e9 < SETTLED_AFTER for _, mtime, _, _ in stamps)
                 self._stamps, self._machine = None if young else stamps, machine
-                self._begun, self._next, self._seen = mono, 0, set()
-                self._crew.crontab(0)
+                self._begun, self._seen = mono, set()
+                self._ask(0, mono)
+
+    def _ask(self, number: int, mono: float) -> None:
+        self._next, self._asked = number, mono
+        self._crew.crontab(number)
 
     def _hear(self, message: dict[str, object], descriptor: int | None, wall: float, mono: float) -> None:
         if self._begun is None or message.get("number") != self._next:
@@ -73,9 +78,8 @@ class Listing:
                 self._tables.refuse(table, str(message.get("why")))
             else:
                 self._tables.read(table, descriptor, wall, self._begun, self._next)
-        self._next += 1
-        if isinstance(total, int) and self._next < total:
-            self._crew.crontab(self._next)
+        if isinstance(total, int) and self._next + 1 < total:
+            self._ask(self._next + 1, mono)
             return
         self._begun = None
         self._tables.keep("/", self._seen)

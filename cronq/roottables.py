@@ -17,7 +17,8 @@ import stat
 
 from cronq import linux
 from cronq.cronfiles import MACHINES, MACHINES_FOLDER, USERS_FOLDER, is_of_cron_d, is_users
-from cronq.errors import BadJob
+from cronq.errors import BadConfig, BadJob
+from cronq.trusted import trusted
 
 MOST_TABLES = 4000
 TYPE_CHECKING = False
@@ -68,6 +69,10 @@ def _open_of_roots(path: str) -> int:
             raise
     if os.lstat(path).st_uid != 0:
         raise BadJob(f"WRONG SYMLINK OWNER ({path})")
+    try:
+        trusted(path)  # where it leads must be root's to say, at every step: nobody else may choose what root opens
+    except BadConfig as error:
+        raise BadJob(error.sentence) from None
     return os.open(path, _FLAGS & ~os.O_NOFOLLOW)
 
 
@@ -93,14 +98,19 @@ class Listing:
             return answer | {"why": f"{error.strerror} ({path})"}, []
 
     def open_for(self, user: str, numbers: list[Any]) -> dict[str, int]:
-        """Descriptors of these tables, for a worker of this user's: none of another user's, nor what cannot be had."""
+        """Descriptors of these tables, for a worker of this user's: none of another user's, nor what cannot be had.
+
+        Raises `OSError` where there are no descriptors left: then the worker could not find out who its user is either.
+        """
         found = {}
         for number in numbers:
             path = self.paths[number] if type(number) is int and 0 <= number < len(self.paths) else ""
             folder, name = os.path.split(path)
-            if path and (folder != USERS_FOLDER or name == user):
+            if path and path not in found and (folder != USERS_FOLDER or name == user):
                 try:
                     found[path] = open_table(path)
-                except (BadJob, OSError):
+                except (BadJob, OSError) as error:
+                    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+                        raise
                     continue  # its worker says that it has none
         return found

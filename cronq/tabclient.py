@@ -146,8 +146,10 @@ class Other:
         os.close(writing)
         with open(reading, "rb") as file:
             said = file.read()
-        os.waitpid(child, 0)
-        code, _, rest = said.partition(b"\n")
+        _, status = os.waitpid(child, 0)
+        code, _, rest = (
+            said.partition(b"\n") if status == 0 else (b"", b"", b"")
+        )  # its user can kill it: half an answer
         if code == b"0":
             return rest
         error = CronqError(rest.decode("utf-8", "replace") or f"the process that became {self.user.pw_name} has died")

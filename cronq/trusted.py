@@ -98,7 +98,11 @@ def problems(config: str) -> Iterator[BadConfig]:
     known: set[str] = set()
     try:
         trusted(config, known)  # else the same holds for all that is in it
-        paths = [path for path in (os.path.join(config, name) for name in ("tasks.d", *LISTS)) if os.path.lexists(path)]
+        paths = [
+            path
+            for path in (os.path.join(config, name) for name in ("tasks.d", "cron.d", *LISTS))
+            if os.path.lexists(path)
+        ]
         paths += tasks.files(config)
     except BadConfig as error:
         yield error

@@ -11,10 +11,12 @@ The world, the start and the end are `World`, `Starter` and `Attempt`, as a work
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pwd
 import shlex
+import signal
 import socket
 import tempfile
 import time
@@ -150,20 +152,39 @@ class Trial:
         outcome = Outcome(os.dup(steps.fileno()))
         attempt = Attempt(message, self._plan, outcome, self._loop, self._end, lambda _step: None)
         results = os.dup(self.printed.fileno()), os.open("/dev/null", os.O_WRONLY | os.O_CLOEXEC)
-        attempt.start(Starter(root, os.getuid()), None, results, None)
-        self._look_again()
-        while not self._over:
-            try:
+        with self._interrupts(attempt):
+            attempt.start(Starter(root, os.getuid()), None, results, None)
+            self._look_again()
+            while not self._over:
                 self._loop.turn()
-            except KeyboardInterrupt:
-                attempt.stop("interrupted", now=self.interrupted)
-                self.interrupted = True
         self._show()
         if self._shown and os.pread(self.printed.fileno(), 1, self._shown - 1) != b"\n":
             self._out.write(b"\n")
         steps.seek(0)
         told: dict[str, object] = json.loads(steps.read().splitlines()[-1])
         return told
+
+    @contextlib.contextmanager
+    def _interrupts(self, attempt: Attempt) -> Iterator[None]:
+        """Let an interrupt be an event like others: an exception might come in the midst of any of them."""
+        reading, writing = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+
+        def stop() -> None:
+            os.read(reading, 64)
+            attempt.stop("interrupted", now=self.interrupted)
+            self.interrupted = True
+
+        before = signal.signal(signal.SIGINT, lambda _number, _frame: None)
+        signal.set_wakeup_fd(writing)
+        self._loop.listen(reading, stop)
+        try:
+            yield
+        finally:
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGINT, before)
+            self._loop.ignore(reading)
+            os.close(reading)
+            os.close(writing)
 
     def _end(self, _attempt: Attempt) -> None:
         self._over = True

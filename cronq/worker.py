@@ -20,6 +20,7 @@ import os
 import resource
 import select
 import signal
+import time
 import tomllib  # noqa: F401 - the same: `task.load`
 from collections import deque
 
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from cronq.safeopen import System
 
 MESSAGES_A_TURN = 8
+OLDEST = 180.0  # seconds after which no job is begun: what is known of the account is from then
 LIMITED = 70  # the exit code of a worker that could tell no end of a job any more
 _LIMITS = (resource.RLIMIT_FSIZE, resource.RLIMIT_NPROC, resource.RLIMIT_AS, resource.RLIMIT_DATA)
 _KEYS: dict[str, dict[str, tuple[type, ...]]] = {
@@ -109,6 +111,7 @@ class Worker:
         self.hunts = Hunts(self.loop, spool, self._reaped, sure=system is None)
         self.gone = False
         self.full = False  # the dispatcher does not read
+        self.born = time.monotonic()
         self.limits = {which: resource.getrlimit(which) for which in _LIMITS}
 
     def run(self) -> None:
@@ -199,6 +202,8 @@ class Worker:
         try:
             if message["id"] in self.attempts:
                 raise Refused("it runs already", 65)
+            if time.monotonic() - self.born > OLDEST:  # a broken dispatcher might keep it, and the rights that it has
+                raise Refused("this worker has served its time", 75, again=True)
             job, plan = self.judge.judge(message, job_file, data)
         except Refused as error:
             outcome.write("refused", reason=error.sentence, code=error.code, again=error.again)

@@ -443,10 +443,16 @@ def test_a_dispatcher_that_does_not_read_is_not_waited_for(stage, dispatcher):
     assert alive(dispatcher.worker().pid)
 
 
+def stopped(pid: int) -> None:
+    """Stop a process, and wait until it stands still."""
+    os.kill(pid, signal.SIGSTOP)
+    eventually(lambda: " T " in Path(f"/proc/{pid}/stat").read_text())
+
+
 @pytest.mark.parametrize("answered", [False, True])
 def test_a_dispatcher_that_hangs_up_is_awaited_and_started_again(stage, dispatcher, answered):
     if not answered:
-        os.kill(stage.process.pid, signal.SIGSTOP)
+        stopped(stage.process.pid)
     assert wire.send(dispatcher.line, {"verb": "DANCE", "uid": 1})
     if answered:
         eventually(lambda: "event=refused" in stage.log())

@@ -4,6 +4,7 @@ Each test is a process of its own on a machine aside, which has no crontabs but 
 """
 
 import os
+import resource
 from collections.abc import Callable
 from pathlib import Path
 
@@ -131,3 +132,31 @@ def test_a_worker_gets_the_tables_of_its_user_and_of_root_and_of_nobody_else():
     assert set(found.open_for("bob", everything)) == {str(MACHINES), str(FOLDER / "a"), str(USERS / "bob")}
     assert found.open_for("bob", [-1, True, "4", 4.0, 5]) == {}
     assert set(found.open_for("ann", [3, 4])) == {str(USERS / "ann")}
+
+
+@aside
+def test_a_link_that_leads_where_others_choose_is_not_followed():
+    fresh_machine()
+    theirs = Path("/mnt/theirs")
+    theirs.mkdir()
+    secret = put(theirs / "secret")
+    os.chown(theirs, ANN, ANN)
+    (FOLDER).mkdir(parents=True)
+    (FOLDER / "app").symlink_to(secret)
+    with pytest.raises(BadJob, match=r"/mnt/theirs belongs to uid"):
+        open_table(str(FOLDER / "app"))
+
+
+@aside
+def test_a_number_that_comes_often_is_opened_once_and_what_there_is_no_descriptor_for_is_no_missing_table():
+    fresh_machine()
+    found = Listing()
+    found.paths = [str(put(MACHINES)), str(put(FOLDER / "a"))]
+    before = len(held())
+    assert len(found.open_for("ann", [0] * 100)) == 1
+    assert len(held()) == before + 1
+    lowest = os.dup(0)
+    os.close(lowest)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+    with pytest.raises(OSError, match="Too many open files"):
+        found.open_for("ann", [0, 1])

@@ -267,6 +267,13 @@ def test_bytes_that_were_not_admitted_are_refused(hand, worker):
     assert hand.output("a") == b""
 
 
+def test_a_worker_that_is_kept_too_long_begins_no_job_any_more(hand, monkeypatch):
+    monkeypatch.setattr("cronq.worker.OLDEST", 0.0)
+    refused = hand.worker().do("a", sh("true"))
+    assert (refused["step"], refused["again"]) == ("refused", True)
+    assert "served its time" in refused["reason"]
+
+
 def test_a_file_that_is_not_a_plain_file_of_mine_is_refused(hand, worker):
     linked = hand.path / "linked"
     linked.write_text("{}")

@@ -271,6 +271,16 @@ def test_an_installed_table_is_what_came_through_its_users_inbox(liar, crew):
         assert reason in ended["reason"], ended
 
 
+@pytest.mark.parametrize("text", ["Dear ann,\n{}", "{}.\n60 * * * * x\n", "{}# no end"], ids=["prose", "error", "end"])
+def test_another_file_of_his_with_a_line_in_it_is_no_installed_table(liar, crew, text):
+    """The dispatcher installs no table that has an error, and a mail that a user's program handed in has many."""
+    file = liar.file_of("ann", f"f{next(NAMES)}", text.format(line("own")).encode(), "tab")
+    job_id, data = tick("installed/2001", line("own"), "own", 2001, "ann")
+    ended = crew["ann"].do(job_id, file, data, table="installed/2001")
+    assert (ended["step"], liar.ran()) == ("refused", {})
+    assert "is ever installed" in ended["reason"]
+
+
 def test_roots_own_installed_table_needs_leave(liar, crew):
     job_id, data = tick("installed/0", line("own"), "own", 0, "root")
     ended = crew["root"].do(job_id, liar.file_of("root", "r1", line("own").encode(), "tab"), data, table="installed/0")
@@ -331,8 +341,8 @@ def test_what_is_no_table_is_not_opened_for_the_dispatcher(liar, told):
     (CONFIG / "cron.d" / "loop").symlink_to("loop")
     try:
         tables = listing(liar)
-        whys = dict.fromkeys(("fifo", "folder", "null"), "NOT A REGULAR FILE")
-        for name, reason in {**whys, "theirs": "WRONG SYMLINK OWNER", "loop": "symbolic"}.items():
+        whys = dict.fromkeys(("fifo", "folder"), "NOT A REGULAR FILE") | {"null": "can be written by its group"}
+        for name, reason in {**whys, "theirs": "WRONG SYMLINK OWNER", "loop": "too many links"}.items():
             answer, descriptors = liar.ask({"verb": "CRONTAB", "number": tables[str(CONFIG / "cron.d" / name)]})
             assert descriptors == []
             assert reason in answer["why"], answer

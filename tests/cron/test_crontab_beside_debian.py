@@ -125,6 +125,8 @@ DIFFERENT = [
 def both(machine):
     """Debian's spool and ours, on a machine that has both commands."""
     TABLES.mkdir(parents=True, exist_ok=True)
+    for path in TABLES.iterdir():
+        path.unlink()
     subprocess.run(["chown", "root:crontab", TABLES], check=True)
     TABLES.chmod(0o1730)
     FILES.mkdir(exist_ok=True)

@@ -111,7 +111,7 @@ def test_whose_table_does_not_run_is_told_so_when_it_is_installed(users):
     users.tasks("[exec]\nallow_root = true\n")
     users.launcher.send_signal(signal.SIGHUP)
     eventually(lambda: "event=reloaded" in users.log)
-    assert crontab(users, "root", "-", given=TWO).stderr == ""
+    eventually(lambda: crontab(users, "root", "-", given=TWO).stderr == "")  # a tenth of a second it is remembered
     assert crontab(users, "ann", "-", given=TWO).stderr == ""
 
 
@@ -197,3 +197,28 @@ def test_one_user_whose_tables_are_long_does_not_hold_up_another(users):
         crontab(users, "bob", "-", given=f"{number} * * * * x\n")
     assert list((SPOOL / "queue" / ".capture").iterdir()) != []  # hers are being judged still
     eventually(lambda: tables()["2001"] == long, 60)
+
+
+def test_an_answer_that_was_cut_off_is_none(users):
+    """The process that became the user is his: he can kill it while it tells what it has read."""
+    script = """
+import fcntl, os, pwd
+from cronq import tabclient
+from cronq.errors import CronqError
+
+def half():
+    for fd in range(3, 64):
+        try:
+            if fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE == os.O_WRONLY:
+                os.write(fd, b"0\\nhalf")
+        except OSError:
+            pass
+    os.kill(os.getpid(), 9)
+
+try:
+    print(tabclient.Other("/var/spool/cronq", pwd.getpwnam("ann"))._become(half))
+except CronqError as error:
+    print(error.sentence)
+"""
+    said = users.as_user("root", "/opt/cronq/bin/python", "-I", "-c", script).stdout
+    assert said == "the process that became ann has died\n"
