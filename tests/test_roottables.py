@@ -157,6 +157,8 @@ def test_a_number_that_comes_often_is_opened_once_and_what_there_is_no_descripto
     assert len(held()) == before + 1
     lowest = os.dup(0)
     os.close(lowest)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, limits[1]))
     with pytest.raises(OSError, match="Too many open files"):
         found.open_for("ann", [0, 1])
+    resource.setrlimit(resource.RLIMIT_NOFILE, limits)

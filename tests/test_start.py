@@ -577,7 +577,8 @@ def test_what_is_stopped_at_its_gate_never_runs(stage, now):
     waiting.stop("cancelled", now)
     waiting.go()
     ended = stage.ended(waiting)
-    assert (ended["reason"], ended["signal"]) == ("cancelled", signal.SIGKILL)
+    assert ended["reason"] == "cancelled"
+    assert ended["signal"] in (signal.SIGKILL, None)  # None: it saw that nobody waits for it any more, and left first
     assert not ran.exists()
 
 
