@@ -118,4 +118,4 @@ def head(to: str, user: str, host: str, command: str, env: dict[str, str]) -> by
 
 def _one_line(text: str) -> str:
     """A header's value without anything that could end it; bytes that are no UTF-8 become question marks."""
-    return _CONTROL.sub(" ", text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")).strip()
+    return _CONTROL.sub(" ", text.encode("utf-8", "replace").decode()).strip()

@@ -214,9 +214,11 @@ class Worker:
             "offset": -1,
             **lies,
         }
-        assert wire.send(self.line, message, [*descriptors, *more])
-        for descriptor in descriptors:
-            os.close(descriptor)
+        try:
+            assert wire.send(self.line, message, [*descriptors, *more])
+        finally:
+            for descriptor in descriptors:
+                os.close(descriptor)
         return name
 
     def do(self, job_id: str, file: Path | int, content: bytes | None = None, **lies) -> dict:
