@@ -12,12 +12,12 @@ ASCII is encoded, as RFC 2047 has it, and the charset is always said to be UTF-8
 
 from __future__ import annotations
 
-import os
 import re
 
 from cronq import job as jobs
 from cronq import task as tasks
 from cronq.crontext import split_percent
+from cronq.cronworld import variables
 from cronq.entry import MAIL
 
 TYPE_CHECKING = False
@@ -36,9 +36,7 @@ _STANDARD = ("SHELL", "HOME", "PATH", "LOGNAME")  # what cron tells after the ta
 
 def program(config: str) -> str:
     """The program that takes mail, by this configuration. Raises `BadConfig`."""
-    path = f"{config}/cronq.toml"
-    said = tasks.tables(path).get("cron") if os.path.exists(path) else None
-    found = said.get("sendmail") if isinstance(said, dict) else None
+    found = tasks.main_says(config, "cron", "sendmail")
     return found if isinstance(found, str) else SENDMAIL
 
 
@@ -86,8 +84,7 @@ def job_id(tick_id: str) -> str:
 
 def about(entry: CronEntry, to: str, user: str, home: str, host: str, word: str = "") -> bytes:
     """Everything before the output of the mail about a line of the user's; `word` ends the subject."""
-    env = {"SHELL": "/bin/sh", "HOME": home, "PATH": "/usr/bin:/bin", "LOGNAME": user, **entry.env}
-    return head(to, user, host, split_percent(entry.command)[0] + word, env)
+    return head(to, user, host, split_percent(entry.command)[0] + word, variables(entry, user, home))
 
 
 def head(to: str, user: str, host: str, command: str, env: dict[str, str]) -> bytes:

@@ -12,7 +12,7 @@ Standard library only: it is a worker's.
 
 from __future__ import annotations
 
-from cronq.cronjobs import SHELL
+from cronq.cronjobs import shell
 from cronq.crontext import split_percent
 
 TYPE_CHECKING = False
@@ -31,12 +31,16 @@ class World:
 
     def __init__(self, entry: CronEntry, name: str, home: str) -> None:
         command, stdin = split_percent(entry.command)
-        own = {"SHELL": SHELL, "HOME": home, "PATH": PATH, **entry.env, "LOGNAME": name}
-        own["SHELL"] = own["SHELL"] or SHELL
+        own = variables(entry, name, home)
         self.env = {**_of_files(), **{_bytes(key): _bytes(value) for key, value in own.items() if key}}
         self.argv = [_bytes(own["SHELL"]), b"-c", _bytes(command)]
         self.stdin = _bytes(stdin)
         self.home = _bytes(own["HOME"])
+
+
+def variables(entry: CronEntry, name: str, home: str) -> dict[str, str]:
+    """What cron itself gives the command, and the table; its mail tells them too."""
+    return {"HOME": home, "PATH": PATH, **entry.env, "SHELL": shell(entry), "LOGNAME": name}
 
 
 def _bytes(text: str) -> bytes:

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cronq.cronmail import SENDMAIL, Unsafe, fields, head, job_id, recipient
+from cronq.cronmail import SENDMAIL, Unsafe, about, fields, head, job_id, recipient
 from cronq.crontab import parse_crontab
+from cronq.cronworld import World
 
 ENV = {"SHELL": "/bin/sh", "HOME": "/root", "PATH": "/usr/bin:/bin", "LOGNAME": "root"}
 
@@ -76,6 +77,15 @@ def test_a_table_says_who_mails_and_what_kind_of_text_it_is():
     env = {"MAILFROM": "me@x", "CONTENT_TYPE": "text/html", "CONTENT_TRANSFER_ENCODING": "7bit"}
     found = email.message_from_bytes(head("bob", "ann", "vm", "true", env), policy=default)
     assert (found["From"], found["Content-Type"], found["Content-Transfer-Encoding"]) == ("me@x", "text/html", "7bit")
+
+
+def test_the_mail_tells_the_variables_that_the_job_had():
+    entry = parse_crontab(b"LOGNAME=somebody\nSHELL=/bin/bash\n* * * * * true\n").entries[0]
+    found = email.message_from_bytes(about(entry, "bob", "ann", "/home/ann", "vm"))
+    told = dict(each[1:-1].split("=", 1) for each in found.get_all("X-Cron-Env"))
+    world = World(entry, "ann", "/home/ann")
+    assert told == {name: world.env[name.encode()].decode() for name in ("SHELL", "HOME", "PATH", "LOGNAME")}
+    assert told["LOGNAME"] == "ann"
 
 
 def test_what_is_no_ascii_is_encoded_and_comes_back():
