@@ -50,8 +50,8 @@ class Authority:
         self.accounts = accounts or Accounts()
         self.book = TaskBook(config, tree)  # tasks, of a configuration that was found to be root's at each look
         self._ticks = _Kept(lambda: tick.tables(config))
-        self._root_may = _Kept(lambda: _main_says(config, "exec", "allow_root"))
-        self._machines = _Kept(lambda: _main_says(config, "cron", "system"))
+        self._root_may = _Kept(lambda: _switched_on(config, "exec", "allow_root"))
+        self._machines = _Kept(lambda: _switched_on(config, "cron", "system"))
         self._commanders = _Kept(lambda: _Commanders(config))
 
     def permit(self, job: Job, task: Task | None, submitter: int) -> None:
@@ -214,14 +214,12 @@ class _Kept:
         return self._found
 
 
-def _main_says(config: str, title: str, key: str) -> bool:
+def _switched_on(config: str, title: str, key: str) -> bool:
     """Whether a table of cronq.toml switches this on. Raises `BadConfig`."""
     path = os.path.join(config, "cronq.toml")
-    if not os.path.lexists(path):
-        return False
-    trusted(path)
-    said = tasks.tables(path).get(title, {})
-    return isinstance(said, dict) and said.get(key) is True
+    if os.path.lexists(path):
+        trusted(path)
+    return tasks.main_says(config, title, key) is True
 
 
 class _Commanders:

@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 
 from cronq import accounts, become, cronrules
+from cronq.cronfiles import uid_of
 from cronq.cronrules import Fault
 from cronq.crontab import MAX_BYTES, CronEntry, Crontab, parse_crontab
 from cronq.errors import NotPermitted
@@ -79,7 +80,7 @@ def tables(earlier: Iterable[Table] = ()) -> list[Table]:
     """
     if os.geteuid() != 0:
         raise NotPermitted("only root can read all crontabs of this machine (sudo …); your own is in `crontab -l`")
-    known = functools.cache(_uid)
+    known = functools.cache(uid_of)
     found = [_system(path) for path in _paths(cronrules.SYSTEM_TABLE, cronrules.CRON_D)]
     found += [_user(name, known) for name in _names(cronrules.USER_TABLES) if cronrules.user_name(name)]
     parsed = {(table.path, table.data): table.crontab for table in earlier}
@@ -89,7 +90,7 @@ def tables(earlier: Iterable[Table] = ()) -> list[Table]:
 
 def cronqs(earlier: Iterable[Table] = ()) -> list[Table]:
     """The tables that cronq runs beside the machine's, and logs as cron does: its configuration's, installed ones."""
-    known, users = functools.cache(_uid), accounts.Accounts()
+    known, users = functools.cache(uid_of), accounts.Accounts()
     parsed = {(table.path, table.data): table.crontab for table in earlier}
     found = [_system(path) for path in _paths(f"{CONFIG}/crontab", f"{CONFIG}/cron.d")]
     uids = [int(name) for name in _names(INSTALLED) if name.isdecimal()]  # others are predecessors
@@ -112,7 +113,7 @@ def own() -> Table:
         data = b"" if done.returncode else done.stdout
     except FileNotFoundError:
         data = b""
-    return _parsed((f"crontab of {name}", name, None, data), {}, _uid, _barred)
+    return _parsed((f"crontab of {name}", name, None, data), {}, uid_of, _barred)
 
 
 def _parsed(found: Found, parsed: Parsed, known: Known, barred: Barred) -> Table:
@@ -168,14 +169,6 @@ def _opened(fault: Fault | None, opening: Callable[[], cronrules.Opened]) -> tup
         return fault or Fault("", f"it cannot be read: {error.strerror}", "look at the disk"), b""
     finally:
         os.close(descriptor)
-
-
-def _uid(name: str) -> int | None:
-    """The uid of a user; None where the machine does not know the name."""
-    try:
-        return pwd.getpwnam(name).pw_uid
-    except (KeyError, UnicodeEncodeError, ValueError):
-        return None
 
 
 def _barred(name: str) -> str:

@@ -11,6 +11,8 @@ from __future__ import annotations
 import os
 import tempfile
 
+from cronq.spool import sync_directory
+
 
 def write(path: str, data: bytes, mode: int = 0o644) -> None:
     """A file with this content; `mode` if there was none. A link stays, and what it leads to is replaced."""
@@ -33,18 +35,10 @@ def write(path: str, data: bytes, mode: int = 0o644) -> None:
     except BaseException:
         os.unlink(draft)
         raise
-    _sync(folder)
+    sync_directory(folder)
 
 
 def remove(path: str) -> None:
     """Take a file away for good."""
     os.unlink(path)
-    _sync(os.path.dirname(path))
-
-
-def _sync(folder: str) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync_directory(os.path.dirname(path))

@@ -16,7 +16,7 @@ from collections import Counter
 from typing import Any
 
 from cronq.shelves import SyncFailed
-from cronq.spool import write_all
+from cronq.spool import sync_directory, write_all
 from cronq.states import CANCELLED, DONE, EXPIRED, REJECTED
 
 COUNTED = (DONE, CANCELLED, EXPIRED, REJECTED)
@@ -67,9 +67,7 @@ class History:
         fresh = not os.path.exists(path)
         descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o640)
         if fresh:
-            folder = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            os.fsync(folder)
-            os.close(folder)
+            sync_directory(self.folder)
         elif self._fd < 0:
             _mend(path, descriptor)
         if self._fd >= 0:

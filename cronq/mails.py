@@ -19,6 +19,7 @@ import socket
 from collections.abc import Iterator
 
 from cronq import admission, cronmail, job, states
+from cronq.cronfiles import user_of
 from cronq.crontext import split_percent
 from cronq.entry import HAS_DATA, Entry, digest
 from cronq.errors import BadJob
@@ -132,10 +133,7 @@ def started(house: House, now: Now, tick: Entry, pid: int) -> None:
 def _name(house: House, uid: int) -> str:
     if house.authority is not None:
         return house.authority.accounts.name(uid) or str(uid)
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return str(uid)
+    return user_of(uid)
 
 
 def _home(uid: int) -> str:

@@ -17,10 +17,8 @@ from collections.abc import Iterator
 
 from cronq.errors import Full
 from cronq.shelves import Shelves
-from cronq.spool import write_all
 
 FOLDER = "schedule/paused"
-DRAFT = f"{FOLDER}/.draft"
 MOST = 1000  # of one user: a line that is gone keeps its pause, for it may come again
 FOR_EVER = math.inf
 
@@ -63,14 +61,7 @@ class Pauses:
         with contextlib.suppress(FileExistsError):
             os.mkdir(FOLDER, 0o700, dir_fd=self._shelves.fd)
             self._shelves.touch(os.path.dirname(FOLDER))
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
-        descriptor = os.open(DRAFT, flags, 0o600, dir_fd=self._shelves.fd)
-        try:
-            write_all(descriptor, b"" if until == FOR_EVER else b"%d\n" % until)
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        os.rename(DRAFT, f"{FOLDER}/{name}", src_dir_fd=self._shelves.fd, dst_dir_fd=self._shelves.fd)
+        self._shelves.replace(f"{FOLDER}/{name}", [b"" if until == FOR_EVER else b"%d\n" % until], 0o600)
         self._shelves.touch(FOLDER)
         self._until[name] = until
 

@@ -184,6 +184,4 @@ def root_must_be_allowed(config: str) -> None:
 
 def cron_is_ours(config: str) -> bool:
     """Whether the machine's own crontabs are this cron's to run: [cron] system = true. Raises `BadConfig`."""
-    path = os.path.join(config, "cronq.toml")
-    said = task.tables(path).get("cron") if os.path.lexists(path) else None
-    return isinstance(said, dict) and said.get("system") is True
+    return task.main_says(config, "cron", "system") is True

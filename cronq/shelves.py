@@ -80,7 +80,7 @@ class Shelves:
     def give_reason(self, uid: int, filename: str, reason: str) -> None:
         """Write beside what was refused, why."""
         self._own(f"rejected/{uid}", uid)
-        self._write(f"rejected/{uid}/{filename}.reason", reason.encode(), os.O_TRUNC)
+        self._write(f"rejected/{uid}/{filename}.reason", [reason.encode()], os.O_TRUNC)
         self.touch(f"rejected/{uid}")
 
     # ---------------------------------------------------------------- states
@@ -111,7 +111,7 @@ class Shelves:
         """Make a file of our own (a tick, a member of a batch); False if it is there already."""
         folder = self._shard(state, entry)
         try:
-            self._write(f"{folder}/{entry.name}", data, os.O_EXCL, 0o640)  # as a producer's, for the same proof
+            self._write(f"{folder}/{entry.name}", [data], os.O_EXCL, 0o640)  # as a producer's, for the same proof
         except FileExistsError:
             return False
         self.touch(folder)
@@ -289,16 +289,7 @@ class Shelves:
 
     def make_data(self, job_id: str, parts: Iterable[bytes]) -> None:
         """Write a job's data ourselves, whole or not at all."""
-        draft = f"{DATA}/.{job_id}.copy"  # no job has a name like this
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
-        descriptor = os.open(draft, flags, 0o640, dir_fd=self.fd)
-        try:
-            for part in parts:
-                write_all(descriptor, part)
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        os.rename(draft, f"{DATA}/{job_id}", src_dir_fd=self.fd, dst_dir_fd=self.fd)
+        self.replace(f"{DATA}/{job_id}", parts, 0o640)
         self.touch(DATA)
 
     def printed(self, entry: Entry) -> int:
@@ -330,9 +321,7 @@ class Shelves:
 
     def save(self, path: str, said: dict[str, Any]) -> None:
         """Write a small file of ours, whole or not at all."""
-        draft = f"{path}.tmp"
-        self._write(draft, json.dumps(said).encode() + b"\n", os.O_TRUNC, 0o600)
-        os.rename(draft, path, src_dir_fd=self.fd, dst_dir_fd=self.fd)
+        self.replace(path, [json.dumps(said).encode() + b"\n"], 0o600)
 
     def load(self, path: str) -> dict[str, Any] | None:
         """What such a file says; None where it is not there, or not whole."""
@@ -445,11 +434,19 @@ class Shelves:
             number += 1
         return number
 
-    def _write(self, path: str, data: bytes, how: int, mode: int = 0o644) -> None:
+    def replace(self, path: str, parts: Iterable[bytes], mode: int) -> None:
+        """Put a file of ours in its place, whole or not at all; its directory is not flushed yet."""
+        folder, _, name = path.rpartition("/")
+        draft = f"{folder}/.{name}.tmp"  # no job, and nothing that is listed, has a name like this
+        self._write(draft, parts, os.O_TRUNC, mode)
+        os.rename(draft, path, src_dir_fd=self.fd, dst_dir_fd=self.fd)
+
+    def _write(self, path: str, parts: Iterable[bytes], how: int, mode: int = 0o644) -> None:
         flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | how
         descriptor = os.open(path, flags, mode, dir_fd=self.fd)
         try:
-            write_all(descriptor, data)
+            for part in parts:
+                write_all(descriptor, part)
             os.fsync(descriptor)
         finally:
             os.close(descriptor)

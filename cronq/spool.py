@@ -134,7 +134,7 @@ def _make(folders: Iterable[str], root: str) -> None:
                 os.mkdir(folder, 0o700)
             except FileExistsError:
                 continue
-            _sync_directory(os.path.dirname(folder))
+            sync_directory(os.path.dirname(folder))
     except OSError as error:
         raise disk_error(error, f"the spool {root} cannot be made") from None
 
@@ -174,7 +174,7 @@ def put(
                 os.unlink(os.path.join(folder, name + DATA_ENDING))
             raise
         if sync:
-            _sync_directory(folder)
+            sync_directory(folder)
     except FileExistsError:
         raise Duplicate(f"a job named {name} is queued already; wait until it is taken, or name it otherwise") from None
     except OSError as error:
@@ -255,7 +255,8 @@ def copy(source: int, target: int) -> None:
         write_all(target, part)
 
 
-def _sync_directory(folder: str) -> None:
+def sync_directory(folder: str) -> None:
+    """Make the names in a directory durable. Raises `OSError`."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)

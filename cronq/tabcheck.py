@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from cronq import cronrules, show, tabfile, when
+from cronq.cronfiles import uid_of
 from cronq.crontab import Problem
 from cronq.errors import BadJob, UsageError
 from cronq.tabfile import TabFile
@@ -91,7 +92,7 @@ def _of_place(path: str, system: bool) -> Iterator[Fault]:
     elif tabfile.is_system(path):
         faults = cronrules.system_faults(os.lstat(full), os.stat(full))
     elif folder == cronrules.USER_TABLES:
-        uid = tabfile.uid(name)
+        uid = uid_of(name)
         faults = [cronrules.orphan(name)] if uid is None else cronrules.user_faults(uid, os.stat(full))
     elif system and odd:
         text = odd.text.replace("cron ignores", "in cron.d cron would ignore")

@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import pwd
 import re
 import stat
 import sys
 
 from cronq import cronrules, show
+from cronq.cronfiles import uid_of, user_of
 from cronq.crontab import MAX_BYTES, Crontab, Problem, parse_crontab
 from cronq.errors import BadJob, UsageError
 
@@ -69,15 +69,7 @@ def _behind(source: str, when: str) -> int:
 
 def is_user(name: str) -> bool:
     """Does the machine know this user?"""
-    return uid(name) is not None
-
-
-def uid(name: str) -> int | None:
-    """Of the user of this name; None if the machine does not know him."""
-    try:
-        return pwd.getpwnam(name).pw_uid
-    except (KeyError, UnicodeEncodeError, ValueError):
-        return None
+    return uid_of(name) is not None
 
 
 def read(path: str, *, system: bool = False, user: str | None = None) -> TabFile:
@@ -122,7 +114,7 @@ def _read(path: str) -> tuple[bytes, str]:
     start = data[:_LOOKED_AT]
     if len(start.translate(None, _TEXT)) * 20 > len(start) and b"\0" not in start:
         raise BadJob(f"{shown} is binary: this is no crontab")
-    return data, _name(owner)
+    return data, user_of(owner)
 
 
 def _must_not_wait(path: str, shown: str) -> None:
@@ -132,10 +124,3 @@ def _must_not_wait(path: str, shown: str) -> None:
         raise BadJob(f"{shown} is a directory, not a crontab")
     if not stat.S_ISREG(kind) and not path.startswith(("/dev/fd/", "/dev/stdin", "/proc/self/fd/")):
         raise BadJob(f"{shown} is no regular file: this is no crontab")
-
-
-def _name(owner: int) -> str:
-    try:
-        return pwd.getpwuid(owner).pw_name
-    except KeyError:
-        return str(owner)

@@ -303,6 +303,13 @@ def tables(path: str) -> dict[str, Any]:
         raise BadConfig(f"{path}: cannot be read: {error.strerror}") from None
 
 
+def main_says(config: str, title: str, key: str) -> object:
+    """What cronq.toml says for a key of one of its tables; None where it says nothing. Raises `BadConfig`."""
+    path = os.path.join(config, "cronq.toml")
+    table = tables(path).get(title) if os.path.lexists(path) else None
+    return table.get(key) if isinstance(table, dict) else None
+
+
 def load(config: str) -> dict[str, Task]:
     """Every task of the config directory, by name. Raises `BadConfig`."""
     found: dict[str, Task] = {}

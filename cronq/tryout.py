@@ -118,10 +118,9 @@ def _tables(root: str, config: str, places: Places) -> Iterator[tuple[str, bytes
 
 def _is_machines(config: str) -> bool:
     try:
-        said = task.tables(os.path.join(config, "cronq.toml")).get("cron")
+        return task.main_says(config, "cron", "system") is True
     except BadConfig:
         return False
-    return isinstance(said, dict) and said.get("system") is True
 
 
 # ---------------------------------------------------------------- one run
