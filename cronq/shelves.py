@@ -1,7 +1,8 @@
 """The dispatcher's side of the spool: every move is one rename, and one group sync makes a turn's moves durable.
 
 Does:    moves entries between states, makes ticks and batch members, result directories and outcome files, sets refused
-         files aside, and flushes. What producers dropped is captured by `inboxes`.
+         files aside, puts small files of what the dispatcher remembers in their place, and flushes. What producers
+         dropped is captured by `inboxes`.
 Reads:   directories; files only by `safeopen`.
 Writes:  everything below the spool but the inboxes' own content. One dispatcher at a time (its lock).
 Trusts:  `queue/` is ours alone (0700). Inboxes are their users': captured first, looked at then (docs/spool.md rule 4).

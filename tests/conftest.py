@@ -126,6 +126,38 @@ def worker(hand):
     return hand.worker()
 
 
+@pytest.fixture
+def bench(tmp_path, monkeypatch):
+    """A dispatcher's house whose time is an argument (cron/bench.py), in a machine whose zone is UTC."""
+    from bench import Bench
+
+    monkeypatch.setenv("TZ", "UTC")
+    made = Bench(tmp_path, os.getuid())
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def liar(told):
+    """A module's liar (attacks/liar.py); what its jobs have proved is gone after each test."""
+    from liar import PROOF
+
+    yield told
+    for path in PROOF.iterdir():
+        path.unlink()
+
+
+@pytest.fixture
+def base():
+    """A cgroup for one test, gone with all that lives in it afterwards."""
+    from workbench import cgroup_tree, empty
+
+    found = cgroup_tree() / f"cronq-test-{os.getpid()}"
+    found.mkdir()
+    yield found
+    empty(found)
+
+
 @pytest.hookimpl(tryfirst=True)  # before -m is judged
 def pytest_collection_modifyitems(items):
     """Tests in a private world come last: from then on this process does not see the real /etc, /opt, /var/spool.

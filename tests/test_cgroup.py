@@ -10,26 +10,13 @@ from pathlib import Path
 
 import pytest
 from conftest import eventually
-from workbench import cgroup_tree, empty
+from workbench import TREE, real
 
 from cronq import cgroup, process
 from cronq.cgroup import Leaves
 from cronq.errors import CronqError
 
 SCRIPT = "import os\nfrom cronq import cgroup\nleaves, sentence = cgroup.find()\n"
-
-
-TREE = cgroup_tree()
-real = pytest.mark.skipif(TREE is None, reason="needs root, and a cgroup v2 tree that can be written")
-
-
-@pytest.fixture
-def base():
-    """A cgroup for one test, gone with all that lives in it afterwards."""
-    found = TREE / f"cronq-test-{os.getpid()}"
-    found.mkdir()
-    yield found
-    empty(found)
 
 
 @contextlib.contextmanager

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from aside import CONFIG, aside
 from conftest import eventually
-from workbench import UID, alive, cgroup_tree, empty
+from workbench import UID, alive, real
 
 from cronq import launcher, realm, spool, wire
 
@@ -499,17 +499,6 @@ def work(line, *_):
     return 0
 """
 JOB = f"{UID}-a.1"
-TREE = cgroup_tree()
-real = pytest.mark.skipif(TREE is None, reason="needs root, and a cgroup v2 tree that can be written")
-
-
-@pytest.fixture
-def base():
-    """A cgroup for one test, gone with all that lives in it afterwards."""
-    found = TREE / f"cronq-test-{os.getpid()}"
-    found.mkdir()
-    yield found
-    empty(found)
 
 
 @pytest.fixture

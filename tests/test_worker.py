@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from conftest import eventually
-from workbench import FILES, UID, Hand, alive, cgroup_tree, empty, numbers
+from workbench import FILES, TREE, UID, Hand, alive, empty, numbers, real
 
 from cronq import attempt, process
 from cronq.cgroup import Leaves
@@ -633,9 +633,9 @@ def test_places_asked_of_a_dispatcher_that_does_not_read_leave_nothing_open(hand
 
 
 @pytest.mark.root
-@pytest.mark.skipif(cgroup_tree() is None, reason="needs root, and a cgroup v2 tree that can be written")
+@real
 def test_in_a_cgroup_two_hundred_children_wherever_they_hid_are_gone_within_a_second_of_cancel_now(hand):
-    base = cgroup_tree() / f"cronq-test-{os.getpid()}"
+    base = TREE / f"cronq-test-{os.getpid()}"
     base.mkdir()
     leaves = Leaves(str(base))
     worker = hand.worker(placing=True)

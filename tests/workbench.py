@@ -12,6 +12,7 @@ import time
 import traceback
 from pathlib import Path
 
+import pytest
 from conftest import eventually
 
 from cronq import launcher, process, spool, wire, worker
@@ -225,6 +226,10 @@ def cgroup_tree() -> Path | None:
         if kind.startswith("cgroup2 ") and UID == 0 and os.access(place.split()[4], os.W_OK):
             return Path(place.split()[4])
     return None
+
+
+TREE = cgroup_tree()
+real = pytest.mark.skipif(TREE is None, reason="needs root, and a cgroup v2 tree that can be written")
 
 
 def empty(tree: Path) -> None:

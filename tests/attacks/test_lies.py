@@ -65,13 +65,6 @@ def crew(told):
 
 
 @pytest.fixture
-def liar(told):
-    yield told
-    for path in PROOF.iterdir():
-        path.unlink()
-
-
-@pytest.fixture
 def name():
     return f"n{next(NAMES)}"
 

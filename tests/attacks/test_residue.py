@@ -48,13 +48,6 @@ def told(whole_machine):
 
 
 @pytest.fixture
-def liar(told):
-    yield told
-    for path in PROOF.iterdir():
-        path.unlink()
-
-
-@pytest.fixture
 def name():
     return f"n{next(NAMES)}"
 

@@ -5,7 +5,7 @@ import os
 import pwd
 
 import pytest
-from bench import UTC, Bench
+from bench import UTC
 
 from cronq import verbs
 from cronq.caller import Caller
@@ -23,14 +23,6 @@ every = "1h"
 task = "t"
 enabled = false
 """
-
-
-@pytest.fixture
-def bench(tmp_path, monkeypatch):
-    monkeypatch.setenv("TZ", "UTC")
-    made = Bench(tmp_path, os.getuid())
-    yield made
-    made.close()
 
 
 def ask(bench, minute=0.5, caller=None, **request):

@@ -2,24 +2,15 @@
 
 import datetime
 import json
-import os
 
 import pytest
-from bench import UTC, Bench
+from bench import UTC
 
 from cronq import almanac, fire, localzone, settle
 from cronq.house import Now
 
 TASK = '[tasks.t]\ncommand = ["true"]\n'
 HALF = TASK + '[schedules.t]\ncron = "30 * * * *"\n'
-
-
-@pytest.fixture
-def bench(tmp_path, monkeypatch):
-    monkeypatch.setenv("TZ", "UTC")
-    made = Bench(tmp_path, os.getuid())
-    yield made
-    made.close()
 
 
 def test_a_cron_schedule_makes_a_job_at_its_minute_and_only_one(bench):

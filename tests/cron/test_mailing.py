@@ -7,7 +7,7 @@ import pwd
 import socket
 
 import pytest
-from bench import UTC, Bench
+from bench import UTC
 from conftest import eventually
 
 from cronq import mails
@@ -126,14 +126,6 @@ def test_without_a_mailer_output_stays_where_it_is(world, post):
 
 
 # ---------------------------------------------------------------- the system's log
-
-
-@pytest.fixture
-def bench(tmp_path, monkeypatch):
-    monkeypatch.setenv("TZ", "UTC")
-    made = Bench(tmp_path, os.getuid())
-    yield made
-    made.close()
 
 
 def test_a_start_is_told_to_the_systems_log(bench, tmp_path):

@@ -12,7 +12,6 @@ import sys
 import time
 import traceback
 
-import pytest
 from bench import UTC, Bench
 from conftest import eventually
 
@@ -22,14 +21,6 @@ from cronq.house import Now
 LONG = bool(os.environ.get("CRONQ_LONG"))
 KILLS, MINUTES = (200, 60) if LONG else (25, 8)
 FIVE = UTC + 5 * 3600
-
-
-@pytest.fixture
-def bench(tmp_path, monkeypatch):
-    monkeypatch.setenv("TZ", "UTC")
-    made = Bench(tmp_path, os.getuid())
-    yield made
-    made.close()
 
 
 def fill(bench: Bench, count: int) -> None:

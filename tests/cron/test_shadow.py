@@ -74,6 +74,14 @@ class Beside:
             self.tell("look")
         self.cron.look(self.now)
 
+    def begin_again(self) -> None:
+        """The shadow is started again, a minute later, and watches two more."""
+        self.now += 60
+        self.tell("begin")
+        self.cron.look(self.now)
+        self.minute(1)
+        self.minute(1)
+
     def end(self) -> dict:
         return self.tell("settle", LATE + 120)
 
@@ -268,11 +276,7 @@ def test_what_was_not_watched_is_not_compared(tmp_path):
         both.minute()
         for _ in range(10):
             both.minute(shadow=False)
-        both.now += 60
-        both.tell("begin")
-        both.cron.look(both.now)
-        both.minute()
-        both.minute()
+        both.begin_again()
         report = both.end()
     assert report["agrees"]
     assert of(report, "true a")["same"] == 3
@@ -290,11 +294,7 @@ def test_a_log_that_was_packed_away_unread_is_a_gap_not_a_difference(tmp_path):
         fresh = tmp_path / "fresh"
         fresh.touch()  # before the old one is gone, or it has the same inode
         fresh.rename(both.cron.syslog)
-        both.now += 60
-        both.tell("begin")
-        both.cron.look(both.now)
-        both.minute()
-        both.minute()
+        both.begin_again()
         report = both.end()
     assert report["agrees"]
     assert len(report["watched"]) == 2

@@ -5,21 +5,13 @@ import pwd
 import socket
 
 import pytest
-from bench import UTC, Bench
+from bench import UTC
 
 from cronq import cronfiles, tablelog
 from cronq.cronlog import Cronlog
 from cronq.tables import Tables
 
 ME = pwd.getpwuid(os.getuid()).pw_name
-
-
-@pytest.fixture
-def bench(tmp_path, monkeypatch):
-    monkeypatch.setenv("TZ", "UTC")
-    made = Bench(tmp_path, os.getuid())
-    yield made
-    made.close()
 
 
 @pytest.fixture

@@ -5,18 +5,10 @@ import pwd
 import time
 
 import pytest
-from bench import UTC, Bench
+from bench import UTC
 
 from cronq import cronjobs, fire, states
 from cronq.crontab import parse_crontab
-
-
-@pytest.fixture
-def bench(tmp_path, monkeypatch):
-    monkeypatch.setenv("TZ", "UTC")
-    made = Bench(tmp_path, os.getuid())
-    yield made
-    made.close()
 
 
 def identity(line: str, user: str = "root") -> str:
