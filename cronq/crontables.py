@@ -104,16 +104,23 @@ def _installed(uid: int, user: str) -> Found:
 
 
 def own() -> Table:
-    """The caller's own table, by `crontab -l`: empty if he has none."""
+    """The caller's own table, by cron's own `crontab -l`: empty if he has none."""
     import subprocess
 
     name = pwd.getpwuid(os.getuid()).pw_name
     try:
-        done = subprocess.run(["crontab", "-l"], stdin=subprocess.DEVNULL, capture_output=True, check=False)
+        done = subprocess.run([_crons(), "-l"], stdin=subprocess.DEVNULL, capture_output=True, check=False)
         data = b"" if done.returncode else done.stdout
     except FileNotFoundError:
         data = b""
     return _parsed((f"crontab of {name}", name, None, data), {}, uid_of, _barred)
+
+
+def _crons() -> str:
+    """The first `crontab` in PATH that is not the link to cronq, which `cronq install --system --crontab` makes."""
+    names = (os.path.join(folder, "crontab") for folder in os.get_exec_path())
+    there = (name for name in names if os.access(name, os.X_OK) and os.path.isfile(name))
+    return next((name for name in there if os.path.basename(os.path.realpath(name)) != "cronq"), "crontab")
 
 
 def _parsed(found: Found, parsed: Parsed, known: Known, barred: Barred) -> Table:

@@ -134,6 +134,8 @@ def watch(path: str, log: str | None, journal: bool, length: float | None, say: 
             until = min((int(now) // 60 + 1) * 60, end) - time.time()
             if signal.sigtimedwait(signals, max(0.0, until)) is not None:
                 break
+        if shadow.agreement.open and time.time() >= end:
+            say(f"waiting for lines of cron's that are late, for {LATE // 60} minutes at most")
         while shadow.agreement.open and (now := time.time()) < end + LATE and now >= end:  # cron's lines may be late
             shadow.listen(now)
             if signal.sigtimedwait(signals, 1.0) is not None:

@@ -12,7 +12,7 @@ import pytest
 from cronworld import CronWorld, world
 from debian_jail import missing
 
-from cronq import movein
+from cronq import crontables, movein
 
 debian = pytest.mark.skipif(bool(missing()), reason=missing() or "-")
 NOON = 1_790_000_040
@@ -120,3 +120,15 @@ def test_of_a_directory_of_scripts_it_names_those_that_run_parts_runs(tmp_path):
     assert set(found["ignored"]) == {"dotted.sh", "plain", "bak~", "folder", "broken"}
     judged = subprocess.run(["run-parts", "--test", tmp_path], capture_output=True, text=True)
     assert found["runs"] == [Path(line).name for line in judged.stdout.splitlines()]
+
+
+def test_the_link_crontab_to_cronq_is_not_asked_for_what_cron_has(tmp_path, monkeypatch):
+    (tmp_path / "link").mkdir()
+    (tmp_path / "link/cronq").write_text("#!/bin/sh\necho '1 1 * * * asked cronq'\n")
+    (tmp_path / "link/crontab").symlink_to("cronq")
+    (tmp_path / "crons").mkdir()
+    (tmp_path / "crons/crontab").write_text("#!/bin/sh\necho '2 2 * * * asked cron'\n")
+    for file in ("link/cronq", "crons/crontab"):
+        (tmp_path / file).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}/link:{tmp_path}/crons:/usr/bin:/bin")
+    assert [entry.command for entry in crontables.own().entries] == ["asked cron"]
