@@ -19,9 +19,9 @@ booted: $(VENV)/installed  # a server's life under systemd, as documented: needs
 	.ci/packages
 	CRONQ_LONG=1 $(BIN)/pytest -q tests/booted tests/test_install.py
 
-cron: $(VENV)/installed  # thousands of tables, DST nights, steps, the files of packages, beside Debian's cron: needs root
+cron: $(VENV)/installed  # thousands of tables, DST nights, steps, packages' files, mail, beside Debian's cron: needs root
 	.ci/packages
-	CRONQ_LONG=1 $(BIN)/pytest -q tests/cron/test_against_debian.py tests/cron/test_packages.py
+	CRONQ_LONG=1 $(BIN)/pytest -q tests/cron/test_against_debian.py tests/cron/test_packages.py tests/cron/test_mta.py
 
 defences: $(VENV)/installed  # takes each defence away in turn, and sees its attack succeed: needs root; ONLY="row 3:" some of them
 	.ci/packages

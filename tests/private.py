@@ -1,4 +1,4 @@
-"""A private world for this process: its own /etc, /home, /opt, /run and /var/spool, gone with the process.
+"""A private world for this process: its own /etc, /home, /opt, /run, /var/mail and /var/spool, gone with the process.
 
 Does:    moves this process, and whatever it starts from then on, into a mount namespace of its own. /etc is a copy of
          the real one, /run a fresh tmpfs, /var/spool and the others fresh directories on the real disk. What the real
@@ -21,7 +21,7 @@ CLONE_NEWNS = 0x00020000
 MS_BIND, MS_REC, MS_PRIVATE = 0x1000, 0x4000, 0x40000
 MNT_DETACH = 2
 PREFIX = "cronq-machine-"
-FRESH = ("home", "opt", "spool")
+FRESH = ("home", "mail", "opt", "spool")
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -44,6 +44,7 @@ def enter(hidden: set[str]) -> Path:
     subprocess.run(["cp", "-a", "/etc/.", base / "etc"], check=True)
     mount(base / "etc", "/etc", MS_BIND)
     mount(base / "spool", "/var/spool", MS_BIND)
+    mount(base / "mail", "/var/mail", MS_BIND)
     for name in ("home", "opt"):
         _cover(base / name, Path("/", name), hidden)
     mount("tmpfs", "/run", 0, "tmpfs", "mode=0755")
