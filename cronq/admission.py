@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 
-from cronq import inboxes, intake, job, states
+from cronq import inboxes, intake, job, keys, states
 from cronq.entry import AT_MOST_ONCE, HAS_DATA, Entry
 from cronq.errors import BadConfig, BadJob, CronqError, Duplicate
 from cronq.house import House, Now
@@ -75,12 +75,14 @@ def entry_of(house: House, job_id: str, wanted: Job, hashed: str, submitted: flo
     elif wanted.delay is not None:
         due = min(submitted + wanted.delay, job.LAST_INSTANT)
     entry = Entry(
+        key=_key(house, wanted, int(job_id.partition("-")[0])),
         priority=plan.priority,
         due=int(due * 1e6),
         id=job_id,
         flags=AT_MOST_ONCE if plan.delivery == "at-most-once" else "",
         task=wanted.task or "",
         queue=plan.queue,
+        weight=plan.weight,
         expires=int((wanted.expires or 0) * 1e6),
         hash=hashed,
     )
@@ -89,6 +91,16 @@ def entry_of(house: House, job_id: str, wanted: Job, hashed: str, submitted: flo
     except ValueError as error:
         raise BadJob(str(error)) from None
     return entry
+
+
+def _key(house: House, wanted: Job, submitter: int) -> str:
+    """What a job must not run beside: its own word is its submitter's, its task's is root's."""
+    if wanted.mutex is not None:
+        return keys.mutex(submitter, wanted.mutex)
+    task = house.config.tasks.get(wanted.task or "")
+    if task is None or task.mutex is None:
+        return ""
+    return keys.mutex(house.master, task.mutex)
 
 
 def place(house: House, now: Now, captured: str, entry: Entry) -> None:

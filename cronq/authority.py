@@ -188,6 +188,8 @@ def _asks(job: Job) -> list[tuple[str, str]]:
         ("env", "env") if job.env else None,
         ("queue", "queue") if job.queue is not None else None,
         ("retries", "retries") if job.retries is not None else None,
+        ("mutex", "mutex") if job.mutex is not None else None,
+        ("weight", "weight") if job.weight is not None else None,
         ("options", f"the argument {jobs.show(dashed, 40)}") if dashed is not None else None,
     ]
     return [each for each in found if each is not None]

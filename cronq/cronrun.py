@@ -15,13 +15,15 @@ from collections.abc import Callable
 from typing import Any
 
 from cronq import cancel, cronmail, job, settle, states, task
+from cronq.choosing import Choice
 from cronq.crew import Worker
 from cronq.cronfiles import INSTALLED
 from cronq.entry import CANCEL_WANTED, HAS_DATA, Entry
 from cronq.errors import BadJob
+from cronq.gates import Gates
 from cronq.house import House, Now, Running
 from cronq.inboxes import DATA
-from cronq.lanes import Gates
+from cronq.lanes import FITS, NOT_NOW
 from cronq.lineproof import CHANGED
 
 MAIL_SLOTS = 4  # mails under way at once, unless [queues.mail] says otherwise: a mailer may hang
@@ -33,22 +35,36 @@ def launch(house: House, now: Now, waiting: list[Started], start: Start) -> None
     """Start what may run; all of it goes into `waiting`: a tick runs once at most, so its move must be durable."""
     if not house.tables.ready or not len(house.backlog.ticks):
         return
-    running = [each.entry for each in house.running.values() if each.entry.tabled]
-    gates = Gates(sys.maxsize, {cronmail.QUEUE: MAIL_SLOTS, **house.config.slots}, {}, running)
-    held = {(entry.uid, entry.key) for entry in running if entry.key}
+    running = [each.entry for each in house.running.values()]
+    ticks, others = [e for e in running if e.tabled], [e for e in running if not e.tabled]
+    gates = Gates(sys.maxsize, {cronmail.QUEUE: MAIL_SLOTS, **house.config.slots}, {}, ticks, others=others)
 
-    def gate(queue: str, key: str, uid: int) -> bool:
-        if not gates.open(queue, "", uid) or (key and (uid, key) in held):
+    def gate(queue: str, _task: str, uid: int, _weight: int) -> bool:
+        if not gates.open(queue, "", uid):
             return False
         return now.mono >= house.lanes_closed.get(("", uid), 0.0) and _reachable(house, now, uid)
 
-    while now.mono >= house.paused_until and (entry := house.backlog.ticks.peek(gate, gates.load)) is not None:
+    def fits(entry: Entry) -> float:
+        return NOT_NOW if gates.excluded(entry) or _yields(house, now, entry) else FITS
+
+    while now.mono >= house.paused_until:
+        entry = house.backlog.ticks.peek(gate, gates.load, fits)
+        if entry is None:
+            break
         if CANCEL_WANTED in entry.flags:
             cancel.cancel(house, now, states.READY, entry, at_once=False)
         elif (started := start(house, now, entry)) is not None:
             gates.count(entry)
-            held |= {(entry.uid, entry.key)} if entry.key else set()
             waiting.append(started)
+
+
+def _yields(house: House, now: Now, tick: Entry) -> bool:
+    """Whether a job of the same mutex was first, and starts now."""
+    if not tick.key:
+        return False
+    earlier = [entry for entry in house.backlog.ready.keyed(tick.key) if entry.order < tick.order]
+    choice = Choice(house, now) if earlier else None
+    return choice is not None and any(choice.may(entry) for entry in earlier)
 
 
 def _reachable(house: House, now: Now, uid: int) -> bool:

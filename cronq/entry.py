@@ -10,7 +10,8 @@ Fails:   `ValueError` with what is wrong with the name.
                         ID   <uid>-NAME, or <uid>-NAME+LINE for a member of a batch
     tags, in this order, each only where it says something:
       aN attempts begun   cN crashes   fX flags (c cancel wanted, d has data, m at most once)
-      tTASK   qQUEUE   xEXPIRES (13 hex)   uKEY unique key   kKEY concurrency key
+      tTASK   qQUEUE   xEXPIRES (13 hex)   uKEY unique key   kKEY what it must not run beside
+      gKEY concurrency key   wN weight, where it is not 1
       rUID runs as that user, not as its submitter      oOFFSET of a member: where its line begins in its batch
       bLINE.OFFSET.TOTAL a batch: next line, its offset, lines in all      hHASH the bytes that were judged
 
@@ -32,9 +33,23 @@ MAIL = "mail-"  # and of the mail about them
 _STAMP = 14  # their end: a dash, and the instant
 CANCEL_WANTED, HAS_DATA, AT_MOST_ONCE = "c", "d", "m"
 _FLAGS = CANCEL_WANTED + HAS_DATA + AT_MOST_ONCE
-_ORDER = "acftqxukrobh"
+_ORDER = "acftqxukgwrobh"
 NONE = -1
-_FIELDS = ("priority", "due", "id", "attempt", "crashes", "flags", "task", "queue", "expires", "unique", "key")
+_FIELDS = (
+    "priority",
+    "due",
+    "id",
+    "attempt",
+    "crashes",
+    "flags",
+    "task",
+    "queue",
+    "expires",
+    "unique",
+    "key",
+    "group",
+    "weight",
+)
 _WHERE = ("runs_as", "offset")
 _BASE64 = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_")
 
@@ -54,7 +69,9 @@ class Entry:
     queue: str
     expires: int  # microseconds since the epoch; 0: never
     unique: str
-    key: str
+    key: str  # nothing else that has it runs at the same time
+    group: str  # how many of those that have it run at once, its task says
+    weight: int  # for how many it counts
     runs_as: int  # the uid that its attempt runs as; NONE: its submitter
     offset: int  # of a batch's member: where its line begins in the batch's file; NONE: a file of its own
     batch: tuple[int, int, int] | None  # next line (from 0), its offset, lines in all
@@ -72,6 +89,8 @@ class Entry:
         self.expires = fields.get("expires", 0)
         self.unique = fields.get("unique", "")
         self.key = fields.get("key", "")
+        self.group = fields.get("group", "")
+        self.weight = fields.get("weight", 1)
         self.runs_as = fields.get("runs_as", NONE)
         self.offset = fields.get("offset", NONE)
         self.batch = fields.get("batch")
@@ -128,9 +147,14 @@ class Entry:
         return self.line or self.mail
 
     @property
-    def lane(self) -> tuple[str, str]:
-        """Of one submitter, what passes the same gates: queue and task; of ticks, what excludes each other."""
-        return self.queue, self.task or self.key
+    def lane(self) -> tuple[str, str, int]:
+        """Of one submitter, what passes the same gates: queue, task and weight."""
+        return self.queue, self.task, self.weight
+
+    @property
+    def keys(self) -> tuple[str, str]:
+        """In one lane, what waits for the same others."""
+        return self.key, self.group
 
     @property
     def order(self) -> tuple[int, int, str]:
@@ -149,6 +173,8 @@ class Entry:
             f"x{self.expires:013x}" if self.expires else "",
             f"u{self.unique}" if self.unique else "",
             f"k{self.key}" if self.key else "",
+            f"g{self.group}" if self.group else "",
+            f"w{self.weight}" if self.weight != 1 else "",
             f"r{self.runs_as}" if self.runs_as != NONE else "",
             f"o{self.offset}" if self.offset != NONE else "",
             "b" + ".".join(map(str, self.batch)) if self.batch is not None else "",
@@ -257,6 +283,8 @@ _TAGS: dict[str, tuple[str, Any]] = {
     "x": ("expires", _read_instant),
     "u": ("unique", _read_digest),
     "k": ("key", _read_digest),
+    "g": ("group", _read_digest),
+    "w": ("weight", _read_number),
     "r": ("runs_as", _read_number),
     "o": ("offset", _read_number),
     "b": ("batch", _read_batch),

@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import time
 
-from cronq import admission, cancel, cronjobs, job, states
+from cronq import admission, cancel, cronjobs, job, keys, states
 from cronq.clock import Tick
 from cronq.config import Schedule
 from cronq.cronfiles import INSTALLED
@@ -136,7 +136,7 @@ def _put_line(house: House, now: Now, line: Line, uid: int, job_id: str, due: fl
             if (kept := house.backlog.find(earlier)) is not None:
                 cancel.cancel(house, now, *kept, at_once=False)
     house.tables.note(uid, line.table)
-    put(house, now, job_id, cronjobs.encode(line.entry), due, cause, _key(options.mutex, options.overlap, line))
+    put(house, now, job_id, cronjobs.encode(line.entry), due, cause, _key(house, line, uid))
     return ""
 
 
@@ -161,11 +161,12 @@ def whose(house: House, line: Line) -> int | None:
     return uid
 
 
-def _key(mutex: str, overlap: str, line: Line) -> str:
-    """What a tick must not run beside: those of its user's that have the same key."""
-    if mutex:
-        return digest(f"mutex {mutex}".encode())
-    return digest(f"line {line.identity}".encode()) if overlap in ("queue", "replace") else ""
+def _key(house: House, line: Line, uid: int) -> str:
+    """What a tick must not run beside: whatever has the same key. A word in a table of root's is root's."""
+    options = line.options
+    if options.mutex:
+        return keys.mutex(house.master if house.tables.places.has_column(line.table) else uid, options.mutex)
+    return keys.line(uid, line.identity) if options.overlap in ("queue", "replace") else ""
 
 
 def put(house: House, now: Now, job_id: str, data: bytes, due: float, cause: str, key: str = "") -> None:

@@ -71,6 +71,7 @@ def _text_schema(times: str) -> dict[str, Any]:
 Text = Annotated[str, StringConstraints(pattern=f"^{_NO_CONTROLS_BUT_LINES}*$", max_length=jobs.MAX_JOB_BYTES)]
 Line = Annotated[str, StringConstraints(pattern=f"^{_NO_CONTROLS}*$", max_length=1000)]
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,47}$")]
+Word = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 Path = Annotated[str, StringConstraints(pattern=f"^/{_NO_CONTROLS}*$", max_length=4096)]
 Shell = Annotated[str, StringConstraints(pattern=_SHELL, max_length=jobs.MAX_JOB_BYTES)]
 Command = Annotated[
@@ -113,6 +114,7 @@ Catchup = Annotated[
 ]
 Instant = Annotated[str, _read_by(jobs.READERS["at"]), WithJsonSchema({"type": "string", "pattern": _INSTANT})]
 Retries = Annotated[int, Field(ge=0, le=jobs.MAX_RETRIES)]
+Weight = Annotated[int, Field(ge=0, le=jobs.MAX_WEIGHT)]
 Count = Annotated[int, Field(ge=1, le=100_000)]
 Factor = Annotated[float, Field(ge=1, le=100, allow_inf_nan=False)]
 Jitter = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
@@ -223,6 +225,8 @@ class JobForm(Form):
     retries: Retries = key("How many further attempts a job that failed has.", 3)
     backoff: BackoffForm = key("How long to wait before a further attempt.", {"base": "15s", "factor": 2, "max": "1h"})
     delivery: Delivery = key("Of a free command: what holds after a crash.", "at-most-once")
+    mutex: Word = key("Never run at once with anything else of yours that has this word.", "disk")
+    weight: Weight = key("For how many jobs it counts, 0 to 1000. Default: the task's; without one, 1.", 2)
     note: Line = key("A line for people; cronq does nothing with it.", "ticket 4711")
 
     @classmethod
@@ -260,7 +264,7 @@ class TaskForm(Form):
     submit: list[Submitter] = key(
         "Who may submit it, beside root. Default: everybody; with user, that user only.", ["www-data", "@staff"]
     )
-    allow: list[Literal["env", "queue", "retries", "options", "cwd"]] = key(
+    allow: list[Literal["env", "queue", "retries", "mutex", "weight", "options", "cwd"]] = key(
         "What a submitter may set; options are arguments with a leading dash. Default: nothing.", ["options", "cwd"]
     )
     allow_root: bool = key("Whether its jobs may run as root. Default: false.", True)
@@ -276,6 +280,8 @@ class TaskForm(Form):
     )
     max_crashes: Count = key("After so many crashes a job is dead. Default: 3.", 1)
     limit: Count = key("How many jobs of the task may run at once. Default: no limit.", 2)
+    mutex: Word = key("Its jobs never run at once with anything else that has this word.", "disk")
+    weight: Weight = key("For how many jobs one counts in slots and limit, 0 to 1000. Default: 1.", 2)
     env: Env = key("Environment variables to add; the job's own come on top.", {"LANG": "C.UTF-8"})
     env_file: Path = key("A file of further variables that only its user can read.", "/etc/cronq/resize.env")
     cwd: Path = key("The directory to run in. Default: the job's; with user, that user's home.", "/srv/photos")

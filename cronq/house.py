@@ -17,7 +17,7 @@ from typing import Any
 
 from cronq import shelves, states, task
 from cronq.almanac import Almanac
-from cronq.authority import Authority
+from cronq.authority import ROOT, Authority
 from cronq.backlog import Backlog
 from cronq.config import Config
 from cronq.crew import Crew
@@ -113,6 +113,11 @@ class House:
         if self.shelves.gid is not None:
             self.listing = Listing(self.tables, self.crew, self.config_dir)
         self.crew.wants = self._wanted_tables
+
+    @property
+    def master(self) -> int:
+        """Whose the configuration is: root's, on a system spool."""
+        return self.shelves.uid if self.shelves.gid is None else ROOT
 
     def move(
         self, now: Now, move: str, source: str, entry: Entry, changed: Entry, cause: str = "", **facts: Any

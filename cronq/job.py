@@ -40,10 +40,14 @@ KEYS = (
     "retries",
     "backoff",
     "delivery",
+    "mutex",
+    "weight",
     "note",
 )
 BACKOFF_KEYS = ("base", "factor", "max", "jitter")
 MAX_RETRIES = 1000
+MAX_WEIGHT = 1000
+MAX_WORD = 64  # of a mutex, as in a crontab's options
 MAX_SECONDS = 50 * 366 * 86400.0
 MAX_DURATION_TEXT = 64
 LAST_INSTANT = 16**13 / 1e6 - 86400  # a due time is 13 hex digits of microseconds in a file's name: year 2112
@@ -90,6 +94,8 @@ class Job:
     retries: int | None
     backoff: Backoff | None
     delivery: str | None
+    mutex: str | None
+    weight: int | None
     note: str | None
 
     def __init__(self, **fields: Any) -> None:
@@ -234,6 +240,13 @@ def _name(key: str, value: object) -> str:
     return text
 
 
+def _word(key: str, value: object) -> str:
+    text = _text(key, value, most=MAX_WORD, lines=False)
+    if not is_name(text, MAX_WORD):
+        raise BadJob(f"{key} must be a word (letters, digits, '.', '_', '-'; at most {MAX_WORD}), not {show(text)}")
+    return text
+
+
 def _texts(key: str, value: object) -> list[str]:
     if not isinstance(value, list):
         raise BadJob(f'{key} must be a list of texts, like ["a", "b"], not {show(value)}')
@@ -312,6 +325,12 @@ def _factor(key: str, value: object, least: float) -> float:
     return float(value)
 
 
+def _weight(key: str, value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MAX_WEIGHT:
+        raise BadJob(f"{key} must be a whole number from 0 to {MAX_WEIGHT}, not {show(value)}")
+    return value
+
+
 def _delivery(key: str, value: object) -> str:
     if value not in DELIVERIES:
         raise BadJob(f"{key} must be {' or '.join(DELIVERIES)}, not {show(value)}")
@@ -334,6 +353,8 @@ READERS: dict[str, Any] = {
     "retries": _retries,
     "backoff": _backoff,
     "delivery": _delivery,
+    "mutex": _word,
+    "weight": _weight,
     "note": _line,
 }
 

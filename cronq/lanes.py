@@ -1,163 +1,163 @@
-"""What runs next: entries that are due, in lanes, and the gates before them.
+"""What runs next: entries that are due, in lanes, behind the gates that are before them.
 
-Does:    `Ready` keeps entries in the order of dispatch, `Gates` says what may run beside what runs already;
-         the next is the first whose gate is open, of whoever has the fewest jobs running.
+Does:    `Ready` keeps entries in the order of dispatch; the next is the first whose gates (`gates`) are open, and of
+         equal ones that of whoever has the fewest jobs running.
 Reads:   its arguments. No clock, no disk.
 Trusts:  entries.
 Fails:   never.
 
-A lane is (queue, task, submitter). All in it pass the same gates, so a closed lane costs one look and blocks no other:
-neither one user's flood nor one whose worker is not there holds up anybody else. Limits are counted from what runs,
-each turn anew: a stored semaphore would leak with the first crash.
+A lane is (queue, task, submitter, weight). All in it pass the same gates, so a closed lane costs one look and blocks no
+other: neither one user's flood nor one whose worker is not there holds up anybody else. In a lane those with the same
+keys (`mutex`, `concurrency`) stand in a row, of which only the first can be next; a row that must wait for one of its
+keys holds up no other row.
 """
 
 from __future__ import annotations
 
 import heapq
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from typing import Generic, TypeVar
 
 from cronq.entry import Entry
 
-
-def per_user_default(max_jobs: int) -> int:
-    """How many jobs of one submitter may run at once where many share a spool and nobody said: the rest is others'."""
-    return max(1, max_jobs - max(1, max_jobs // 4))
-
-
-class Gates:
-    """What may start beside what runs: `max_jobs` in all, `slots` of a queue, `limits` of a task, `per_user`."""
-
-    __slots__ = ("by_queue", "by_task", "by_user", "limits", "max_jobs", "per_user", "running", "slots")
-
-    def __init__(
-        self,
-        max_jobs: int,
-        slots: dict[str, int],
-        limits: dict[str, int],
-        running: Iterable[Entry] = (),
-        per_user: int | None = None,
-    ) -> None:
-        self.max_jobs = max_jobs
-        self.slots = slots
-        self.limits = limits
-        self.per_user = per_user  # most jobs that one user submitted; None: as many as there are
-        self.running: list[Entry] = []
-        self.by_queue: Counter[str] = Counter()
-        self.by_task: Counter[str] = Counter()
-        self.by_user: Counter[int] = Counter()
-        for entry in running:
-            self.count(entry)
-
-    def count(self, entry: Entry) -> None:
-        """One more runs."""
-        self.running.append(entry)
-        self.by_queue[entry.queue] += 1
-        self.by_task[entry.task] += 1
-        self.by_user[entry.uid] += 1
-
-    @property
-    def full(self) -> bool:
-        """Whether nothing at all may start."""
-        return len(self.running) >= self.max_jobs
-
-    def load(self, uid: int) -> int | None:
-        """How many jobs of this submitter run; None where no more of them may."""
-        count = self.by_user[uid]
-        return None if self.full or (self.per_user is not None and count >= self.per_user) else count
-
-    def open(self, queue: str, task: str, uid: int) -> bool:
-        """Whether a job of this task (empty: a free command) and submitter may start in this queue."""
-        if self.load(uid) is None or (queue in self.slots and self.by_queue[queue] >= self.slots[queue]):
-            return False
-        return task not in self.limits or self.by_task[task] < self.limits[task]
-
-    def closed(self, queue: str, task: str, uid: int) -> list[tuple[str, list[str]]]:
-        """Every gate that is closed for such a job: a sentence, and the ids of those who hold it closed."""
-        found = []
-        if self.full:
-            found.append((f"max_jobs = {self.max_jobs} jobs are running", [e.id for e in self.running]))
-        if self.per_user is not None and self.by_user[uid] >= self.per_user:
-            holders = [e.id for e in self.running if e.uid == uid]
-            found.append((f"max_jobs_per_user = {self.per_user} jobs of the same user are running", holders))
-        if queue in self.slots and self.by_queue[queue] >= self.slots[queue]:
-            holders = [e.id for e in self.running if e.queue == queue]
-            found.append((f"all slots of queue {queue} are taken ({self.slots[queue]})", holders))
-        if task in self.limits and self.by_task[task] >= self.limits[task]:
-            holders = [e.id for e in self.running if e.task == task]
-            found.append((f"task {task} is at its limit ({self.limits[task]})", holders))
-        return found
-
+FITS, NOT_NOW = 0.0, float("inf")  # what `fits` says of an entry: it may start; not as long as what runs is what it is
 
 _Item = tuple[int, int, str, int, Entry]  # an entry's order, a serial number (so that entries are never compared), it
-_Key = tuple[str, str, int]  # queue, task, submitter
-Gate = Callable[[str, str, int], bool]
+Gate = Callable[[str, str, int, int], bool]
 Load = Callable[[int], int | None]
+Fits = Callable[[Entry], float]
 
 
-class _Lane:
-    """Entries of one queue, task and submitter: they pass the same gates, so only the first of them can be next."""
+class _Row:
+    """Entries of one lane that have the same keys: only the first of them can be next."""
 
-    __slots__ = ("heap", "key", "posted", "stale")
+    __slots__ = ("asleep", "heap", "key", "lane", "posted", "stale")
 
-    def __init__(self, key: _Key) -> None:
+    def __init__(self, lane: _Lane, key: tuple[str, str]) -> None:
+        self.lane = lane
         self.key = key
         self.heap: list[_Item] = []
         self.stale = 0  # entries in the heap that were discarded
-        self.posted: _Item | None = None  # the head under which the lane stands in its submitter's heap
+        self.asleep = False  # it is not looked at until a time has come
+        self.posted: _Item | None = None  # the head under which it stands in its lane's heap
+
+    @property
+    def head(self) -> _Item | None:
+        """What stands first, unless it is asleep."""
+        return self.heap[0] if self.heap and not self.asleep else None
 
 
-class _Submitter:
-    """The lanes of one user, as a heap of their heads."""
+_Part = TypeVar("_Part", "_Row", "_Lane")
 
-    __slots__ = ("heads", "lanes")
+
+class _Heads(Generic[_Part]):
+    """Parts by key, and a heap of their heads; where a part stood before is found out of date when it comes up."""
+
+    __slots__ = ("heap", "parts", "posted")
 
     def __init__(self) -> None:
-        self.lanes: dict[tuple[str, str], _Lane] = {}
-        self.heads: list[tuple[_Item, _Lane]] = []
+        self.parts: dict[tuple[object, ...], _Part] = {}
+        self.heap: list[tuple[_Item, _Part]] = []
+        self.posted: _Item | None = None
 
-    def post(self, lane: _Lane) -> None:
-        """Let the lane stand under its present head; where it stood before is found out of date when it comes up."""
-        if lane.posted is lane.heap[0]:
+    @property
+    def head(self) -> _Item | None:
+        """The first of the parts' heads."""
+        while self.heap and self.heap[0][1].posted is not self.heap[0][0]:
+            heapq.heappop(self.heap)
+        return self.heap[0][0] if self.heap else None
+
+    def post(self, part: _Part) -> None:
+        """Let a part stand under its present head."""
+        head = part.head
+        if part.posted is head:
             return
-        lane.posted = lane.heap[0]
-        heapq.heappush(self.heads, (lane.posted, lane))
-        if len(self.heads) > 2 * len(self.lanes) + 64:
-            self.heads = [(each.posted, each) for each in self.lanes.values() if each.posted is not None]
-            heapq.heapify(self.heads)
+        part.posted = head
+        if head is not None:
+            heapq.heappush(self.heap, (head, part))
+        if len(self.heap) > 2 * len(self.parts) + 64:
+            self.heap = [(each.posted, each) for each in self.parts.values() if each.posted is not None]
+            heapq.heapify(self.heap)
 
-    def first(self, gate: Gate) -> _Lane | None:
-        """The lane whose head is the first of those that are open."""
-        closed = []
+    def drop(self, part: _Part, key: tuple[object, ...]) -> None:
+        """Forget a part in which nothing is left."""
+        part.posted = None
+        del self.parts[key]
+
+
+class _Lane(_Heads[_Row]):
+    """Rows that pass the same gates."""
+
+    __slots__ = ("key", "submitter")
+
+    def __init__(self, submitter: _Submitter, key: tuple[str, str, int, int]) -> None:
+        super().__init__()
+        self.submitter = submitter
+        self.key = key  # queue, task, submitter, weight
+
+    def first(self, fits: Fits, put_to_sleep: Callable[[float, _Row], None]) -> _Item | None:
+        """The first that fits."""
+        passed: list[_Row] = []
         found = None
-        while self.heads and found is None:
-            item, lane = self.heads[0]
-            if lane.posted is not item:
-                heapq.heappop(self.heads)
-            elif gate(*lane.key):
-                found = lane
+        while found is None and (head := self.head) is not None:
+            row = self.heap[0][1]
+            until = fits(head[-1])
+            if until <= FITS:
+                found = head
+                continue
+            heapq.heappop(self.heap)
+            row.posted = None
+            if until < NOT_NOW:
+                put_to_sleep(until, row)
             else:
-                closed.append(heapq.heappop(self.heads))
-        for head in closed:
-            heapq.heappush(self.heads, head)
+                passed.append(row)
+        for row in passed:
+            self.post(row)
         return found
+
+
+class _Submitter(_Heads[_Lane]):
+    """The lanes of one user."""
+
+    __slots__ = ()
+
+    def first(self, gate: Gate, fits: Fits, put_to_sleep: Callable[[float, _Row], None]) -> _Item | None:
+        """The first in a lane that is open, of those that fit."""
+        passed: list[_Lane] = []
+        best: _Item | None = None
+        while (head := self.head) is not None and (best is None or head < best):
+            lane = heapq.heappop(self.heap)[1]
+            lane.posted = None
+            passed.append(lane)
+            found = lane.first(fits, put_to_sleep) if gate(*lane.key) else None
+            if found is not None:
+                best = found if best is None else min(best, found)
+        for lane in passed:
+            self.post(lane)
+        return best
 
 
 def _alike(_uid: int) -> int:
     return 0
 
 
+def _always(_entry: Entry) -> float:
+    return FITS
+
+
 class Ready:
-    """Entries that are due, in the order of dispatch: for each submitter a heap of lanes, each a heap of entries.
+    """Entries that are due, in the order of dispatch: of each submitter a heap of lanes, of rows, of entries.
 
     Adding, discarding and taking cost O(log n); choosing costs a look for each submitter, and one for each closed lane
-    that would come before what is chosen, however many entries wait. Discarded entries stay in their heap until they
-    come up, or are the half of it.
+    and each row that does not fit that would come before what is chosen, however many entries wait. Discarded entries
+    stay in their heap until they come up, or are the half of it.
     """
 
     def __init__(self, entries: Iterable[Entry] = ()) -> None:
         self._live: dict[str, _Item] = {}
         self._submitters: dict[int, _Submitter] = {}
+        self._keyed: dict[str, set[_Row]] = {}  # the rows that have this mutex
+        self._asleep: list[tuple[float, int, _Row]] = []
         self._serial = 0
         for entry in entries:
             self.add(entry)
@@ -172,11 +172,20 @@ class Ready:
         """The entries, in no order."""
         return (item[-1] for item in self._live.values())
 
-    def waiting(self, uid: int, lane: tuple[str, str]) -> int:
-        """How many entries of this submitter's wait in a lane."""
-        submitter = self._submitters.get(uid)
-        found = submitter.lanes.get(lane) if submitter is not None else None
-        return len(found.heap) - found.stale if found is not None else 0
+    def waiting(self, entry: Entry) -> int:
+        """How many entries wait in the lane in which this one would."""
+        submitter = self._submitters.get(entry.uid)
+        lane = submitter.parts.get(entry.lane) if submitter is not None else None
+        return sum(len(row.heap) - row.stale for row in lane.parts.values()) if lane is not None else 0
+
+    def row(self, entry: Entry) -> list[Entry]:
+        """The entries that stand in one row with this one, in the order of dispatch."""
+        row = self._submitters[entry.uid].parts[entry.lane].parts[entry.keys]
+        return [item[-1] for item in sorted(row.heap) if self._live.get(item[-1].id) is item]
+
+    def keyed(self, key: str) -> list[Entry]:
+        """The first of each row that has this mutex."""
+        return [row.heap[0][-1] for row in self._keyed.get(key, ())]
 
     def get(self, job_id: str) -> Entry | None:
         """The entry of this id."""
@@ -186,19 +195,24 @@ class Ready:
     def add(self, entry: Entry) -> None:
         """Let `entry` wait; it takes the place of an entry of the same id."""
         self.discard(entry.id)
-        self._serial += 1
-        item: _Item = (*entry.order, self._serial, entry)
+        item: _Item = (*entry.order, self._number(), entry)
         self._live[entry.id] = item
-        uid = entry.uid
+        uid, keys = entry.uid, entry.keys
         submitter = self._submitters.get(uid)
         if submitter is None:
             submitter = self._submitters[uid] = _Submitter()
-        lane = submitter.lanes.get(entry.lane)
+        lane = submitter.parts.get(entry.lane)
         if lane is None:
-            lane = submitter.lanes[entry.lane] = _Lane((*entry.lane, uid))
-        heapq.heappush(lane.heap, item)
-        if lane.heap[0] is item:
-            submitter.post(lane)
+            queue, task, weight = entry.lane
+            lane = submitter.parts[entry.lane] = _Lane(submitter, (queue, task, uid, weight))
+        row = lane.parts.get(keys)
+        if row is None:
+            row = lane.parts[keys] = _Row(lane, keys)
+            if keys[0]:
+                self._keyed.setdefault(keys[0], set()).add(row)
+        heapq.heappush(row.heap, item)
+        if row.heap[0] is item:
+            _post(row)
 
     def discard(self, job_id: str) -> Entry | None:
         """Forget the entry of this id, and return it; None where there is none."""
@@ -206,28 +220,28 @@ class Ready:
         if item is None:
             return None
         entry = item[-1]
-        submitter = self._submitters[entry.uid]
-        lane = submitter.lanes[entry.lane]
-        lane.stale += 1
-        if lane.heap[0] is item or 2 * lane.stale > len(lane.heap):
-            self._tidy(submitter, lane)
+        row = self._submitters[entry.uid].parts[entry.lane].parts[entry.keys]
+        row.stale += 1
+        if row.heap[0] is item or 2 * row.stale > len(row.heap):
+            self._tidy(row)
         return entry
 
-    def peek(self, gate: Gate, load: Load = _alike) -> Entry | None:
-        """What runs next: of the highest priority that has an open lane, then of whoever has the fewest jobs running,
-        then what was due first.
+    def peek(self, gate: Gate, load: Load = _alike, fits: Fits = _always) -> Entry | None:
+        """What runs next: of the highest priority that may start, then of whoever has the fewest jobs running, then
+        what was due first.
 
-        `gate(queue, task, uid)` says whether a lane is open; `load(uid)` how many jobs of a submitter run, or None
-        where none of his may start: then his lanes, as many as there may be, are not looked at.
+        `gate(queue, task, uid, weight)` says whether a lane is open; `load(uid)` how many jobs of a submitter run, or
+        None where none of his may start: then his lanes, as many as there may be, are not looked at. `fits(entry)` is
+        asked of the first of a row; a time that it gives is that until which the row is not asked of again (`wake`).
         """
         best: tuple[int, int, _Item] | None = None
         for bound in sorted(self._candidates(load)):
             if best is not None and best < bound:
                 break  # whoever comes now has nothing better
             _, running, head = bound
-            lane = self._submitters[head[-1].uid].first(gate)
-            if lane is not None:
-                found = lane.heap[0][0], running, lane.heap[0]
+            item = self._submitters[head[-1].uid].first(gate, fits, self._put_to_sleep)
+            if item is not None:
+                found = item[0], running, item
                 best = found if best is None else min(best, found)
         return best[-1][-1] if best is not None else None
 
@@ -235,29 +249,64 @@ class Ready:
         """Of each submitter who may start something: the best that he may have (priority, jobs that run, item)."""
         for uid, submitter in self._submitters.items():
             running = load(uid)
-            if running is not None and submitter.heads:
-                head = submitter.heads[0][0]  # perhaps closed or out of date: then what he has comes later
-                yield head[0], running, head
+            head = submitter.head if running is not None else None
+            if running is not None and head is not None:
+                yield head[0], running, head  # perhaps it is closed: then what he has comes later
 
-    def take(self, gate: Gate, load: Load = _alike) -> Entry | None:
+    def take(self, gate: Gate, load: Load = _alike, fits: Fits = _always) -> Entry | None:
         """The same, and it waits no longer."""
-        entry = self.peek(gate, load)
+        entry = self.peek(gate, load, fits)
         return self.discard(entry.id) if entry is not None else None
 
-    def _tidy(self, submitter: _Submitter, lane: _Lane) -> None:
-        """Drop the lane's discarded entries where they are in the way, and the lane where it is empty."""
-        if 2 * lane.stale > len(lane.heap):
-            lane.heap = [item for item in lane.heap if self._live.get(item[-1].id) is item]
-            heapq.heapify(lane.heap)
-            lane.stale = 0
-        while lane.heap and self._live.get(lane.heap[0][-1].id) is not lane.heap[0]:
-            heapq.heappop(lane.heap)
-            lane.stale -= 1
-        if lane.heap:
+    # ---------------------------------------------------------------- rows that sleep
+
+    def _put_to_sleep(self, until: float, row: _Row) -> None:
+        row.asleep = True
+        heapq.heappush(self._asleep, (until, self._number(), row))
+
+    def wake(self, now: float) -> None:
+        """Look again at the rows whose time has come."""
+        while self._asleep and self._asleep[0][0] <= now:
+            row = heapq.heappop(self._asleep)[-1]
+            row.asleep = False
+            if row.heap:
+                _post(row)
+
+    def next_wake(self) -> float | None:
+        """When there will be such rows."""
+        return self._asleep[0][0] if self._asleep else None
+
+    def _number(self) -> int:
+        self._serial += 1
+        return self._serial
+
+    def _tidy(self, row: _Row) -> None:
+        """Drop the row's discarded entries where they are in the way, and the row where it is empty."""
+        if 2 * row.stale > len(row.heap):
+            row.heap = [item for item in row.heap if self._live.get(item[-1].id) is item]
+            heapq.heapify(row.heap)
+            row.stale = 0
+        while row.heap and self._live.get(row.heap[0][-1].id) is not row.heap[0]:
+            heapq.heappop(row.heap)
+            row.stale -= 1
+        if row.heap:
+            _post(row)
+            return
+        lane, submitter = row.lane, row.lane.submitter
+        lane.drop(row, row.key)
+        if row.key[0]:
+            self._keyed[row.key[0]].discard(row)
+            if not self._keyed[row.key[0]]:
+                del self._keyed[row.key[0]]
+        queue, task, uid, weight = lane.key
+        if lane.parts:
             submitter.post(lane)
             return
-        lane.posted = None
-        queue, task, uid = lane.key
-        del submitter.lanes[queue, task]
-        if not submitter.lanes:
+        submitter.drop(lane, (queue, task, weight))
+        if not submitter.parts:
             del self._submitters[uid]
+
+
+def _post(row: _Row) -> None:
+    row.lane.post(row)
+    row.lane.submitter.post(row.lane)

@@ -100,7 +100,7 @@ def _queue(house: House, now: Now, tick: Entry, line: Line, printed: int, word: 
     if not os.access(sendmail, os.X_OK):
         house.cronlog.job(os.getpid(), "CRON", "info", "No MTA installed, discarding output", now.wall)
         return
-    if house.backlog.ticks.waiting(tick.uid, entry.lane) >= MOST_WAITING:
+    if house.backlog.ticks.waiting(entry) >= MOST_WAITING:
         log("mail-dropped", id=tick.id, reason=f"{MOST_WAITING} mails of {user} wait; is the mailer hanging?")
         return
     head = cronmail.about(line.entry, to, user, _home(tick.uid), socket.gethostname(), word)

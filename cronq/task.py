@@ -44,6 +44,8 @@ KEYS = (
     "on_crash",
     "max_crashes",
     "limit",
+    "mutex",
+    "weight",
     "env",
     "env_file",
     "cwd",
@@ -105,6 +107,8 @@ class Task:
     on_crash: str | None
     max_crashes: int
     limit: int | None
+    mutex: str | None
+    weight: int
     env: dict[str, str]
     env_file: str | None
     cwd: str | None
@@ -132,6 +136,7 @@ class Task:
         self.backoff = fields.get("backoff") or Backoff()
         self.delivery = fields.get("delivery", "at-least-once")
         self.max_crashes = fields.get("max_crashes", DEFAULT_MAX_CRASHES)
+        self.weight = fields.get("weight", 1)
         self.env = fields.get("env") or {}
         self.rlimits = fields.get("rlimits") or {}
         self.no_new_privs = fields.get("no_new_privs", False)
@@ -158,6 +163,7 @@ class Plan:
         "retries",
         "stdin",
         "timeout",
+        "weight",
         *_AS_IT_IS,
     )
 
@@ -179,6 +185,7 @@ class Plan:
     queue: str
     priority: int
     timeout: float | None
+    weight: int
     grace: float
     retries: int
     backoff: Backoff
@@ -218,6 +225,7 @@ def plan(job: Job, tasks: dict[str, Task], system: bool = False) -> Plan:
     made.queue = _either(job.queue, task.queue)
     made.priority = _either(job.priority, task.priority)
     made.timeout = _either(job.timeout, task.timeout)
+    made.weight = _either(job.weight, task.weight)
     made.retries = _either(job.retries, task.retries)
     made.backoff = _either(job.backoff, task.backoff)
     made.delivery = _either(job.delivery, task.delivery)

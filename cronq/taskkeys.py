@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 ON_CRASH = ("retry", "dead", "hold")
-ALLOWED = ("env", "queue", "retries", "options", "cwd")
+ALLOWED = ("env", "queue", "retries", "mutex", "weight", "options", "cwd")
 CRONQ = "cronq"  # the user and group of the dispatcher: no job ever runs as either
 MAX_SIZE = 2**60
 LEAST_MEMORY = 1024 * 1024
@@ -185,6 +185,8 @@ READERS: dict[str, Any] = {
     "on_crash": _on_crash,
     "max_crashes": count,
     "limit": count,
+    "mutex": jobs.READERS["mutex"],
+    "weight": jobs.READERS["weight"],
     "env": jobs.READERS["env"],
     "env_file": jobs.READERS["cwd"],
     "cwd": jobs.READERS["cwd"],

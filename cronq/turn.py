@@ -14,11 +14,11 @@ from collections import Counter
 from typing import Any
 
 from cronq import arrivals, batches, cancel, cronrun, fire, job, mails, settle, states, task
+from cronq.choosing import Choice, why_held
 from cronq.entry import AT_MOST_ONCE, CANCEL_WANTED, HAS_DATA, NONE, Entry
 from cronq.errors import BadConfig, BadJob, CronqError
 from cronq.house import House, Now, Running
 from cronq.inboxes import DATA
-from cronq.lanes import Gates, per_user_default
 from cronq.log import line as log
 from cronq.shelves import SHARD_DIGITS, SyncFailed
 
@@ -114,62 +114,32 @@ def launch(house: House, now: Now, waiting: Waiting) -> None:
     if house.stopping or now.mono < house.paused_until:
         return
     cronrun.launch(house, now, waiting, start)
-    gates = gates_of(house)
-    deaf: set[tuple[str, int]] = set()  # whose worker could not take a job: they wait for the next turn
+    if not len(house.backlog.ready):
+        return
+    choice = Choice(house, now)
     spent: Counter[int] = Counter()  # by submitter, the nanoseconds that went into what started nothing
 
-    def gate(queue: str, task_name: str, submitter: int) -> bool:
-        if not gates.open(queue, task_name, submitter) or (task_name, submitter) in deaf:
-            return False
-        return _reachable(house, now, task_name, submitter)
-
     def load(submitter: int) -> int | None:
-        return None if spent[submitter] > SLICE_SECONDS * 1e9 else gates.load(submitter)
+        return None if spent[submitter] > SLICE_SECONDS * 1e9 else choice.gates.load(submitter)
 
-    while now.mono >= house.paused_until and (entry := house.backlog.ready.peek(gate, load)) is not None:
+    while now.mono >= house.paused_until:
+        entry = house.backlog.ready.peek(choice.lane, load, choice.fits)
+        if entry is None:
+            break
         began = time.monotonic_ns()
         if CANCEL_WANTED in entry.flags:  # an attempt that never started was given back meanwhile
             cancel.cancel(house, now, states.READY, entry, at_once=False)
         elif entry.batch is not None:
             batches.expand(house, now, entry)
         elif (started := start(house, now, entry)) is not None:
-            gates.count(entry)
+            choice.gates.count(entry)
             if AT_MOST_ONCE in entry.flags:
                 waiting.append(started)
             elif not send(house, now, [started]):
-                deaf.add((entry.task, entry.uid))
+                choice.deaf.add((entry.task, entry.uid))
             continue
         spent[entry.uid] += time.monotonic_ns() - began
         house.urgent = house.urgent or load(entry.uid) is None
-
-
-def gates_of(house: House) -> Gates:
-    """What may start beside what runs now."""
-    said = house.config
-    per_user = said.max_jobs_per_user
-    if per_user is None and house.authority is not None:
-        per_user = per_user_default(said.max_jobs)
-    running = [running.entry for running in house.running.values() if not running.entry.tabled]
-    return Gates(said.max_jobs, said.slots, said.limits, running, per_user)
-
-
-def _reachable(house: House, now: Now, task_name: str, submitter: int) -> bool:
-    """Whether a job of this task and submitter gets a worker now, or something else must be decided about it now."""
-    if now.mono < house.lanes_closed.get((task_name, submitter), 0.0):
-        return False
-    try:
-        runner = house.runner(task_name, submitter)
-    except CronqError:
-        return True  # `start` says why it cannot run
-    if _why_held(house, now, submitter, runner) is not None:
-        return True  # `start` holds it
-    return house.crew.ready(runner, now.mono) is not None
-
-
-def _why_held(house: House, now: Now, submitter: int, runner: int) -> str | None:
-    """Why a job of this submitter, to be run as that user, waits for an administrator; None where it does not."""
-    bar = house.crew.barred(runner, now.mono)
-    return house.stranger(submitter, runner) or (bar.reason if bar is not None and bar.hold else None)
 
 
 def start(house: House, now: Now, entry: Entry) -> tuple[dict[str, Any], list[int], Running] | None:
@@ -187,7 +157,7 @@ def start(house: House, now: Now, entry: Entry) -> tuple[dict[str, Any], list[in
         refused = error if isinstance(error, CronqError) else BadJob(str(error))
         settle.refuse(house, now, entry, states.READY, refused)
         return None
-    reason = _why_held(house, now, entry.uid, runner)
+    reason = why_held(house, now, entry.uid, runner)
     if reason is not None and entry.tabled:
         _close(descriptors)
         settle.end_unstarted(house, now, "expire", states.READY, entry, reason)  # a later tick is another job

@@ -45,6 +45,8 @@ OPTIONS = (
     Option("--timeout", "DURATION", "End an attempt that takes longer."),
     Option("--retries", "N", "Further attempts after one that failed."),
     Option("--queue", "QUEUE", "The queue, instead of the task's own."),
+    Option("--mutex", "WORD", "Never run at once with anything else of yours, crontab lines too, that has this word."),
+    Option("--weight", "N", "For how many jobs it counts in its queue's slots and its task's limit."),
     Option("--stdin", "FILE", "The job's standard input, of any size; - for that of this command.", of=PRODUCERS[:2]),
     Option("--env", "K=V", "A variable of the job's environment; may be repeated.", many=True),
     Option("--cwd", "DIR", "The directory to run in, instead of the current one."),
@@ -187,6 +189,8 @@ _READERS = {
     "retries": _whole,
     "backoff": _plain,
     "delivery": _plain,
+    "mutex": _plain,
+    "weight": _whole,
     "note": _plain,
 }
 

@@ -35,6 +35,8 @@ anything = st.builds(
     expires=instants,
     unique=st.just("") | digests,
     key=st.just("") | digests,
+    group=st.just("") | digests,
+    weight=st.integers(0, 1000),
     batch=st.none() | st.tuples(*[st.integers(0, 10**15 - 1)] * 3),
     hash=st.just("") | digests,
 )

@@ -137,6 +137,8 @@ def test_whatever_the_bytes_there_is_a_job_or_a_refusal_in_printable_words(data:
 TEXTS = (["", "a", "tab\tline\r\n", "ü€😀"], [None, 1, True, [], {}, "\0", "\x1b[0m", "\x7f", "a\x85"], ["\ud800"])
 LINES = (["", "a b", "ü"], [None, 1, "two\nlines", "\t", "x" * 1001], ["\udfff"])
 NAMES = (["a", "0", "a.b-c_d", "a" * 48], [None, 1, "", "-a", ".a", "a b", "ä", "a" * 49, "a/b"], ["a\n"])
+WORDS = (["a", "0", "a.b-c_d", "a" * 64], [None, 1, "", "-a", ".a", "a b", "ä", "a" * 65, "a/b"], ["a\n"])
+HEFTS = ([0, 1, 1000], [None, -1, 1001, "3", True, 1.5], [3.0])
 LISTS = ([[], ["a", ""], ["\n"]], [None, "a", {}, [1], ["a", None], ["\0"]], [["\ud800"]])
 COMMANDS = ([["a"], ["a", "", "\n"]], [None, [], [""], "a", [1], ["a", 1], ["\0"]], [])
 ENVS = (
@@ -233,7 +235,8 @@ CATCHUPS = (
 JOB = {
     "task": NAMES, "command": COMMANDS, "args": LISTS, "stdin": TEXTS, "env": ENVS, "cwd": PATHS, "queue": NAMES,
     "priority": PRIORITIES, "delay": DURATIONS, "at": INSTANTS, "expires": INSTANTS, "timeout": TIMEOUTS,
-    "retries": RETRIES, "backoff": BACKOFFS, "delivery": DELIVERIES, "note": LINES,
+    "retries": RETRIES, "backoff": BACKOFFS, "delivery": DELIVERIES, "mutex": WORDS, "weight": HEFTS,
+    "note": LINES,
 }  # fmt: skip
 USERS = (
     ["www-data", "a", "_x.Y", "EXAMPLE\\ann", "ann@example.org", "pc$", "a" * 100],
@@ -245,7 +248,11 @@ SUBMITTERS = (
     [None, "ann", {}, [1], ["ann", None], ["1000"], ["@"], ["@1"], ["@@adm"], ["a,b"]],
     [["ann\n"]],
 )
-ALLOWS = ([[], ["env", "queue", "retries", "options", "cwd"], ["env", "env"]], [None, "env", {}, [1], ["path"]], [])
+ALLOWS = (
+    [[], ["env", "queue", "retries", "mutex", "weight", "options", "cwd"], ["env", "env"]],
+    [None, "env", {}, [1], ["path"]],
+    [],
+)
 UMASKS = (
     ["027", "000", "777", "0022"],
     [None, 18, 0o27, "", "27", "028", "00027", "1022", "0o27", "rwx", []],
@@ -276,7 +283,8 @@ TASK = {
     "description": TEXTS, "command": COMMANDS, "shell": SHELLS, "user": USERS, "submit": SUBMITTERS, "allow": ALLOWS,
     "allow_root": SWITCHES, "queue": NAMES, "priority": PRIORITIES, "timeout": TIMEOUTS, "grace": DURATIONS,
     "retries": RETRIES, "backoff": BACKOFFS, "delivery": DELIVERIES, "on_crash": CRASHES, "max_crashes": COUNTS,
-    "limit": COUNTS, "env": ENVS, "env_file": PATHS, "cwd": PATHS, "umask": UMASKS, "nice": NICE, "oom_score_adj": OOM,
+    "limit": COUNTS, "mutex": WORDS, "weight": HEFTS,
+    "env": ENVS, "env_file": PATHS, "cwd": PATHS, "umask": UMASKS, "nice": NICE, "oom_score_adj": OOM,
     "rlimits": RLIMITS, "no_new_privs": SWITCHES, "memory_max": MEMORY, "pids_max": PIDS, "cpu_weight": WEIGHTS,
     "output_max": SIZES, "leave_children": SWITCHES,
 }  # fmt: skip

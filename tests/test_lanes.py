@@ -12,17 +12,18 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from cronq.entry import Entry
-from cronq.lanes import Gates, Ready, per_user_default
+from cronq.gates import Gates, per_user_default
+from cronq.lanes import FITS, NOT_NOW, Ready
 
 # A busy machine is not a failure: an example may take as long as it does.
 patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
-def always(_queue: str, _task: str, _uid: int) -> bool:
+def always(*_lane: object) -> bool:
     return True
 
 
-def never(_queue: str, _task: str, _uid: int) -> bool:
+def never(*_lane: object) -> bool:
     return False
 
 
@@ -35,7 +36,7 @@ def drained(ready: Ready) -> list[Entry]:
 
 def choose(ready: Ready, gates: Gates) -> Entry | None:
     """As a turn of the dispatcher does: the first that may start, counted as running."""
-    chosen = ready.take(gates.open, gates.load)
+    chosen = ready.take(gates.open, gates.load, lambda each: NOT_NOW if gates.excluded(each) else FITS)
     if chosen is not None:
         gates.count(chosen)
     return chosen
@@ -45,8 +46,8 @@ def entry(name: str, *, due: int = 1, uid: int = 1, **fields: object) -> Entry:
     return Entry(id=f"{uid}-{name}", due=due, **fields)
 
 
-def key(each: Entry) -> tuple[str, str, int]:
-    return each.queue, each.task, each.uid
+def key(each: Entry) -> tuple[str, str, int, int]:
+    return each.queue, each.task, each.uid, each.weight
 
 
 some = st.builds(
@@ -56,6 +57,8 @@ some = st.builds(
     priority=st.integers(-2, 2),
     queue=st.sampled_from("pqr"),
     task=st.sampled_from(["", "s", "t"]),
+    key=st.sampled_from(["", "k", "l"]),
+    weight=st.integers(0, 2),
 )
 
 
@@ -141,6 +144,8 @@ class ReadyIsASortedList(RuleBasedStateMachine):
         super().__init__()
         self.ready = Ready()
         self.plain: dict[str, Entry] = {}
+        self.now = 0.0
+        self.closed_until: dict[str, float] = {}
 
     @rule(each=some)
     def add(self, each: Entry) -> None:
@@ -156,17 +161,32 @@ class ReadyIsASortedList(RuleBasedStateMachine):
         task=st.sampled_from(["", "s", "t", "any"]),
         loads=st.fixed_dictionaries({uid: st.none() | st.integers(0, 2) for uid in (1, 2, 3)}),
         absent=st.integers(0, 3),
+        taken=st.sampled_from(["k", "l", None]),
     )
-    def take(self, queues: set[str], task: str, loads: dict[int, int | None], absent: int) -> None:
-        def gate(queue: str, of: str, uid: int) -> bool:
+    def take(self, queues: set[str], task: str, loads: dict[int, int | None], absent: int, taken: str | None) -> None:
+        def fits(each: Entry) -> float:
+            until = self.closed_until.get(each.key, 0.0)
+            return NOT_NOW if each.key == taken else until if until > self.now else FITS
+
+        def gate(queue: str, of: str, uid: int, _weight: int) -> bool:
             return queue in queues and task in (of, "any") and uid != absent
 
-        can = [each for each in self.plain.values() if gate(*key(each)) and loads[each.uid] is not None]
+        fit = [each for each in self.plain.values() if fits(each) == FITS and loads[each.uid] is not None]
+        can = [each for each in fit if gate(*key(each))]
         expected = min(can, key=lambda each: (-each.priority, loads[each.uid], each.order), default=None)
-        assert self.ready.peek(gate, loads.get) == expected
-        assert self.ready.take(gate, loads.get) == expected
+        self.ready.wake(self.now)
+        assert self.ready.peek(gate, loads.get, fits) == expected
+        assert self.ready.take(gate, loads.get, fits) == expected
         if expected is not None:
             del self.plain[expected.id]
+
+    @rule(key=st.sampled_from(["", "k", "l"]), seconds=st.integers(1, 3))
+    def close_a_key_for_a_while(self, key: str, seconds: int) -> None:
+        self.closed_until[key] = max(self.closed_until.get(key, 0.0), self.now + seconds)
+
+    @rule(seconds=st.integers(0, 2))
+    def let_time_pass(self, seconds: int) -> None:
+        self.now += seconds
 
     @invariant()
     def the_same_wait(self) -> None:
@@ -183,8 +203,8 @@ def test_adding_and_discarding_for_ever_keeps_no_rubbish() -> None:
     for number in range(3000):
         ready.add(entry(f"{number}", due=1 + number % 3, queue="pq"[number % 2]))
         ready.discard(f"1-{number}")
-    lanes, heads = ready._submitters[1].lanes, ready._submitters[1].heads
-    assert sum(len(lane.heap) for lane in lanes.values()) < 10
+    lanes, heads = ready._submitters[1].parts, ready._submitters[1].heap
+    assert sum(len(row.heap) for lane in lanes.values() for row in lane.parts.values()) < 10
     assert len(lanes) == 1
     assert len(heads) < 100
 
@@ -202,14 +222,15 @@ def test_what_is_discarded_behind_a_head_that_stays_is_swept_too() -> None:
     for number in range(3000):
         ready.add(entry(f"{number}", due=2))
         ready.discard(f"1-{number}")
-    assert [len(lane.heap) for lane in ready._submitters[1].lanes.values()] < [10]
+    (lane,) = ready._submitters[1].parts.values()
+    assert [len(row.heap) for row in lane.parts.values()] < [10]
 
 
 def test_a_hundred_thousand_in_a_closed_lane_cost_an_open_one_nothing() -> None:
     ready = Ready(entry(f"{number:06}", priority=5, task="limited") for number in range(100_000))
     looks: Counter[str] = Counter()
 
-    def gate(_queue: str, task: str, _uid: int) -> bool:
+    def gate(_queue: str, task: str, _uid: int, _weight: int) -> bool:
         looks[task] += 1
         return task != "limited"
 
@@ -262,12 +283,12 @@ def test_a_task_is_counted_in_all_queues_and_a_queue_over_all_tasks() -> None:
 def test_every_closed_gate_is_named_with_those_who_hold_it() -> None:
     running = [entry("x", queue="mail", task="t"), entry("y", queue="mail")]
     gates = Gates(2, {"mail": 2}, {"t": 1}, running)
-    assert gates.closed("mail", "t", 1) == [
+    assert gates.closed(entry("z", queue="mail", task="t")) == [
         ("max_jobs = 2 jobs are running", ["1-x", "1-y"]),
         ("all slots of queue mail are taken (2)", ["1-x", "1-y"]),
         ("task t is at its limit (1)", ["1-x"]),
     ]
-    assert Gates(9, {"mail": 2}, {"t": 1}).closed("mail", "t", 1) == []
+    assert Gates(9, {"mail": 2}, {"t": 1}).closed(entry("z", queue="mail", task="t")) == []
 
 
 @patient
@@ -286,12 +307,116 @@ def test_what_is_chosen_fits_every_gate_and_what_is_left_does_not(
     while (each := choose(ready, gates)) is not None:
         chosen.append(each)
     assert len(chosen) <= most
-    assert sum(each.queue == "p" for each in chosen) <= slots
-    assert sum(each.task == "t" for each in chosen) <= limit
+    weights = [each.weight for each in chosen if each.queue == "p" and each.weight]
+    assert sum(weights) <= slots or len(weights) == 1
+    weights = [each.weight for each in chosen if each.task == "t" and each.weight]
+    assert sum(weights) <= limit or len(weights) == 1
+    assert all(sum(each.key == word for each in chosen) <= 1 for word in "kl")
     assert all(sum(each.uid == uid for each in chosen) <= (per_user or most) for uid in (1, 2, 3))
     for left in ready:
-        assert gates.closed(*key(left))
-        assert not gates.open(*key(left))
+        assert gates.closed(left)
+        assert not gates.open(*key(left)) or gates.excluded(left)
+
+
+# ---------------------------------------------------------------- keys
+
+
+def test_what_has_the_key_of_something_that_runs_waits_and_holds_up_nothing_else() -> None:
+    ready = Ready([entry("a", key="k"), entry("b", key="k", due=2), entry("c", key="l", due=3), entry("d", due=4)])
+    gates = Gates(9, {}, {}, others=[entry("tab-x-0660000000000", key="k")])
+    assert [choose(ready, gates) for _ in range(3)] == [entry("c", key="l", due=3), entry("d", due=4), None]
+    assert gates.closed(entry("b", key="k")) == [("another one of its mutex is running", ["1-tab-x-0660000000000"])]
+
+
+def test_of_those_that_wait_for_a_key_the_highest_priority_comes_first_then_what_was_due_first() -> None:
+    found = [
+        entry("late", key="k", due=3),
+        entry("early", key="k", due=2, queue="q"),
+        entry("high", key="k", due=4, priority=1, task="t"),
+    ]
+    ready = Ready(found)
+    chosen = []
+    for _ in found:
+        gates = Gates(9, {}, {})
+        chosen.append(choose(ready, gates))
+        assert choose(ready, gates) is None
+    assert [each and each.id for each in chosen] == ["1-high", "1-early", "1-late"]
+
+
+def test_the_first_of_each_row_of_a_key_is_known_as_long_as_it_waits() -> None:
+    ready = Ready([entry("a", key="k"), entry("b", key="k", due=2), entry("c", key="k", task="t"), entry("d")])
+    assert {each.id for each in ready.keyed("k")} == {"1-a", "1-c"}
+    ready.discard("1-a")
+    ready.discard("1-c")
+    assert [each.id for each in ready.keyed("k")] == ["1-b"]
+    ready.discard("1-b")
+    assert ready.keyed("k") == []
+    assert ready._keyed == {}
+
+
+def test_a_row_that_sleeps_is_not_asked_of_until_it_is_woken_and_wakes_no_other() -> None:
+    ready = Ready([entry(f"{number}", key=f"k{number}", due=number) for number in range(100)])
+    asked: list[str] = []
+
+    def fits(each: Entry) -> float:
+        asked.append(each.id)
+        return 50.0 + each.due
+
+    assert ready.peek(always, fits=fits) is None
+    assert len(asked) == 100
+    assert ready.peek(always, fits=fits) is None
+    assert len(asked) == 100
+    assert ready.next_wake() == 50.0
+    ready.add(entry("more", key="k0", due=9, priority=1))
+    ready.wake(51.0)
+    assert ready.next_wake() == 52.0
+    del asked[:]
+    assert ready.peek(always, fits=lambda each: asked.append(each.id) or FITS) == entry(
+        "more", key="k0", due=9, priority=1
+    )
+    assert asked == ["1-more"]
+
+
+def test_a_row_that_sleeps_and_loses_all_that_waits_in_it_is_forgotten() -> None:
+    ready = Ready([entry("a", key="k")])
+    assert ready.peek(always, fits=lambda _each: 5.0) is None
+    ready.discard("1-a")
+    assert ready._submitters == {}
+    ready.add(entry("b", key="k"))
+    assert ready.peek(always) == entry("b", key="k")
+    ready.wake(9.0)
+    assert ready.take(always) == entry("b", key="k")
+    assert ready.take(always) is None
+
+
+# ---------------------------------------------------------------- weights
+
+
+def test_a_job_takes_as_many_slots_as_it_weighs() -> None:
+    ready = Ready([entry("a", queue="q", weight=2), entry("b", queue="q", due=2), entry("c", queue="q", due=3)])
+    gates = Gates(9, {"q": 3}, {})
+    assert [choose(ready, gates) for _ in range(3)] == [
+        entry("a", queue="q", weight=2),
+        entry("b", queue="q", due=2),
+        None,
+    ]
+
+
+def test_a_job_that_weighs_nothing_passes_a_full_queue_and_a_task_at_its_limit_but_is_one_of_max_jobs() -> None:
+    light = entry("light", queue="q", task="t", weight=0)
+    running = [entry("x", queue="q", task="t")]
+    assert Gates(2, {"q": 1}, {"t": 1}, running).closed(light) == []
+    assert choose(Ready([light]), Gates(2, {"q": 1}, {"t": 1}, running)) == light
+    assert choose(Ready([light]), Gates(1, {"q": 1}, {"t": 1}, running)) is None
+    assert choose(Ready([entry("y", queue="q")]), Gates(2, {"q": 1}, {}, [light])) == entry("y", queue="q")
+
+
+def test_a_job_that_weighs_more_than_there_is_room_for_runs_alone() -> None:
+    heavy = entry("heavy", queue="q", weight=9)
+    assert choose(Ready([heavy]), Gates(9, {"q": 2}, {}, [entry("x", queue="q")])) is None
+    gates = Gates(9, {"q": 2}, {})
+    ready = Ready([heavy, entry("b", queue="q", due=2)])
+    assert [choose(ready, gates) for _ in range(2)] == [heavy, None]
 
 
 # ---------------------------------------------------------------- many users
@@ -299,7 +424,7 @@ def test_what_is_chosen_fits_every_gate_and_what_is_left_does_not(
 
 def naive(waiting: list[Entry], gates: Gates) -> Entry | None:
     """What `choose` must choose, by sorting everything."""
-    can = [each for each in waiting if not gates.closed(*key(each))]
+    can = [each for each in waiting if not gates.closed(each)]
     return min(can, key=lambda each: (-each.priority, gates.by_user[each.uid], each.order), default=None)
 
 
@@ -353,7 +478,7 @@ def test_a_high_job_that_must_wait_holds_up_no_normal_one() -> None:
 def test_a_user_whose_lanes_are_closed_holds_up_nobody() -> None:
     """His worker is not there yet, or his jobs are held up: the gate says so for each user."""
     ready = Ready([entry("a", uid=7, priority=20), entry("b", uid=8)])
-    assert ready.take(lambda _queue, _task, uid: uid != 7) == entry("b", uid=8)
+    assert ready.take(lambda _queue, _task, uid, _weight: uid != 7) == entry("b", uid=8)
     assert "7-a" in ready
 
 
@@ -370,10 +495,10 @@ def test_a_user_starts_as_many_as_max_jobs_per_user_and_others_go_on() -> None:
     assert [each and each.id for each in (choose(ready, gates) for _ in range(4))] == ["8-e", "7-a", "7-b", None]
     assert gates.load(7) is None
     assert gates.load(8) == 1
-    assert gates.closed("default", "", 7) == [
+    assert gates.closed(entry("z", uid=7)) == [
         ("max_jobs_per_user = 3 jobs of the same user are running", ["7-x", "7-a", "7-b"])
     ]
-    assert gates.closed("default", "", 8) == []
+    assert gates.closed(entry("z", uid=8)) == []
 
 
 def test_where_all_places_are_taken_nobody_has_any() -> None:
@@ -396,7 +521,7 @@ def looks_of(ready: Ready, gates: Gates) -> int:
     """Choose once, and count how often a gate was looked at."""
     looks = 0
 
-    def gate(queue: str, task: str, uid: int) -> bool:
+    def gate(queue: str, task: str, uid: int, _weight: int) -> bool:
         nonlocal looks
         looks += 1
         return gates.open(queue, task, uid)
@@ -434,6 +559,36 @@ def test_a_flood_over_as_many_queues_as_jobs_costs_a_user_who_may_start_no_more_
     gates = Gates(99, {}, {}, [entry("x", uid=7)], per_user=1)
     assert looks_of(ready, gates) == 1
     assert looks_of(ready, Gates(1, {}, {}, [entry("x", uid=7)])) == 0
+
+
+def test_ten_thousand_that_wait_for_one_key_cost_one_look() -> None:
+    ready = Ready(entry(f"{number:05}", key="k", due=number % 50) for number in range(10_000))
+    ready.add(entry("free", due=60))
+    looks = []
+
+    def fits(each: Entry) -> float:
+        looks.append(each.key)
+        return NOT_NOW if each.key else FITS
+
+    assert ready.peek(always, fits=fits) == entry("free", due=60)
+    assert looks == ["k", ""]
+
+
+def test_choosing_takes_as_long_with_a_hundred_thousand_that_wait_for_a_key_as_with_ten() -> None:
+    """Both in one run, so that a busy machine slows down both."""
+
+    def seconds(ready: Ready) -> float:
+        started = time.process_time()
+        for number in range(2000):
+            ready.add(entry(f"f{number}", due=200))
+            assert ready.take(always, fits=lambda each: NOT_NOW if each.key else FITS).id == f"1-f{number}"
+        return time.process_time() - started
+
+    def waiting(number: int) -> Ready:
+        return Ready(entry(f"{each:06}", key="k", due=each % 97) for each in range(number))
+
+    many, few = waiting(100_000), waiting(10)
+    assert min(seconds(many) for _ in range(3)) < 5 * min(seconds(few) for _ in range(3))
 
 
 def test_one_job_beside_a_flood_is_chosen_in_the_time_that_it_takes_alone() -> None:

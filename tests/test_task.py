@@ -141,7 +141,7 @@ def test_a_task_that_says_only_its_command_has_the_defaults() -> None:
         ({"submit": "ann"}, 'submit must be a list of users and @groups, like ["www-data", "@staff"], not \'ann\''),
         ({"submit": ["ann", "@"]}, "submit[1] must be the name of a group"),
         ({"submit": ["ann bob"]}, "submit[0] must be the name of a user, or of a @group"),
-        ({"allow": ["path"]}, "allow[0] must be one of env, queue, retries, options, cwd, not 'path'"),
+        ({"allow": ["path"]}, "allow[0] must be one of env, queue, retries, mutex, weight, options, cwd, not 'path'"),
         ({"allow": "env"}, "allow must be a list"),
         ({"cwd": "/", "allow": ["cwd"]}, 'so that allow "cwd" changes nothing; keep one of the two'),
         ({"env_file": "t.env"}, "env_file must be an absolute path"),

@@ -1,0 +1,65 @@
+"""Choosing: what of the ready jobs may start now, beside what runs.
+
+Does:    `Choice` is one launch's view of it: which lanes are open, which entries fit, how many of whom run.
+Reads:   what runs, the configuration, the crew: all of it anew each turn.
+Trusts:  entries.
+Fails:   never: a job about which something else must be decided now (it may not run at all) counts as one that may
+         start, and `turn.start` decides it.
+"""
+
+from __future__ import annotations
+
+from cronq.entry import Entry
+from cronq.errors import CronqError
+from cronq.gates import Gates, per_user_default
+from cronq.house import House, Now
+from cronq.lanes import FITS, NOT_NOW
+
+
+class Choice:
+    """What may start now of the jobs that are no ticks of crontabs."""
+
+    def __init__(self, house: House, now: Now) -> None:
+        said = house.config
+        per_user = said.max_jobs_per_user
+        if per_user is None and house.authority is not None:
+            per_user = per_user_default(said.max_jobs)
+        running = [each.entry for each in house.running.values()]
+        jobs, ticks = [e for e in running if not e.tabled], [e for e in running if e.tabled]
+        self.gates = Gates(said.max_jobs, said.slots, said.limits, jobs, per_user, ticks)
+        self.deaf: set[tuple[str, int]] = set()  # whose worker could not take a job: they wait for the next turn
+        self._house = house
+        self._now = now
+
+    def lane(self, queue: str, task: str, submitter: int, weight: int) -> bool:
+        """Whether a lane is open."""
+        if not self.gates.open(queue, task, submitter, weight) or (task, submitter) in self.deaf:
+            return False
+        return self._reachable(task, submitter)
+
+    def fits(self, entry: Entry) -> float:
+        """Whether the first of a row may start."""
+        return NOT_NOW if self.gates.excluded(entry) else FITS
+
+    def may(self, entry: Entry) -> bool:
+        """Whether an entry could start now."""
+        return self.lane(*entry.lane[:2], entry.uid, entry.weight) and self.fits(entry) <= FITS
+
+    def _reachable(self, task_name: str, submitter: int) -> bool:
+        """Whether a job of this task and submitter gets a worker now, or something else must be decided about it."""
+        house, now = self._house, self._now
+        if now.mono < house.lanes_closed.get((task_name, submitter), 0.0):
+            return False
+        try:
+            runner = house.runner(task_name, submitter)
+        except CronqError:
+            return True  # `start` says why it cannot run
+        if why_held(house, now, submitter, runner) is not None:
+            return True  # `start` holds it
+        return house.crew.ready(runner, now.mono) is not None
+
+
+def why_held(house: House, now: Now, submitter: int, runner: int) -> str | None:
+    """Why a job of this submitter, to be run as that user, waits for an administrator; None where it does not."""
+    bar = house.crew.barred(runner, now.mono)
+    return house.stranger(submitter, runner) or (bar.reason if bar is not None and bar.hold else None)

@@ -1,0 +1,31 @@
+"""Keys: what must not run beside each other, as names carry it.
+
+Does:    a word and whose it is -> the key that all have which must not run at once.
+Reads:   its arguments.
+Trusts:  the caller to know whose a word is.
+Fails:   never.
+
+A word belongs to whoever wrote it: in a job file to its submitter, in a crontab to its owner, in the configuration and
+in root's crontabs to root (rootless, everything is one user's). The same word of somebody else is another key, so
+nobody's word holds up another user's job.
+"""
+
+from __future__ import annotations
+
+from cronq.entry import digest
+
+LETTERS = 16  # of the digest: 96 bits, so that two keys fit into a name
+
+
+def mutex(owner: int, word: str) -> str:
+    """The key of those that never run at once since they say so by this word."""
+    return _key("mutex", str(owner), word)
+
+
+def line(uid: int, identity: str) -> str:
+    """The key of the ticks of one line of a crontab, where they must not overlap."""
+    return _key("line", str(uid), identity)
+
+
+def _key(*parts: str) -> str:
+    return digest("\0".join(parts).encode())[:LETTERS]

@@ -1,0 +1,115 @@
+"""What may run beside what: a story with real processes for each rule of it."""
+
+import os
+import signal
+
+import pytest
+from conftest import eventually
+
+
+class Ledger:
+    """A file in which jobs write when they begin and end."""
+
+    def __init__(self, path):
+        self.path = path
+        self.gate = path.with_name("gate")
+
+    def turns(self, mark: str, seconds: float = 0.1) -> str:
+        """A script that takes a while."""
+        return f"echo +{mark} >> {self.path}; sleep {seconds}; echo -{mark} >> {self.path}"
+
+    def waits(self, mark: str) -> str:
+        """A script that takes until the gate is there."""
+        return (
+            f"echo +{mark} >> {self.path}; until [ -e {self.gate} ]; do sleep 0.02; done; echo -{mark} >> {self.path}"
+        )
+
+    def words(self) -> list[str]:
+        return self.path.read_text().split() if self.path.exists() else []
+
+    def most(self, marks: str) -> int:
+        """How many of these marks there were at once, at most."""
+        now = most = 0
+        for word in self.words():
+            if word[1] in marks:
+                now += 1 if word[0] == "+" else -1
+                most = max(most, now)
+        return most
+
+
+@pytest.fixture
+def ledger(tmp_path):
+    return Ledger(tmp_path / "ledger")
+
+
+def shell(world, script: str, *options: str) -> str:
+    """Queue a command."""
+    return world.submit("exec", *options, "--", "sh", "-c", script)
+
+
+def ready(world, what: str = "") -> list:
+    return list((world.spool / "queue" / "ready").rglob(f"*,*{what}*"))
+
+
+# ---------------------------------------------------------------- mutex
+
+
+def test_mutex_a_crontabs_line_and_queued_jobs_of_one_word_never_run_at_once_and_all_get_their_turn(world, ledger):
+    world.tasks(f"[tasks.t]\nmutex = 'disk'\nshell = '''{ledger.turns('t')}'''\n")
+    (world.config / "crontab").write_text(f"# cronq: name=c mutex=disk\n@every 1s {ledger.turns('c', 1.1)}\n")
+    (world.config / "crontab").chmod(0o644)
+    world.start()
+    eventually(lambda: "+c" in ledger.words())
+    for _ in range(3):
+        world.submit("submit", "t")
+        shell(world, ledger.turns("j"), "--mutex", "disk")
+        shell(world, ledger.turns("o"), "--mutex", "other")
+    eventually(lambda: all(ledger.words().count(f"-{mark}") >= 3 for mark in "ctjo"))
+    assert ledger.most("ctj") == 1
+    assert ledger.most("ctjo") == 2
+
+
+def test_mutex_is_held_by_a_queued_job_against_a_crontabs_line_over_a_restart(world, ledger, tmp_path):
+    (world.config / "crontab").write_text(
+        f"# cronq: name=c mutex=disk overlap=skip\n@every 1s {ledger.turns('c')}\n@every 1s {ledger.turns('b')}\n"
+    )
+    (world.config / "crontab").chmod(0o644)
+    daemon = world.start()
+    shell(world, ledger.waits("j"), "--mutex", "disk")
+    eventually(lambda: "+j" in ledger.words())
+    ended = ledger.words().count("-c")
+    os.kill(world.dispatcher(daemon), signal.SIGKILL)
+    eventually(lambda: daemon.log.read_text().count("event=ready") == 2)
+    eventually(lambda: ready(world, "-tab-c-"))
+    since = ledger.words().count("-b")
+    eventually(lambda: ledger.words().count("-b") >= since + 2)
+    assert ledger.words().count("+c") == ended
+    ledger.gate.touch()
+    eventually(lambda: ledger.words().count("-c") > ended)
+    assert ledger.most("cj") == 1
+
+
+def test_mutex_is_held_by_a_crontabs_line_against_a_queued_job_over_a_restart(world, ledger):
+    (world.config / "crontab").write_text(f"# cronq: name=c mutex=disk overlap=skip\n@every 1s {ledger.waits('c')}\n")
+    (world.config / "crontab").chmod(0o644)
+    daemon = world.start()
+    eventually(lambda: "+c" in ledger.words())
+    job = shell(world, ledger.turns("j"), "--mutex", "disk")
+    os.kill(world.dispatcher(daemon), signal.SIGKILL)
+    eventually(lambda: daemon.log.read_text().count("event=ready") == 2)
+    for _ in range(2):
+        world.result(shell(world, "true"))
+    assert ready(world, job)
+    assert "+j" not in ledger.words()
+    (world.config / "crontab").write_text("")
+    eventually(lambda: daemon.log.read_text().count("event=crontab-loaded") >= 3)
+    ledger.gate.touch()
+    assert world.result(job)["state"] == "done"
+    assert ledger.most("cj") == 1
+
+
+def test_mutex_is_let_go_by_a_job_that_waits_to_be_tried_again(world, ledger):
+    world.start()
+    world.drop("again", {"command": ["sh", "-c", "exit 75"], "mutex": "m", "retries": 1, "backoff": {"base": "1h"}})
+    eventually(lambda: list((world.spool / "queue" / "delayed").rglob("*,a1,*")))
+    assert world.result(shell(world, "true", "--mutex", "m"))["state"] == "done"
