@@ -23,6 +23,7 @@ from cronq.shelves import Shelves
 
 FILE = "schedule/clock.json"
 MINUTE = 60.0
+LONGEST_HELD = 5.0  # seconds that what is due waits for tables to be read
 
 
 class Almanac:
@@ -39,6 +40,7 @@ class Almanac:
         self._any = False
         self._started = False
         self._from, self._until = 0.0, 0.0  # nothing becomes due in between
+        self._held: float | None = None  # since when what is due waits for tables to be read
         self._changed = False  # since it was written down
 
     def load(self, entries: Iterable[Timed]) -> None:
@@ -56,6 +58,7 @@ class Almanac:
             self._look_at_boot(wall)
         if not self.is_due(wall):
             return
+        self._held = None
         zone = localzone.local()
         if not self.pending:
             self.made = 0
@@ -83,9 +86,14 @@ class Almanac:
         """Whether `look` will look."""
         return not self._from <= wall < self._until
 
+    def hold(self, mono: float) -> bool:
+        """Let what is due wait for tables that are being read; False where it has waited long enough."""
+        self._held = mono if self._held is None else self._held
+        return mono - self._held < LONGEST_HELD
+
     def patience(self, wall: float) -> float:
         """Seconds until something can become due."""
-        return max(0.001, self._until - wall)
+        return max(0.001 if self._held is None else 0.020, self._until - wall)
 
     def save(self) -> None:
         """Write down where the clock stands, if all that was due is a job, durably. Raises `OSError`."""

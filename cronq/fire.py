@@ -39,6 +39,8 @@ def fire(house: House, now: Now) -> None:
     house.urgent = house.urgent or house.tables.busy
     if not house.tables.ready:
         return  # nothing is due before all that there is has been read: else it would owe nothing for a downtime
+    if _reads(house) and almanac.is_due(now.wall) and almanac.hold(now.mono):
+        return  # as with cron, a minute goes by the tables that there are when it begins
     almanac.look(now.wall)
     while almanac.passed_over:
         _say_passed_over(almanac.passed_over.pop(0))
@@ -51,11 +53,17 @@ def fire(house: House, now: Now) -> None:
     house.urgent = house.urgent or bool(almanac.pending)
 
 
+def _reads(house: House) -> bool:
+    """Whether tables are being looked at, or read."""
+    return house.tables.busy or (house.listing is not None and house.listing.busy)
+
+
 def _others(house: House, now: Now) -> bool:
     """Whether schedules or lines are others than those in the almanac."""
+    due = house.almanac.is_due(now.wall)
     if house.listing is not None:
-        house.listing.turn(now.wall, now.mono, house.config.cron_system)
-    others = house.tables.turn(now.wall, now.mono, house.almanac.is_due(now.wall))
+        house.listing.turn(now.wall, now.mono, house.config.cron_system, due)
+    others = house.tables.turn(now.wall, now.mono, due)
     if others:
         for uid, identity in house.backlog.lines:  # what waits from before a restart needs its tables too
             if (line := house.tables.find(uid, identity)) is not None:

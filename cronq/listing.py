@@ -34,14 +34,16 @@ class Listing:
         self._next = 0
         self._seen: set[str] = set()
         self._machine = False
+        self._due = False
 
     @property
     def busy(self) -> bool:
         """Whether numbers of tables mean nothing now: a listing is under way."""
         return self._begun is not None
 
-    def turn(self, wall: float, mono: float, machine: bool) -> None:
-        """Look, ask, and hear. `machine`: the machine's own tables count."""
+    def turn(self, wall: float, mono: float, machine: bool, due: bool = False) -> None:
+        """Look, ask, and hear. `machine`: the machine's own tables count. `due`: something has become due: look now."""
+        due, self._due = due and not self._due, due
         answers, self._crew.tables = self._crew.tables, []
         for message, descriptor in answers:
             try:
@@ -52,7 +54,7 @@ class Listing:
         if self._begun is not None:
             if mono - self._asked > ANSWER_WITHIN:
                 self._give_up("the launcher does not answer", mono)
-        elif mono - self._looked >= LOOK_EVERY:
+        elif due or mono - self._looked >= LOOK_EVERY:
             self._looked = mono
             stamps = self._look(machine)
             if stamps != self._stamps or machine != self._machine:
