@@ -100,6 +100,13 @@ class Own:
         found = self._ask({"do": "undo-crontab", "number": number})
         return str(found.get("but") or "") if found.get("done") else None
 
+    def beside(self) -> str:
+        """The path of a table that cron's own crontab(1) has made for him and that runs too; "" if nobody knows any."""
+        try:
+            return str(self._ask({"do": "crontab-beside"}).get("table") or "")
+        except CronqError:
+            return ""  # it is a hint: what was done is done
+
     def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
         from cronq import client
 
@@ -136,6 +143,13 @@ class Other:
         """As `Own.undo`."""
         found = self._become(lambda: b"" if (but := self.own.undo(number)) is None else b"+" + but.encode())
         return found[1:].decode() if found else None
+
+    def beside(self) -> str:
+        """As `Own.beside`."""
+        try:
+            return self._become(lambda: self.own.beside().encode()).decode()
+        except CronqError:
+            return ""
 
     def _become(self, act: Callable[[], bytes]) -> bytes:
         """What `act` gives in a process that is this user and nobody else. Raises `CronqError` as it does."""

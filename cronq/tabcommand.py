@@ -201,6 +201,14 @@ def run(asked: Asked) -> int:
     source = _open(asked.file) if asked.what == REPLACE else -1  # before anything else, as crontab(1) does
     _must_be_allowed(root, asked)
     table = _table(root, asked.user)
+    try:
+        return _act(table, asked, source)
+    finally:
+        if spools.is_system(root) and not asked.dry and (crons := table.beside()):  # or he would look for it in vain
+            say(f"crontab: {crons} runs too; to have one table: /usr/bin/crontab -l | crontab - && /usr/bin/crontab -r")
+
+
+def _act(table: Table, asked: Asked, source: int) -> int:
     if asked.what == LIST:
         return _list(table, asked)
     if asked.what == DELETE:

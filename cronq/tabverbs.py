@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from cronq import arrivals, glance, installed, job, spool
-from cronq.cronfiles import INSTALLED
+from cronq.cronfiles import INSTALLED, USERS_FOLDER, user_of
 from cronq.errors import CronqError, NotRunning, UsageError
 
 TYPE_CHECKING = False
@@ -56,6 +56,13 @@ def undo(ask: Ask) -> Found:
     yield {"done": installed.undo(ask.house, ask.now, _owner(ask), number), "but": _why_idle(ask)}
 
 
+def beside(ask: Ask) -> Found:
+    """The table of the caller's that cron's own crontab(1) has made and that runs here too; "" where there is none."""
+    table = f"{USERS_FOLDER}/{user_of(_owner(ask))}"
+    known = ask.house.tables.known.get(table)
+    yield {"table": table if known is not None and known.lines else ""}
+
+
 def _why_idle(ask: Ask) -> str:
     """Why no line of the caller's table runs though it is installed; "" where they run."""
     try:
@@ -79,4 +86,4 @@ def _owner(ask: Ask) -> int:
     return shelves.uid if shelves.gid is None else ask.caller.uid
 
 
-VERBS = {"crontab": crontab, "remove-crontab": remove, "undo-crontab": undo}
+VERBS = {"crontab": crontab, "crontab-beside": beside, "remove-crontab": remove, "undo-crontab": undo}

@@ -74,6 +74,23 @@ def test_the_machines_tables_are_run_where_the_configuration_says_so(machine, pr
     assert {name: ran(name) for name in wanted} == wanted
 
 
+def test_crontab_says_of_a_table_of_crons_that_it_runs_too(machine, proof):
+    hint = f"crontab: {USERS}/ann runs too; to have one table: /usr/bin/crontab -l | crontab - && /usr/bin/crontab -r\n"
+    write(USERS / "ann", says("anns"), owner=2001)
+    daemon = machine.start()
+    assert machine.cronq("ann", "crontab", "-l", code=1).stderr == "no crontab for ann\n"  # nobody here runs it
+    machine.tasks(SYSTEM)
+    daemon.send_signal(signal.SIGHUP)
+    assert ran("anns") == "ann"
+    assert machine.cronq("ann", "crontab", "-l", code=1).stderr == hint + "no crontab for ann\n"
+    installed = machine.cronq("ann", "crontab", "-", input="5 5 * * * true\n")
+    assert (installed.stdout, installed.stderr) == ("", hint)
+    assert machine.cronq("root", "crontab", "-u", "ann", "-l").stderr == hint
+    assert machine.cronq("bob", "crontab", "-l", code=1).stderr == "no crontab for bob\n"
+    (USERS / "ann").unlink()
+    eventually(lambda: not machine.cronq("ann", "crontab", "-l").stderr)
+
+
 def test_what_cron_would_not_take_does_not_run_and_the_log_says_why(machine, proof):
     machine.tasks(SYSTEM)
     refused = {
