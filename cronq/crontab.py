@@ -3,8 +3,8 @@
 Does:    bytes of a crontab -> `Crontab`: its entries, each with its schedule, command, variables, options and identity,
          and its problems, each with line, column, sentence, remedy, and what Debian's cron would say of it.
 Reads:   nothing but its arguments, and the names of time zones (zoneinfo). No other file, no clock.
-Trusts:  nobody. A table of more than 4 MiB or 100,000 lines, or with a NUL byte, is refused whole with a sentence;
-         memory stays proportional to the text (variables are shared between entries, not copied).
+Trusts:  nobody. A table of more than 4 MiB or 50,000 lines, with a NUL byte or other rubbish, is refused whole with a
+         sentence; memory stays proportional to the text (variables are shared between entries, not copied).
 Fails:   never by an exception: an error is a `Problem`. The good lines of a table run although others are bad; Debian's
          cron would ignore all of the table, and `Crontab.debian` says so.
 
@@ -23,17 +23,23 @@ from collections.abc import Iterator
 
 from cronq import doubts
 from cronq.crontext import SPACE, variable
-from cronq.fields import FIELDS, BadSchedule, no_byte_ff
+from cronq.fields import FIELDS, BadSchedule, TooLong, no_byte_ff
 from cronq.options import PLAIN, BadOption, Options, with_word
 from cronq.schedule import Every, Schedule, every, from_words, parse, words
 
 MAX_BYTES = 4 << 20
-MAX_LINES = 100_000
+MAX_LINES = 50_000
 DEBIAN_LINES = 10_000
 DEBIAN_COMMAND = 998  # bytes; a longer command makes Debian's cron ignore the table
 DEBIAN_VARIABLE = 998  # bytes; a longer line is cut there by Debian's cron
 _MOST_PROBLEMS = 1000
-_STEP = 16  # lines: about two milliseconds
+_STEP = 512  # bytes: about two milliseconds, as every line counts for some
+_LINE = 32
+_MOST_WORDS = 100  # in a comment with options
+_TEXT = bytes({7, 8, 9, 10, 11, 12, 13, 27, *range(32, 127), *range(128, 256)})
+_LOOKED_AT = 65536  # bytes, for whether it is text at all
+_ODD = 16  # bytes that are no text's, and yet it may be one
+_LONGEST_TEXT = 300  # of what is said: a line may be one word
 _OPTIONS = re.compile(r"#[ \t]*cronq:")
 _EMPTY_VALUE = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)[ \t]*=\s*")
 _NO_SUCH_USER = re.compile(r"[/:|;<>$*?,`\"'=]")
@@ -155,10 +161,13 @@ def parsing(data: bytes, *, user: str = "", system: bool = False) -> Iterator[Cr
         return
     *lines, rest = data.split(b"\n")
     reading = _Reading(user, system)
+    step = 0
     for number, line in enumerate(lines, 1):
         reading.read(number, line)
-        if number % _STEP == 0:
+        step += _LINE + len(line)
+        if step >= _STEP:
             yield None
+            step = 0
     if rest:
         reading.read_last(len(lines) + 1, rest)
     yield reading.done(len(lines), final_newline=not rest)
@@ -171,6 +180,9 @@ def _refusal(data: bytes) -> str:
         return f"the table has {lines} lines, and at most {MAX_LINES} are read: split it"
     if (at := data.find(b"\0")) >= 0:
         return f"line {data.count(10, 0, at) + 1} has a NUL byte: this is no crontab"
+    odd = len(data[:_LOOKED_AT].translate(None, _TEXT))
+    if odd > _ODD and odd * 20 > min(len(data), _LOOKED_AT):
+        return "it is binary: this is no crontab"
     return ""
 
 
@@ -199,7 +211,8 @@ class _Reading:
         if self.counted[grave] > _MOST_PROBLEMS:
             self.unsaid += 1
             return
-        self.problems.append(Problem(self.number, at + 1, code, error, text, mend, self.text, debian))
+        said, remedy = _short(text), _short(mend)
+        self.problems.append(Problem(self.number, at + 1, code, error, said, remedy, self.text, debian))
 
     def say_once(self, key: str, at: int, text: str, mend: str) -> None:
         if key not in self.said:
@@ -235,7 +248,7 @@ class _Reading:
     def read_options(self, at: int) -> None:
         """`# cronq: name=backup …`: for the next entry below."""
         self.options_line = self.number
-        for offset, word in words(self.text[at:].rstrip(SPACE), MAX_LINES):
+        for offset, word in words(self.text[at:].rstrip(SPACE), _MOST_WORDS):
             try:
                 self.options = with_word(self.options, word)
             except BadOption as error:
@@ -267,7 +280,8 @@ class _Reading:
         try:
             when, schedule, at = self.read_schedule(start)
         except BadSchedule as error:
-            mend, debian = self.hint(start) or error.mend, f"bad {error.what}"
+            mend = self.hint(start) or error.mend
+            debian = "" if isinstance(error, TooLong) else f"bad {error.what}"
             self.say(error.offset, "schedule", str(error), mend, error=True, debian=debian)
             return
         user = self.user
@@ -387,6 +401,10 @@ class _Reading:
             text = f"{self.unsaid} more problems are not shown"
             self.problems.append(Problem(last.line, 1, "more", False, text, "mend those above first", ""))
         return Crontab(tuple(self.entries), tuple(self.problems), "", final_newline)
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _LONGEST_TEXT else f"{text[:_LONGEST_TEXT]}…"
 
 
 def is_zone(name: str) -> bool:

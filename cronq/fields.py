@@ -18,6 +18,7 @@ _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct",
 _DAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat", "sun")
 _ALNUM = frozenset("0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
 _LONGEST_NUMBER = 999  # cron's buffer for one number or name
+_LONGEST_FIELD = 1000  # a list of every minute has 170 characters; cron would read on, and others would wait
 _LONG_MAX = 2**63 - 1
 FIVE = "minute, hour, day of the month, month, day of the week"
 
@@ -54,6 +55,10 @@ class BadSchedule(ValueError):
         self.what, self.offset, self.why, self.mend = what, offset, why, mend
 
 
+class TooLong(BadSchedule):
+    """A field that cron reads, and that is refused here all the same: see `_LONGEST_FIELD`."""
+
+
 def parse_field(text: str, field: Field, at: int = 0) -> int:
     """The bitset of one field; `at` is added to the offset of an error. Raises `BadSchedule`.
 
@@ -61,6 +66,9 @@ def parse_field(text: str, field: Field, at: int = 0) -> int:
     """
     if text == "*":
         return field.all
+    if len(text) > _LONGEST_FIELD:
+        why = f"the field has {len(text)} characters, and at most {_LONGEST_FIELD} are read"
+        raise TooLong(field.name, at, why, "name each value once, or write ranges")
     bits, place = 0, 0
     while True:
         more, place = item(text, place, field, at)

@@ -24,8 +24,6 @@ from cronq.errors import BadJob, UsageError
 STDIN = "-"
 _SYSTEM_TABLES = (cronrules.SYSTEM_TABLE, "/etc/cronq/crontab")
 _LIKE_A_USER = re.compile(r"[a-z_][a-z0-9_]*")
-_LOOKED_AT = 65536
-_TEXT = bytes({7, 8, 9, 10, 11, 12, 13, 27, *range(32, 127), *range(128, 256)})
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -111,9 +109,6 @@ def _read(path: str) -> tuple[bytes, str]:
         raise BadJob(f"{shown} cannot be read: {getattr(error, 'strerror', None) or error}") from None
     if len(data) > MAX_BYTES:
         raise BadJob(f"{shown} has more than {MAX_BYTES >> 20} MiB, and no more is read of a crontab: split it")
-    start = data[:_LOOKED_AT]
-    if len(start.translate(None, _TEXT)) * 20 > len(start) and b"\0" not in start:
-        raise BadJob(f"{shown} is binary: this is no crontab")
     return data, user_of(owner)
 
 

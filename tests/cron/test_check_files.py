@@ -166,7 +166,7 @@ NO_CRONTABS = {
     "nul": (b"0 5 * * * x\n\0", "line 2 has a NUL byte: this is no crontab"),
     "binary": (bytes(range(1, 32)) * 1000, "it is binary: this is no crontab"),
     "long": (b"0 5 * * * " + b"x" * 10_000_000, "it has more than 4 MiB, and no more is read of a crontab: split it"),
-    "lines": (b"\n" * 100_001, "the table has 100001 lines, and at most 100000 are read: split it"),
+    "lines": (b"\n" * 100_000, "the table has 100000 lines, and at most 50000 are read: split it"),
 }
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import random
 import tracemalloc
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cronq.crontab import CronEntry, Crontab, Problem, parse_crontab
+from cronq.crontab import CronEntry, Crontab, Problem, parse_crontab, parsing
 from cronq.crontext import split_percent, variable
 from cronq.fields import DOM, DOW, HOUR, MINUTE, MONTH, BadSchedule, Field, parse_field
 from cronq.schedule import Every, Extended, Schedule, parse, parse_extended
@@ -537,23 +538,55 @@ def test_percent_ends_the_command_and_begins_its_input(command: str, shown: str,
 # ---- limits
 
 
-def test_a_table_that_is_too_big_or_has_a_nul_byte_is_refused_with_a_sentence() -> None:
-    line = b"5 * * * * x\n"
-    for data, word in (
-        (line + b"#" * (4 << 20), "4194304"),
-        (line + b"\n" * 100_000, "100000"),
-        (line + b"# \0\n", "line 2 has a NUL byte"),
-    ):
-        table = parse_crontab(data)
-        assert not table.entries
-        assert word in table.refused
-    assert parse_crontab(line + b"\n" * 99_999).refused == ""
+RUBBISH = {
+    "bytes": (b"#" * (4 << 20), "4194304"),
+    "lines": (b"\n" * 100_000, "100001 lines, and at most 50000 are read: split it"),
+    "nul": (b"# \0\n", "line 2 has a NUL byte"),
+    "binary": (bytes(byte for byte in random.Random(1).randbytes(100_000) if byte), "it is binary"),
+}
 
 
-def test_a_hundred_thousand_bad_lines_are_a_thousand_problems() -> None:
-    table = parse_crontab(b"60\n" * 100_000)
+@pytest.mark.parametrize("name", RUBBISH)
+def test_a_table_that_is_too_big_or_is_rubbish_is_refused_with_a_sentence(name: str) -> None:
+    data, sentence = RUBBISH[name]
+    table = parse_crontab(b"5 * * * * x\n" + data)
+    assert (table.entries, table.problems) == ((), ())
+    assert sentence in table.refused
+
+
+def test_a_table_as_long_as_may_be_with_a_few_odd_bytes_is_none_of_these() -> None:
+    assert parse_crontab(b"5 * * * * x\n" + b"\n" * 49_999).refused == ""
+    assert parse_crontab(b"5 * * * * x\x01\x02\x03\n").entries
+
+
+def test_fifty_thousand_bad_lines_are_a_thousand_problems() -> None:
+    table = parse_crontab(b"60\n" * 50_000)
     assert len(table.problems) == 1001
-    assert "99001 more" in table.problems[-1].text  # one of them: Debian takes 10,000 lines
+    assert "49001 more" in table.problems[-1].text  # one of them: Debian takes 10,000 lines
+
+
+def test_a_field_of_a_thousand_characters_is_read_and_a_longer_one_is_not() -> None:
+    assert only("0," * 499 + "05 * * * * x").schedule == parse("0,5 * * * *")
+    (problem,) = read("0," * 500 + "5 * * * * x", "5 * * * * y").errors
+    assert (problem.line, problem.column, problem.debian) == (1, 1, "")
+    assert "the field has 1001 characters" in problem.text
+
+
+@pytest.mark.parametrize("start", ["@", "# cronq: ", "CRON_TZ=", "MAILTO= ", "5 * * * *  ", "1 * * * "])
+def test_what_is_said_of_a_word_of_a_megabyte_is_short(start: str) -> None:
+    table = read(f"{start}{'a' * (1 << 20)}", system=True)
+    assert table.problems
+    assert all(len(str(problem)) < 2000 for problem in table.problems)
+
+
+def test_of_a_comment_with_endless_options_a_hundred_are_looked_at() -> None:
+    assert len(read("# cronq: " + "a " * 1_000_000).errors) == 100
+
+
+def test_a_step_of_reading_is_short_however_long_the_lines_are() -> None:
+    """While a table is read in steps, everybody else waits for one step at most."""
+    lines = [b",".join([b"1"] * 490) + b" * * * * x\n"] * 200
+    assert len(list(parsing(b"".join(lines)))) > len(lines)
 
 
 def test_many_doubts_do_not_hide_an_error() -> None:
