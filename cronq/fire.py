@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import time
 
-from cronq import admission, cancel, cronjobs, job, keys, states
+from cronq import admission, cancel, cronjobs, job, keys, states, tablelog
 from cronq.clock import Tick
 from cronq.config import Schedule
 from cronq.cronfiles import INSTALLED
@@ -160,7 +160,7 @@ def whose(house: House, line: Line) -> int | None:
         uid = house.authority.accounts.uid(user)
     try:
         if uid is None:
-            raise BadJob(f"there is no user {user}")
+            raise BadJob(tablelog.no_user(user))
         if house.authority is not None:
             house.authority.runs_line(table, uid)
     except (BadConfig, BadJob, NotPermitted) as error:

@@ -11,12 +11,13 @@ from __future__ import annotations
 import os
 
 from cronq.crew import Crew
-from cronq.cronfiles import MACHINES, MACHINES_FOLDER, USERS_FOLDER
+from cronq.cronfiles import MACHINES, MACHINES_FOLDER, USERS_FOLDER, uid_of
 from cronq.log import line as log
 from cronq.tables import LOOK_EVERY, SETTLED_AFTER, Tables
 
 ANSWER_WITHIN = 5.0
 AGAIN = 30.0  # seconds after a listing that failed
+ORPHANS_EVERY = 5.0  # seconds between looks whether the user of a table has come
 Stamps = tuple[tuple[str, int, int, int], ...]
 
 
@@ -35,6 +36,8 @@ class Listing:
         self._seen: set[str] = set()
         self._machine = False
         self._due = False
+        self._orphans: list[str] = []  # users whom the machine does not know, and who have tables
+        self._orphans_at = 0.0
 
     @property
     def busy(self) -> bool:
@@ -57,11 +60,18 @@ class Listing:
         elif due or mono - self._looked >= LOOK_EVERY:
             self._looked = mono
             stamps = self._look(machine)
-            if stamps != self._stamps or machine != self._machine:
+            if stamps != self._stamps or machine != self._machine or self._is_found(mono):
                 young = any(-0.1 < wall - mtime / 1e9 < SETTLED_AFTER for _, mtime, _, _ in stamps)
                 self._stamps, self._machine = None if young else stamps, machine
                 self._begun, self._seen = mono, set()
                 self._ask(0, mono)
+
+    def _is_found(self, mono: float) -> bool:
+        """Whether there is a user now whose table had none."""
+        if not self._orphans or mono < self._orphans_at:
+            return False
+        self._orphans_at = mono + ORPHANS_EVERY
+        return any(uid_of(user) is not None for user in self._orphans)
 
     def _ask(self, number: int, mono: float) -> None:
         self._next, self._asked = number, mono
@@ -84,6 +94,7 @@ class Listing:
             self._ask(self._next + 1, mono)
             return
         self._begun = None
+        self._orphans = [os.path.basename(name) for name in self._seen if self._tables.is_orphan(name)]
         self._tables.keep("/", self._seen)
         self._tables.complete = True
 

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 
 from cronq import safeopen, tablelog
-from cronq.cronfiles import INSTALLED, MOST_BYTES, Places
+from cronq.cronfiles import INSTALLED, MOST_BYTES, Places, uid_of
 from cronq.crontab import CronEntry, Crontab
 from cronq.errors import BadJob
 from cronq.log import line as log
@@ -52,13 +52,13 @@ class Line:
 class Table:
     """One table as it was read last."""
 
-    __slots__ = ("complaints", "hash", "lines", "number", "read", "said", "since", "stamp")
+    __slots__ = ("hash", "lines", "number", "read", "said", "since", "stamp", "told")
 
     def __init__(self) -> None:
         self.stamp: Stamp | None = None
         self.hash = b""
         self.said = ""
-        self.complaints: set[tuple[int, str]] = set()
+        self.told = tablelog.Told()
         self.lines: list[Line] = []
         self.read = False  # once at least
         self.number = -1  # in the launcher's listing
@@ -197,6 +197,11 @@ class Tables:
         self._changed = self._changed or bool(earlier.lines)
         table = self.known[name] = Table()
         table.said, table.number = reason, earlier.number
+        table.told = earlier.told
+
+    def is_orphan(self, name: str) -> bool:
+        """Whether a table of the machine's is no user's."""
+        return name in self.known and self.known[name].said.startswith(tablelog.ORPHAN)
 
     def keep(self, prefix: str, names: set[str]) -> None:
         """Forget every table that begins so and is none of these."""
@@ -225,30 +230,44 @@ class Tables:
             self.known[name].stamp, self.known[name].hash = table.stamp, table.hash
             return
         table.said = ""
-        table.complaints.clear()
         table.lines = [Line(name, entry, self.places.identity(name, entry)) for entry in found.entries]
         self._changed = True
-        errors = found.errors
-        log("crontab-loaded", table=name, entries=len(table.lines), errors=len(errors))
-        for each in errors[:MOST_SAID]:
-            log("crontab-line", table=name, line=each.line, column=each.column, reason=each.text, mend=each.mend)
+        log("crontab-loaded", table=name, entries=len(table.lines), errors=len(found.errors))
         if table.read:
             self._tell(*tablelog.reloaded(self.places, name))
         table.read = True
-        if errors:
+        self._say_what_is_new(name, table, found)
+
+    def _say_what_is_new(self, name: str, table: Table, found: Crontab) -> None:
+        fresh = table.told.fresh(found)
+        for each in fresh[:MOST_SAID]:
+            log("crontab-line", table=name, line=each.line, column=each.column, reason=each.text, mend=each.mend)
+        if len(fresh) > MOST_SAID:
+            log("crontab-line", table=name, reason=f"and {len(fresh) - MOST_SAID} more")
+        if errors := [each for each in fresh if each.error]:
             self._tell(*tablelog.faulty(self.places, name, errors))
-        if len(errors) > MOST_SAID:
-            log("crontab-line", table=name, reason=f"and {len(errors) - MOST_SAID} more")
+        table.told.keep({line.identity for line in table.lines})
+        if self.places.has_column(name):
+            self._say_who_is_unknown(table)
+
+    def _say_who_is_unknown(self, table: Table) -> None:
+        """Users of its column who are not there, before the first of their lines is due."""
+        firsts: dict[str, Line] = {}
+        for line in table.lines:
+            firsts.setdefault(line.entry.user, line)
+        for user, line in list(firsts.items())[:MOST_SAID]:
+            if uid_of(user) is None:
+                self.complain(line, tablelog.no_user(user))
 
     def _index(self) -> None:
         self._lines = {(_owner(line.table), line.identity): line for line in self.lines()}
 
     def complain(self, line: Line, reason: str) -> None:
-        """Say once why a line does not run, until its table is another."""
+        """Say once why a line does not run, and not of each line that does not for that reason."""
         table = self.known.get(line.table)
-        if table is not None and (line.entry.line, reason) not in table.complaints:
-            table.complaints.add((line.entry.line, reason))
+        if table is not None and table.told.is_new(line.identity, reason):
             log("crontab-line", table=line.table, line=line.entry.line, reason=reason)
+            self._tell(*tablelog.idle(self.places, line.table, line.entry.line, reason))
 
     # ---------------------------------------------------------------- what a worker must have open
 

@@ -101,14 +101,33 @@ def test_what_the_launcher_could_not_open_is_told(system):
 
 
 @pytest.mark.root
-def test_bad_lines_and_bad_tables_are_errors(system):
+def test_bad_lines_and_bad_tables_are_errors_of_which_only_new_ones_are_told(system):
     path = "/etc/cron.d/php"
-    bad = "61 * * * * root a\n"
+    bad, reload = "61 * * * * root a\n", f"(*system*php) RELOAD ({path})"
     assert system(path, bad + bad) == [
         f"(*system*php) ERROR ({path}:1: bad minute: 61 is not in 0-59, and 1 more; the other lines run)"
     ]
+    assert system(path, f"1 * * * * root b\n{bad}") == [reload]
+    assert system(path, f"{bad}1 25 * * * root b\n") == [
+        reload,
+        f"(*system*php) ERROR ({path}:2: bad hour: 25 is not in 0-23; the other lines run)",
+    ]
     (said,) = system(path, "1 * * * * root a\0\n")
     assert said == f"(*system*php) ERROR ({path}: line 1 has a NUL byte: this is no crontab)"
+
+
+@pytest.mark.root
+def test_a_user_who_is_not_there_is_told_at_once_and_once(system):
+    path = "/etc/cron.d/php"
+    line, reload = "0 0 1 1 * nosuch a\n", f"(*system*php) RELOAD ({path})"
+    said = f"(*system*php) ERROR ({path}:1: there is no user nosuch)"
+    assert system(path, line + "0 0 2 1 * nosuch b\n") == [said]
+    (first, _) = system.tables.lines()
+    system.tables.complain(first, tablelog.no_user("nosuch"))  # as when it is due
+    assert system.told == []
+    assert system(path, line + "0 0 2 1 * root b\n") == [reload]
+    assert system(path, "0 0 2 1 * root b\n") == [reload]
+    assert system(path, line) == [reload, said]
 
 
 def test_each_of_crons_words_is_kept_whole():
