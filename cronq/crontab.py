@@ -175,7 +175,7 @@ def parsing(data: bytes, *, user: str = "", system: bool = False) -> Iterator[Cr
 
 def _refusal(data: bytes) -> str:
     if len(data) > MAX_BYTES:
-        return f"the table has {len(data)} bytes, and at most {MAX_BYTES} are read: split it"
+        return f"the table has more than {MAX_BYTES >> 20} MiB, and no more is read: split it"
     if (lines := data.count(b"\n")) > MAX_LINES:
         return f"the table has {lines} lines, and at most {MAX_LINES} are read: split it"
     if (at := data.find(b"\0")) >= 0:

@@ -43,7 +43,8 @@ class Table:
         self.descriptor = descriptor
         self.data = safeopen.read(descriptor, tabrules.MAX_BYTES)
         # Our own clients rename what is whole. Who writes under another name may be in the midst of it.
-        self.growing = young and job.name_time(name) is None and not self.data.endswith(b"\n")
+        outgrown = len(self.data) > tabrules.MAX_BYTES
+        self.growing = young and job.name_time(name) is None and not outgrown and not self.data.endswith(b"\n")
         self.complaints: list[str] = []
         self._steps = tabrules.judging(self.data, name + ".tab")
 

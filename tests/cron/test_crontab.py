@@ -539,7 +539,7 @@ def test_percent_ends_the_command_and_begins_its_input(command: str, shown: str,
 
 
 RUBBISH = {
-    "bytes": (b"#" * (4 << 20), "4194304"),
+    "bytes": (b"#" * (4 << 20), "more than 4 MiB"),
     "lines": (b"\n" * 100_000, "100001 lines, and at most 50000 are read: split it"),
     "nul": (b"# \0\n", "line 2 has a NUL byte"),
     "binary": (bytes(byte for byte in random.Random(1).randbytes(100_000) if byte), "it is binary"),

@@ -23,6 +23,8 @@ ODD = {
     "zone": "CRON_TZ=Asia/Tokyo\n0 9 * * * root true\n",
     "foo.conf": "* * * * * root true\n",
     "loose": "* * * * * root true\n",
+    "nul": "* * * * * root true\0\n",
+    "long": f"# {'x' * 10_000_000}\n* * * * * root true\n",
     "esc": "0 5 1 1 * root echo \x1b[2J\n",
 }
 
@@ -91,6 +93,8 @@ def test_what_cronq_would_do_otherwise_is_said(imported):
     assert "cronq runs its 1 good line; cron none, for line 2: bad minute" in said(imported, "bad", "cronq")
     assert "cronq runs its 1 good line" in said(imported, "stranger", "cronq")
     assert "with cronq CRON_TZ=Asia/Tokyo holds" in said(imported, "zone", "cronq")
+    assert said(imported, "nul", "cronq") == "0 cronq runs nothing of it: line 1 has a NUL byte: this is no crontab"
+    assert "0 cronq runs nothing of it: the table has more than 4 MiB" in said(imported, "long", "cronq")
     assert said(imported, "loose", "cronq") == said(imported, "odd", "cronq") == ""
 
 

@@ -158,7 +158,7 @@ def test_a_table_that_may_not_count_has_no_lines_and_is_said_once(bench, capfd):
 
 @pytest.mark.parametrize(
     ("content", "reason"),
-    [(b"* * * * * a\0b\n", "NUL byte"), (b"# x\n" * 100_001, "100001 lines"), (b"x" * (5 << 20), "bytes")],
+    [(b"* * * * * a\0b\n", "NUL byte"), (b"# x\n" * 100_000, "100000 lines"), (b"x" * (5 << 20), "more than 4 MiB")],
 )
 def test_rubbish_is_refused_whole_and_said_once(bench, capfd, content, reason):
     bench.crontab(content)

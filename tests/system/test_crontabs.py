@@ -1,6 +1,8 @@
 """Crontabs of a system's: whose count, who opens them, as whom their lines run."""
 
 import os
+import random
+import re
 import shutil
 import signal
 from pathlib import Path
@@ -181,3 +183,64 @@ def test_whoever_is_locked_out_has_no_lines_run_and_none_pile_up(machine, proof)
     assert '"state": "expired"' in result.read_text()
     assert list((SPOOL / "queue" / "held").iterdir()) == []
     assert not (proof / "ann").exists()
+
+
+def test_a_table_whose_user_comes_later_runs_from_then_on(machine, proof):
+    machine.tasks(SYSTEM)
+    write(USERS / "dora", says("dora"), owner=2009)
+    machine.start()
+    eventually(lambda: f"ORPHAN ({USERS}/dora)" in machine.log)
+    machine.as_user("root", "useradd", "--no-log-init", "--no-create-home", "--uid=2009", "dora")
+    assert ran("dora") == "dora"
+    assert machine.log.count("ORPHAN") == 1
+
+
+RUBBISH = {
+    "lines": b"* * * * * root true\n" * 100_000,
+    "long": b"* * * * * " + b"x" * 10_000_000 + b"\n",
+    "list": b"1," * 2_000_000 + b"1 * * * * root true\n",
+    "nul": b"* * * * * root true\0\n",
+    "binary": bytes(byte for byte in random.Random(1).randbytes(2_000_000) if byte) + b"\n",
+    "endless": b"# cronq: " + b"a " * 2_000_000 + b"\n",
+}
+REFUSED = {
+    "lines": "100000 lines, and at most 50000 are read",
+    "long": "more than 4 MiB, and no more is read",
+    "list": "the field has 4000001 characters",
+    "nul": "line 1 has a NUL byte",
+    "binary": "it is binary",
+    "endless": "there is no option a",
+}
+
+
+def test_rubbish_in_any_place_is_refused_with_a_sentence_and_costs_bounded_memory(machine, proof):
+    machine.tasks(SYSTEM)
+    places = [CONFIG / "crontab", Path("/etc/crontab"), USERS / "carl"]
+    chosen = dict(zip(places, ("nul", "binary", "lines"), strict=True))
+    chosen |= {folder / name: name for folder in (CONFIG / "cron.d", Path("/etc/cron.d")) for name in RUBBISH}
+    for path, name in chosen.items():
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(RUBBISH[name])
+        path.chmod(0o600)
+    write(USERS / "bob", says("bob"), owner=2002)
+    machine.start()
+    assert ran("bob") == "bob"
+    machine.cronq("ann", "crontab", "-", input="5 5 5 5 * x\n")
+    for name, data in RUBBISH.items():
+        (machine.home("ann") / name).write_bytes(data)
+        refused = machine.cronq("ann", "crontab", machine.home("ann") / name, code=1).stderr
+        assert refused.endswith("can't install.\n") or refused.startswith(("crontab is too", "line 1 of the crontab"))
+        script = f'umask 027; cat > "$0/.{name}" < {name} && mv "$0/.{name}" "$0/{name}.tab"'
+        machine.as_user("ann", "sh", "-c", script, machine.inbox("ann"))
+        assert machine.rejected("ann", name, "tab").endswith("\nexit 65\n")
+    for path, name in chosen.items():
+        said = [line for line in machine.log.splitlines() if f"table={path} " in line and REFUSED[name] in line]
+        assert said, (path, name)
+    assert len(machine.log) < 300_000
+    assert peak(machine.dispatcher()) < 200 << 20
+    assert "5 5 5 5 * x" in machine.cronq("ann", "crontab", "-l").stdout
+
+
+def peak(pid: int) -> int:
+    """The most memory that a process ever had, in bytes."""
+    return int(re.findall(r"^VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text(), re.M)[0]) << 10
