@@ -40,6 +40,7 @@ def shadow(
         str, typer.Option(metavar="FILE", help="What was seen, kept from one start to the next.")
     ] = "/var/lib/cronq/shadow.json",
     report: Annotated[bool, typer.Option("--report", help="Only show what was seen so far.")] = False,
+    anew: Annotated[bool, typer.Option("--anew", help="Forget what was seen before, and begin again.")] = False,
     as_json: Json = False,
 ) -> int:
     """Watch beside cron, as root, without running anything.
@@ -48,7 +49,7 @@ def shadow(
     """
     from cronq import shadowing
 
-    return shadowing.main(shadowing.Options(length, log, journal, state, report, as_json))
+    return shadowing.main(shadowing.Options(length, log, journal, state, report, anew, as_json))
 
 
 def takeover(

@@ -96,7 +96,7 @@ def _shadows(say: Say) -> Iterator[str]:
     if seen.agrees:
         say(f"ok       cronq shadow agrees: {sum(each.same for each in seen.counts.values())} runs")
     else:
-        yield "cronq shadow does not agree; see cronq shadow --report"
+        yield "cronq shadow does not agree; see cronq shadow --report (mended? watch again: cronq shadow --anew)"
 
 
 def _remarks(tables: list[Table]) -> Iterator[str]:

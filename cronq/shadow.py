@@ -117,13 +117,18 @@ class Shadow:
         self.agreement.know(told + [(each.user, each.command, each.where, "", True) for each in others])
 
 
-def watch(path: str, log: str | None, journal: bool, length: float | None, say: Callable[[str], None]) -> Shadow:
-    """Watch for so many seconds since the state began, or until a signal; what was seen. Raises `UsageError`."""
+def watch(
+    path: str, log: str | None, journal: bool, length: float | None, say: Callable[[str], None], anew: bool = False
+) -> Shadow:
+    """Watch for so many seconds since the state began, or until a signal; what was seen. Raises `UsageError`.
+
+    `anew`: the state begins now, whatever was seen before.
+    """
     _must_be_root()
     signals = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
     signal.pthread_sigmask(signal.SIG_BLOCK, signals)
     with _Locked(path):
-        state, now = load(path), time.time()
+        state, now = {} if anew else load(path), time.time()
         source = logread.find(log, journal, now, state.get("place"))
         shadow = Shadow(state, source, now)
         end = float("inf") if length is None else shadow.began + length

@@ -29,19 +29,20 @@ class Options(NamedTuple):
     journal: bool
     state: str
     report: bool
+    anew: bool
     as_json: bool
 
 
 def main(options: Options) -> int:
     """Watch, or only report; print what was seen. Raises `UsageError`, `NotPermitted`."""
     if options.report:
-        if options.length or options.log or options.journal:
-            raise UsageError("--report only shows what was seen: leave --for, --log and --journal out")
+        if options.length or options.log or options.journal or options.anew:
+            raise UsageError("--report only shows what was seen: leave --for, --log, --journal and --anew out")
         seen = shadow.report(options.state)
     else:
         length = None if options.length is None else jobs.seconds(options.length, "--for")
         say = (lambda _text: None) if options.as_json else (lambda text: print(show.escape(text), flush=True))
-        seen = shadow.watch(options.state, options.log, options.journal, length, say)
+        seen = shadow.watch(options.state, options.log, options.journal, length, say, options.anew)
     if options.as_json:
         show.one_object(as_json(seen))
     else:

@@ -380,6 +380,12 @@ def test_the_command_watches_keeps_what_it_saw_and_reports(log, tmp_path):
     report = json.loads(run("--report", "--json", "--state", state, code=1).stdout)
     assert (report["agrees"], report["entries"]) == (False, [])
     assert state.stat().st_mode & 0o777 == 0o600
+    kept = json.loads(state.read_text()) | {"began": 1000.0}
+    state.write_text(json.dumps(kept))
+    assert "nothing to compare" in run("--for", "1h", "--log", log, "--state", state, code=1).stdout  # long over
+    assert json.loads(state.read_text())["began"] == 1000.0
+    run("--for", "1s", "--anew", "--log", log, "--state", state, code=1)
+    assert json.loads(state.read_text())["began"] > 1000.0
 
 
 @pytest.mark.root
