@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 
-from cronq import inboxes, intake, job, keys, states
+from cronq import inboxes, intake, job, keys, limitkeys, states
 from cronq.entry import AT_MOST_ONCE, HAS_DATA, Entry
 from cronq.errors import BadConfig, BadJob, CronqError, Duplicate
 from cronq.house import House, Now
@@ -74,8 +74,10 @@ def entry_of(house: House, job_id: str, wanted: Job, hashed: str, submitted: flo
         due = max(wanted.at, submitted)
     elif wanted.delay is not None:
         due = min(submitted + wanted.delay, job.LAST_INSTANT)
+    uid = int(job_id.partition("-")[0])
     entry = Entry(
-        key=_key(house, wanted, int(job_id.partition("-")[0])),
+        key=_key(house, wanted, uid),
+        group=_group(house, wanted, uid, plan.queue),
         priority=plan.priority,
         due=int(due * 1e6),
         id=job_id,
@@ -101,6 +103,15 @@ def _key(house: House, wanted: Job, submitter: int) -> str:
     if task is None or task.mutex is None:
         return ""
     return keys.mutex(house.master, task.mutex)
+
+
+def _group(house: House, wanted: Job, submitter: int, queue: str) -> str:
+    """With what a job may run a limited number of times."""
+    task = house.config.tasks.get(wanted.task or "")
+    if task is None or task.concurrency is None:
+        return ""
+    said = task.concurrency
+    return keys.group(said.group, task.name, limitkeys.render(said.key, wanted, submitter, queue))
 
 
 def place(house: House, now: Now, captured: str, entry: Entry) -> None:

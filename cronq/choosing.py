@@ -9,11 +9,12 @@ Fails:   never: a job about which something else must be decided now (it may not
 
 from __future__ import annotations
 
+from cronq import blocked
 from cronq.entry import Entry
 from cronq.errors import CronqError
 from cronq.gates import Gates, per_user_default
 from cronq.house import House, Now
-from cronq.lanes import FITS, NOT_NOW
+from cronq.lanes import FITS, NOT_NOW, Load
 
 
 class Choice:
@@ -26,7 +27,7 @@ class Choice:
             per_user = per_user_default(said.max_jobs)
         running = [each.entry for each in house.running.values()]
         jobs, ticks = [e for e in running if not e.tabled], [e for e in running if e.tabled]
-        self.gates = Gates(said.max_jobs, said.slots, said.limits, jobs, per_user, ticks)
+        self.gates = Gates(said.max_jobs, said.slots, said.limits, jobs, per_user, ticks, said.key_limits)
         self.deaf: set[tuple[str, int]] = set()  # whose worker could not take a job: they wait for the next turn
         self._house = house
         self._now = now
@@ -38,12 +39,20 @@ class Choice:
         return self._reachable(task, submitter)
 
     def fits(self, entry: Entry) -> float:
-        """Whether the first of a row may start."""
-        return NOT_NOW if self.gates.excluded(entry) else FITS
+        """Whether the first of a row may start, or something else must be decided about it."""
+        found = self.gates.fits(entry)
+        if found == NOT_NOW and not self.gates.free(entry) and blocked.undecided(self._house, self.gates, entry):
+            return FITS
+        return found
+
+    def next(self, load: Load) -> Entry | None:
+        """What may start next."""
+        self.gates.claims.clear()
+        return self._house.backlog.ready.peek(self.lane, load, self.fits)
 
     def may(self, entry: Entry) -> bool:
         """Whether an entry could start now."""
-        return self.lane(*entry.lane[:2], entry.uid, entry.weight) and self.fits(entry) <= FITS
+        return self.lane(*entry.lane[:2], entry.uid, entry.weight) and self.gates.fits(entry) == FITS
 
     def _reachable(self, task_name: str, submitter: int) -> bool:
         """Whether a job of this task and submitter gets a worker now, or something else must be decided about it."""

@@ -93,6 +93,11 @@ class Config:
         """The limit of each task that has one."""
         return {task.name: task.limit for task in self.tasks.values() if task.limit is not None}
 
+    @property
+    def key_limits(self) -> dict[str, int]:
+        """How many of a key of each task may run at once."""
+        return {task.name: task.concurrency.limit for task in self.tasks.values() if task.concurrency is not None}
+
 
 def load(config_dir: str, *, system: bool = False) -> Config:
     """The configuration that the files of `config_dir` say. Raises `BadConfig`.

@@ -23,7 +23,7 @@ from cronq.errors import BadJob
 from cronq.gates import Gates
 from cronq.house import House, Now, Running
 from cronq.inboxes import DATA
-from cronq.lanes import FITS, NOT_NOW
+from cronq.lanes import NOT_NOW
 from cronq.lineproof import CHANGED
 
 MAIL_SLOTS = 4  # mails under way at once, unless [queues.mail] says otherwise: a mailer may hang
@@ -45,9 +45,10 @@ def launch(house: House, now: Now, waiting: list[Started], start: Start) -> None
         return now.mono >= house.lanes_closed.get(("", uid), 0.0) and _reachable(house, now, uid)
 
     def fits(entry: Entry) -> float:
-        return NOT_NOW if gates.excluded(entry) or _yields(house, now, entry) else FITS
+        return NOT_NOW if _yields(house, now, entry) else gates.fits(entry)
 
     while now.mono >= house.paused_until:
+        gates.claims.clear()
         entry = house.backlog.ticks.peek(gate, gates.load, fits)
         if entry is None:
             break

@@ -26,7 +26,7 @@ from pydantic import (
 )
 
 from cronq import job as jobs
-from cronq import rhythm, taskkeys
+from cronq import limitkeys, rhythm, taskkeys
 from cronq.errors import BadJob
 
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
@@ -133,6 +133,17 @@ Submitter = Annotated[
     _read_by(lambda _key, value: taskkeys.READERS["submit"]("submit", [value])),
     WithJsonSchema({"type": "string", "pattern": f"^@?{_ACCOUNT}"}),
 ]
+Template = Annotated[
+    str,
+    _read_by(limitkeys.READERS["key"]),
+    WithJsonSchema(
+        {
+            "type": "string",
+            "pattern": r"^([^\x00-\x1f\x7f-\x9f{}]|\{(args\.(0|[1-9][0-9]?)|user|queue)\})*$",
+            "maxLength": limitkeys.MOST_KEY,
+        }
+    ),
+]
 Umask = Annotated[
     str, _read_by(taskkeys.READERS["umask"]), WithJsonSchema({"type": "string", "pattern": "^0?[0-7]{3}$"})
 ]
@@ -179,6 +190,17 @@ class BackoffForm(Form):
     factor: Factor = key("How many times longer to wait after each further attempt, 1 to 100. Default: 2.", 2)
     max: Duration = key("How long to wait at most (jitter comes on top). Default: 1h.", "1h")
     jitter: Jitter = key("The random part on top: 0.2 adds up to a fifth. Default: 0.2.", 0.2)
+
+
+class ConcurrencyForm(Form):
+    """How many jobs with the same key may run at once."""
+
+    key_: Template = key("What tells keys apart. Default: nothing.", "{args.0}", "{user} {args.1}", alias="key")
+    group: Name = key("Tasks of one group share their keys. Default: the task has its own.", "hosts")
+    limit: Count = key("How many jobs of one key may run at once. Default: 1.", 2)
+    on_block: Literal["wait", "discard", "replace", "coalesce"] = key(
+        "What becomes of a job whose key is taken. Default: wait.", "coalesce"
+    )
 
 
 class RlimitsForm(Form):
@@ -280,6 +302,9 @@ class TaskForm(Form):
     )
     max_crashes: Count = key("After so many crashes a job is dead. Default: 3.", 1)
     limit: Count = key("How many jobs of the task may run at once. Default: no limit.", 2)
+    concurrency: ConcurrencyForm = key(
+        "How many of its jobs that have the same key may run at once.", {"key": "{args.0}", "limit": 1}
+    )
     mutex: Word = key("Its jobs never run at once with anything else that has this word.", "disk")
     weight: Weight = key("For how many jobs one counts in slots and limit, 0 to 1000. Default: 1.", 2)
     env: Env = key("Environment variables to add; the job's own come on top.", {"LANG": "C.UTF-8"})

@@ -1,7 +1,7 @@
 """Gates: what may start beside what runs already.
 
-Does:    `Gates` counts what runs, and says of a lane whether it is open, of an entry whether it fits beside those that
-         have its keys, and of what is closed, who holds it so.
+Does:    `Gates` counts what runs, and says of a lane whether it is open, of an entry whether it fits, and of what is
+         closed, who holds it so.
 Reads:   its arguments. No clock, no disk.
 Trusts:  entries.
 Fails:   never.
@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Iterable
 
 from cronq.entry import Entry
+from cronq.lanes import FITS, LANE_CLOSED, NOT_NOW
 
 
 def per_user_default(max_jobs: int) -> int:
@@ -23,9 +24,28 @@ def per_user_default(max_jobs: int) -> int:
 
 
 class Gates:
-    """What may start beside what runs: `max_jobs` in all, `slots` of a queue, `limits` of a task, `per_user`."""
+    """What may start beside what runs.
 
-    __slots__ = ("by_key", "by_queue", "by_task", "by_user", "limits", "max_jobs", "per_user", "running", "slots")
+    `max_jobs` in all and `per_user` count jobs, for they are for the machine; `slots` of a queue, `limits` of a task
+    and `key_limits` of a task's keys count weights. What weighs nothing passes these; what weighs more than there ever
+    is room for runs when nothing else of the kind does. What only weighs too much for the room that there is claims it:
+    nothing that comes after takes it, else small jobs might hold up a large one for ever.
+    """
+
+    __slots__ = (
+        "by_group",
+        "by_key",
+        "by_queue",
+        "by_task",
+        "by_user",
+        "claims",
+        "key_limits",
+        "limits",
+        "max_jobs",
+        "per_user",
+        "running",
+        "slots",
+    )
 
     def __init__(
         self,
@@ -35,28 +55,34 @@ class Gates:
         running: Iterable[Entry] = (),
         per_user: int | None = None,
         others: Iterable[Entry] = (),
+        key_limits: dict[str, int] | None = None,
     ) -> None:
         """`others` run too and pass other gates; only nothing of their keys may run beside them."""
         self.max_jobs = max_jobs
         self.slots = slots
         self.limits = limits
+        self.key_limits = key_limits or {}
         self.per_user = per_user  # most jobs that one user submitted; None: as many as there are
         self.running: list[Entry] = []
         self.by_queue: Counter[str] = Counter()
         self.by_task: Counter[str] = Counter()
         self.by_user: Counter[int] = Counter()
+        self.by_group: Counter[str] = Counter()
         self.by_key: dict[str, str] = {}  # by what must not run beside it, the id of what runs
+        self.claims: set[tuple[str, str]] = set()  # of what was looked at in this choice: gates kept for it
         for entry in running:
             self.count(entry)
         for entry in others:
             self.hold(entry)
 
     def count(self, entry: Entry) -> None:
-        """One more runs. `max_jobs` counts jobs, whatever they weigh: it is for the machine."""
+        """One more runs."""
         self.running.append(entry)
         self.by_queue[entry.queue] += entry.weight
         self.by_task[entry.task] += entry.weight
         self.by_user[entry.uid] += 1
+        if entry.group:
+            self.by_group[entry.group] += entry.weight
         self.hold(entry)
 
     def hold(self, entry: Entry) -> None:
@@ -75,37 +101,70 @@ class Gates:
         return None if self.full or (self.per_user is not None and count >= self.per_user) else count
 
     def open(self, queue: str, task: str, uid: int, weight: int = 1) -> bool:
-        """Whether a job of this task (empty: a free command) and submitter may start in this queue."""
-        return (
-            self.load(uid) is not None
-            and self._room(self.by_queue[queue], self.slots.get(queue), weight)
-            and self._room(self.by_task[task], self.limits.get(task), weight)
+        """Whether a job of this task (empty: a free command) and submitter may start in this queue, if it fits."""
+        if self.load(uid) is None:
+            return False
+        slots, limit = self.slots.get(queue), self.limits.get(task)
+        if not weight or (slots is None and limit is None):
+            return True
+        full = (slots is not None and self.by_queue[queue] >= slots) or (
+            limit is not None and self.by_task[task] >= limit
         )
+        return not full and ("queue", queue) not in self.claims and ("task", task) not in self.claims
 
-    @staticmethod
-    def _room(used: int, most: int | None, weight: int) -> bool:
-        """Whether so much fits beside what is used. What weighs more than there ever is runs alone."""
-        return most is None or not weight or not used or used + weight <= most
+    def fits(self, entry: Entry) -> float:
+        """Whether an entry of an open lane may start, as `lanes` asks it."""
+        if entry.key in self.by_key or not self.free(entry):
+            return NOT_NOW
+        narrow = [gate for gate, used, most in self._rooms(entry) if not _room(used, most, entry.weight)]
+        self.claims.update(narrow)
+        return LANE_CLOSED if narrow else FITS
 
-    def excluded(self, entry: Entry) -> bool:
-        """Whether something runs that this must not run beside."""
-        return entry.key in self.by_key
+    def free(self, entry: Entry) -> bool:
+        """Whether there is room for one more of its concurrency key."""
+        limit, used = self.key_limits.get(entry.task), self.by_group[entry.group] if entry.group else 0
+        if not entry.group or limit is None or not entry.weight:
+            return True
+        if ("group", entry.group) in self.claims or used >= limit:
+            return False
+        if not _room(used, limit, entry.weight):
+            self.claims.add(("group", entry.group))
+            return False
+        return True
+
+    def _rooms(self, entry: Entry) -> list[tuple[tuple[str, str], int, int | None]]:
+        return [
+            (("queue", entry.queue), self.by_queue[entry.queue], self.slots.get(entry.queue)),
+            (("task", entry.task), self.by_task[entry.task], self.limits.get(entry.task)),
+        ]
+
+    def holders(self, group: str) -> list[Entry]:
+        """What runs of a concurrency key, in the order in which it was counted."""
+        return [each for each in self.running if each.group == group and each.weight]
 
     def closed(self, entry: Entry) -> list[tuple[str, list[str]]]:
         """Every gate that is closed for an entry: a sentence, and the ids of those who hold it closed."""
-        queue, task, uid = entry.queue, entry.task, entry.uid
+        queue, task, uid, weight = entry.queue, entry.task, entry.uid, entry.weight
         found = []
         if self.full:
             found.append((f"max_jobs = {self.max_jobs} jobs are running", [e.id for e in self.running]))
         if self.per_user is not None and self.by_user[uid] >= self.per_user:
             holders = [e.id for e in self.running if e.uid == uid]
             found.append((f"max_jobs_per_user = {self.per_user} jobs of the same user are running", holders))
-        if not self._room(self.by_queue[queue], self.slots.get(queue), entry.weight):
+        if not _room(self.by_queue[queue], self.slots.get(queue), weight):
             holders = [e.id for e in self.running if e.queue == queue and e.weight]
             found.append((f"all slots of queue {queue} are taken ({self.slots[queue]})", holders))
-        if not self._room(self.by_task[task], self.limits.get(task), entry.weight):
+        if not _room(self.by_task[task], self.limits.get(task), weight):
             holders = [e.id for e in self.running if e.task == task and e.weight]
             found.append((f"task {task} is at its limit ({self.limits[task]})", holders))
-        if self.excluded(entry):
+        if entry.group and not _room(self.by_group[entry.group], self.key_limits.get(task), weight):
+            holders = [e.id for e in self.holders(entry.group)]
+            found.append((f"its concurrency key is taken (limit {self.key_limits[task]})", holders))
+        if entry.key in self.by_key:
             found.append(("another one of its mutex is running", [self.by_key[entry.key]]))
         return found
+
+
+def _room(used: int, most: int | None, weight: int) -> bool:
+    """Whether so much fits beside what is used."""
+    return most is None or not weight or not used or used + weight <= most

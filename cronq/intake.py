@@ -14,11 +14,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cronq import job as jobs
+from cronq import limitkeys
 from cronq.errors import BadJob
 from cronq.job import Job
 
 SCHEMAS = ("job", "task", "config")
 MOST_SENTENCES = 20
+_INNER = {"backoff": jobs.BACKOFF_KEYS, "concurrency": limitkeys.KEYS}
 LONGEST_KEY = 48  # longer ones have no suggestion: comparing takes time that a stranger must not have
 
 
@@ -81,8 +83,8 @@ def _wrong_value(where: list[str], error: Any, fields: dict[str, Any], readers: 
     name = where[0]
     if error["type"] == "missing":
         return f"{'.'.join(where)} is missing; write it"
-    if error["type"] == "extra_forbidden" and name == "backoff":
-        return f"{name}: {unknown_key(where[-1], jobs.BACKOFF_KEYS)}"
+    if error["type"] == "extra_forbidden" and name in _INNER:
+        return f"{name}: {unknown_key(where[-1], _INNER[name])}"
     try:
         if name in readers:
             readers[name](name, fields[name])

@@ -27,5 +27,10 @@ def line(uid: int, identity: str) -> str:
     return _key("line", str(uid), identity)
 
 
+def group(group: str | None, task: str, text: str) -> str:
+    """The key of the jobs of a group, or of a task where it is in none, whose key has this text."""
+    return _key("group", group, text) if group is not None else _key("task", task, text)
+
+
 def _key(*parts: str) -> str:
     return digest("\0".join(parts).encode())[:LETTERS]

@@ -20,7 +20,8 @@ from typing import Generic, TypeVar
 
 from cronq.entry import Entry
 
-FITS, NOT_NOW = 0.0, float("inf")  # what `fits` says of an entry: it may start; not as long as what runs is what it is
+# What `fits` says of an entry: it may start; it may not as long as what runs is what it is; nor may any of its lane.
+FITS, NOT_NOW, LANE_CLOSED = 0.0, float("inf"), -1.0
 
 _Item = tuple[int, int, str, int, Entry]  # an entry's order, a serial number (so that entries are never compared), it
 Gate = Callable[[str, str, int, int], bool]
@@ -99,12 +100,12 @@ class _Lane(_Heads[_Row]):
         """The first that fits."""
         passed: list[_Row] = []
         found = None
-        while found is None and (head := self.head) is not None:
+        while (head := self.head) is not None:
             row = self.heap[0][1]
             until = fits(head[-1])
             if until <= FITS:
-                found = head
-                continue
+                found = head if until == FITS else None
+                break
             heapq.heappop(self.heap)
             row.posted = None
             if until < NOT_NOW:
@@ -179,9 +180,14 @@ class Ready:
         return sum(len(row.heap) - row.stale for row in lane.parts.values()) if lane is not None else 0
 
     def row(self, entry: Entry) -> list[Entry]:
-        """The entries that stand in one row with this one, in the order of dispatch."""
+        """The entries that stand in one row with this one: the first of them, and the others in no order."""
         row = self._submitters[entry.uid].parts[entry.lane].parts[entry.keys]
-        return [item[-1] for item in sorted(row.heap) if self._live.get(item[-1].id) is item]
+        return [item[-1] for item in row.heap if self._live.get(item[-1].id) is item]
+
+    def alone(self, entry: Entry) -> bool:
+        """Whether an entry that waits is all there is in its row."""
+        row = self._submitters[entry.uid].parts[entry.lane].parts[entry.keys]
+        return len(row.heap) - row.stale == 1
 
     def keyed(self, key: str) -> list[Entry]:
         """The first of each row that has this mutex."""

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from cronq.cronworld import World
+    from cronq.limitkeys import Concurrency
 
 KEYS = (
     "description",
@@ -44,6 +45,7 @@ KEYS = (
     "on_crash",
     "max_crashes",
     "limit",
+    "concurrency",
     "mutex",
     "weight",
     "env",
@@ -107,6 +109,7 @@ class Task:
     on_crash: str | None
     max_crashes: int
     limit: int | None
+    concurrency: Concurrency | None
     mutex: str | None
     weight: int
     env: dict[str, str]

@@ -9,6 +9,7 @@ Fails:   `BadJob` with a sentence that names the key and says what would be righ
 from __future__ import annotations
 
 from cronq import job as jobs
+from cronq import limitkeys
 from cronq.errors import BadJob
 
 TYPE_CHECKING = False
@@ -185,6 +186,7 @@ READERS: dict[str, Any] = {
     "on_crash": _on_crash,
     "max_crashes": count,
     "limit": count,
+    "concurrency": limitkeys.concurrency,
     "mutex": jobs.READERS["mutex"],
     "weight": jobs.READERS["weight"],
     "env": jobs.READERS["env"],

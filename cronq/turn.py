@@ -13,7 +13,7 @@ import time
 from collections import Counter
 from typing import Any
 
-from cronq import arrivals, batches, cancel, cronrun, fire, job, mails, settle, states, task
+from cronq import arrivals, batches, blocked, cancel, cronrun, fire, job, mails, settle, states, task
 from cronq.choosing import Choice, why_held
 from cronq.entry import AT_MOST_ONCE, CANCEL_WANTED, HAS_DATA, NONE, Entry
 from cronq.errors import BadConfig, BadJob, CronqError
@@ -123,7 +123,7 @@ def launch(house: House, now: Now, waiting: Waiting) -> None:
         return None if spent[submitter] > SLICE_SECONDS * 1e9 else choice.gates.load(submitter)
 
     while now.mono >= house.paused_until:
-        entry = house.backlog.ready.peek(choice.lane, load, choice.fits)
+        entry = choice.next(load)
         if entry is None:
             break
         began = time.monotonic_ns()
@@ -131,6 +131,8 @@ def launch(house: House, now: Now, waiting: Waiting) -> None:
             cancel.cancel(house, now, states.READY, entry, at_once=False)
         elif entry.batch is not None:
             batches.expand(house, now, entry)
+        elif blocked.decide(house, now, choice.gates, entry):
+            pass
         elif (started := start(house, now, entry)) is not None:
             choice.gates.count(entry)
             if AT_MOST_ONCE in entry.flags:

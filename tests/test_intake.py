@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from cronq import config, forms, intake, taskkeys, tick
+from cronq import config, forms, intake, limitkeys, taskkeys, tick
 from cronq import job as jobs
 from cronq import task as tasks
 from cronq.errors import BadConfig, BadJob
@@ -272,6 +272,19 @@ RLIMITS = (
     + [{"as": value} for value in (None, True, 1.5, "", "K", "infinity", "UNLIMITED", 2**61, -1)],
     [{"nofile": 3.0}, {"as": "9" * 16 + "T"}, {"as_": 1}],
 )
+CONCURRENCIES = (
+    [
+        {},
+        {"key": "{args.0}", "limit": 1},
+        {"key": "", "group": "g", "limit": 100_000, "on_block": "discard"},
+        *({"on_block": word} for word in ("wait", "replace", "coalesce")),
+        {"key": "{user} {args.99} {queue}"},
+    ],
+    [None, [], "{args.0}", 1, {"keys": "a"}, {"": 1}, {"limit": 0}, {"limit": "1"}, {"limit": True}, {"group": "-"}]
+    + [{"on_block": value} for value in (None, "drop", 1)]
+    + [{"key": value} for value in (None, 1, "{", "}", "{}", "{args}", "{args.00}", "{args.100}", "{{user}}", "\0")],
+    [{"limit": 2.0}, {"key": "a" * 201}, {"key_": "a"}],
+)
 MEMORY = (
     [2**20, "1M", "64M", 2**60],
     [None, 0, 2**20 - 1, 2**61, "64m", "", True, 1.5],
@@ -283,7 +296,7 @@ TASK = {
     "description": TEXTS, "command": COMMANDS, "shell": SHELLS, "user": USERS, "submit": SUBMITTERS, "allow": ALLOWS,
     "allow_root": SWITCHES, "queue": NAMES, "priority": PRIORITIES, "timeout": TIMEOUTS, "grace": DURATIONS,
     "retries": RETRIES, "backoff": BACKOFFS, "delivery": DELIVERIES, "on_crash": CRASHES, "max_crashes": COUNTS,
-    "limit": COUNTS, "mutex": WORDS, "weight": HEFTS,
+    "limit": COUNTS, "concurrency": CONCURRENCIES, "mutex": WORDS, "weight": HEFTS,
     "env": ENVS, "env_file": PATHS, "cwd": PATHS, "umask": UMASKS, "nice": NICE, "oom_score_adj": OOM,
     "rlimits": RLIMITS, "no_new_privs": SWITCHES, "memory_max": MEMORY, "pids_max": PIDS, "cpu_weight": WEIGHTS,
     "output_max": SIZES, "leave_children": SWITCHES,
@@ -531,6 +544,7 @@ def test_the_reference_of_the_job_file_has_every_key_once() -> None:
 def test_the_reference_of_the_configuration_has_every_key_once() -> None:
     found = keys_below("config.md")
     assert found["Tasks: [tasks.NAME]"] == list(tasks.KEYS)
+    assert found["Keys of concurrency"] == list(limitkeys.KEYS)
     assert found["Queues: [queues.NAME]"] == list(config.QUEUE_READERS)
     assert found["Schedules: [schedules.NAME]"] == list(tick.READERS)
     assert found["Limits: [limits]"] == list(config.MAIN_READERS["limits"])

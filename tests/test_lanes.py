@@ -36,7 +36,8 @@ def drained(ready: Ready) -> list[Entry]:
 
 def choose(ready: Ready, gates: Gates) -> Entry | None:
     """As a turn of the dispatcher does: the first that may start, counted as running."""
-    chosen = ready.take(gates.open, gates.load, lambda each: NOT_NOW if gates.excluded(each) else FITS)
+    gates.claims.clear()
+    chosen = ready.take(gates.open, gates.load, gates.fits)
     if chosen is not None:
         gates.count(chosen)
     return chosen
@@ -58,7 +59,8 @@ some = st.builds(
     queue=st.sampled_from("pqr"),
     task=st.sampled_from(["", "s", "t"]),
     key=st.sampled_from(["", "k", "l"]),
-    weight=st.integers(0, 2),
+    group=st.sampled_from(["", "", "g", "h"]),
+    weight=st.integers(0, 1),
 )
 
 
@@ -315,7 +317,7 @@ def test_what_is_chosen_fits_every_gate_and_what_is_left_does_not(
     assert all(sum(each.uid == uid for each in chosen) <= (per_user or most) for uid in (1, 2, 3))
     for left in ready:
         assert gates.closed(left)
-        assert not gates.open(*key(left)) or gates.excluded(left)
+        assert not gates.open(*key(left)) or gates.fits(left) != FITS
 
 
 # ---------------------------------------------------------------- keys
@@ -417,6 +419,39 @@ def test_a_job_that_weighs_more_than_there_is_room_for_runs_alone() -> None:
     gates = Gates(9, {"q": 2}, {})
     ready = Ready([heavy, entry("b", queue="q", due=2)])
     assert [choose(ready, gates) for _ in range(2)] == [heavy, None]
+
+
+def test_what_weighs_too_much_for_the_room_that_there_is_keeps_it_until_it_fits() -> None:
+    heavy = entry("heavy", queue="q", weight=2)
+    ready = Ready([heavy, entry("light", queue="q", due=2), entry("other", due=3)])
+    running = [entry("x", queue="q"), entry("y", queue="q")]
+    assert choose(ready, Gates(9, {"q": 3}, {}, running)) == entry("other", due=3)
+    assert choose(ready, Gates(9, {"q": 3}, {}, running)) is None
+    ready.add(entry("first", queue="q", priority=1))
+    assert choose(ready, Gates(9, {"q": 3}, {}, running)) == entry("first", queue="q", priority=1)
+    assert choose(ready, Gates(9, {"q": 3}, {}, running[:1])) == heavy
+
+
+def test_what_waits_for_a_key_keeps_no_room_that_it_cannot_use() -> None:
+    ready = Ready([entry("heavy", queue="q", weight=2, key="k"), entry("light", queue="q", due=2)])
+    gates = Gates(9, {"q": 3}, {}, [entry("x", queue="q"), entry("y", queue="q", weight=0, key="k")])
+    assert choose(ready, gates) == entry("light", queue="q", due=2)
+
+
+def test_a_key_has_as_much_room_as_the_limit_of_its_task_says_by_weight() -> None:
+    def of(name: str, **fields: object) -> Entry:
+        return entry(name, task="t", group="g", **fields)
+
+    running = [of("x"), of("y")]
+    limits = {"t": 3}
+    assert choose(Ready([of("a")]), Gates(9, {}, {}, running, key_limits=limits)) == of("a")
+    ready = Ready([of("heavy", weight=2), of("light", due=2), entry("other", task="t", group="h", due=3)])
+    gates = Gates(9, {}, {}, running, key_limits=limits)
+    assert choose(ready, gates) == entry("other", task="t", group="h", due=3)
+    assert choose(ready, gates) is None
+    assert gates.closed(of("heavy", weight=2)) == [("its concurrency key is taken (limit 3)", ["1-x", "1-y"])]
+    assert choose(ready, Gates(9, {}, {}, running[:1], key_limits=limits)) == of("heavy", weight=2)
+    assert choose(Ready([of("none", weight=0)]), Gates(9, {}, {}, running, key_limits={"t": 1})) == of("none", weight=0)
 
 
 # ---------------------------------------------------------------- many users

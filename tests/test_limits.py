@@ -113,3 +113,86 @@ def test_mutex_is_let_go_by_a_job_that_waits_to_be_tried_again(world, ledger):
     world.drop("again", {"command": ["sh", "-c", "exit 75"], "mutex": "m", "retries": 1, "backoff": {"base": "1h"}})
     eventually(lambda: list((world.spool / "queue" / "delayed").rglob("*,a1,*")))
     assert world.result(shell(world, "true", "--mutex", "m"))["state"] == "done"
+
+
+# ---------------------------------------------------------------- keys
+
+
+def task(world, script: str, concurrency: str) -> None:
+    world.tasks(f"[tasks.t]\nshell = '''{script}'''\ntimeout = '60s'\nconcurrency = {{ {concurrency} }}\n")
+
+
+def test_concurrency_as_many_of_a_key_run_as_its_limit_and_a_key_that_waits_holds_up_no_other(world, ledger):
+    task(world, ledger.waits("$1"), 'key = "{args.0}", limit = 2')
+    daemon = world.start()
+    ids = [world.submit("submit", "t", mark) for mark in "aaab"]
+    eventually(lambda: sorted(ledger.words()) == ["+a", "+a", "+b"])
+    assert [bool(ready(world, each)) for each in ids] == [False, False, True, False]
+    os.kill(world.dispatcher(daemon), signal.SIGKILL)
+    eventually(lambda: daemon.log.read_text().count("event=ready") == 2)
+    assert world.result(shell(world, "true"))["state"] == "done"
+    assert ready(world, ids[2])
+    ledger.gate.touch()
+    assert {world.result(each)["state"] for each in ids} == {"done"}
+    assert ledger.most("a") == 2
+
+
+def test_concurrency_tasks_of_one_group_share_their_keys(world, ledger):
+    one = f"shell = '''{ledger.turns('$1', 0.2)}'''\nconcurrency = {{ key = \"{{args.0}}\", group = \"g\" }}\n"
+    world.tasks(f"[tasks.s]\n{one}[tasks.t]\n{one}")
+    world.start()
+    ids = [world.submit("submit", name, mark) for name in "st" for mark in "ab"]
+    assert {world.result(each)["state"] for each in ids} == {"done"}
+    assert (ledger.most("a"), ledger.most("b")) == (1, 1)
+
+
+def test_concurrency_on_block_discard_drops_what_comes_while_the_key_is_taken(world, ledger):
+    task(world, ledger.waits("a"), 'on_block = "discard"')
+    world.start()
+    first = world.submit("submit", "t")
+    eventually(lambda: "+a" in ledger.words())
+    found = world.result(world.submit("submit", "t"))
+    assert found["state"] == "cancelled"
+    assert found["reason"] == f"discarded: {first} runs and has its concurrency key"
+    ledger.gate.touch()
+    assert world.result(first)["state"] == "done"
+    assert world.result(world.submit("submit", "t"))["state"] == "done"
+
+
+def test_concurrency_on_block_coalesce_lets_the_first_that_waits_run_for_all_that_wait(world, ledger):
+    task(world, ledger.waits("a"), 'on_block = "coalesce"')
+    world.start()
+    first = world.submit("submit", "t")
+    eventually(lambda: "+a" in ledger.words())
+    second, third, fourth = (world.submit("submit", "t") for _ in range(3))
+    for each in (third, fourth):
+        assert world.result(each)["reason"] == f"coalesced: {second} waits, and runs for it too"
+    ledger.gate.touch()
+    assert [world.result(each)["state"] for each in (first, second)] == ["done", "done"]
+    assert len(ledger.words()) == 4
+
+
+def test_concurrency_on_block_replace_ends_what_runs_and_starts_the_newest(world, ledger):
+    task(world, f"trap 'echo -$1 >> {ledger.path}; exit 1' TERM; {ledger.waits('$1')}", 'on_block = "replace"')
+    world.start()
+    ids = [world.submit("submit", "t", "a")]
+    eventually(lambda: "+a" in ledger.words())
+    ids += [world.submit("submit", "t", mark) for mark in "bc"]
+    eventually(lambda: "+c" in ledger.words())
+    ledger.gate.touch()
+    assert [world.result(each)["state"] for each in ids] == ["cancelled", "cancelled", "done"]
+    assert ledger.most("abc") == 1
+
+
+def test_weight_a_job_takes_as_many_slots_as_it_weighs_and_small_ones_do_not_hold_it_up_for_ever(world, ledger):
+    world.tasks("[queues.q]\nslots = 2\n")
+    world.start()
+    small = [shell(world, ledger.turns("s", 0.1), "--queue", "q") for _ in range(4)]
+    large = shell(world, ledger.turns("l"), "--queue", "q", "--weight", "2")
+    small += [shell(world, ledger.turns("s", 0.1), "--queue", "q") for _ in range(8)]
+    light = shell(world, "true", "--queue", "q", "--weight", "0")
+    assert {world.result(each)["state"] for each in (*small, large, light)} == {"done"}
+    words = ledger.words()
+    assert words[words.index("+l") + 1] == "-l"
+    assert words[words.index("+l") :].count("+s") >= 1
+    assert ledger.most("sl") == 2

@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cronq import job as jobs
+from cronq import keys, limitkeys, taskkeys
 from cronq import task as tasks
-from cronq import taskkeys
 from cronq.errors import BadConfig, BadJob
 from cronq.job import Backoff, Job
 from cronq.task import Task, decode, plan
@@ -157,6 +157,16 @@ def test_a_task_that_says_only_its_command_has_the_defaults() -> None:
         ({"no_new_privs": 1}, "no_new_privs must be true or false"),
         ({"memory_max": "64"}, "memory_max must be at least 1M"),
         ({"pids_max": 0}, "pids_max must be a whole number from 1"),
+        ({"weight": -1}, "weight must be a whole number from 0 to 1000, not -1"),
+        ({"mutex": "a b"}, "mutex must be a word"),
+        ({"concurrency": 1}, 'concurrency must be a table, like { key = "{args.0}", limit = 1 }, not 1'),
+        ({"concurrency": {"limt": 1}}, "concurrency has the unknown key 'limt'; known are key, group, limit, on_block"),
+        ({"concurrency": {"limit": 0}}, "concurrency.limit must be a whole number from 1"),
+        ({"concurrency": {"on_block": "drop"}}, "on_block must be one of wait, discard, replace, coalesce, not 'drop'"),
+        (
+            {"concurrency": {"key": "{arg.0}"}},
+            "key may hold {args.0} to {args.99}, {user}, {queue}, and no",
+        ),
         ({"cpu_weight": 0}, "cpu_weight must be a whole number from 1 to 10000"),
     ],
 )
@@ -375,3 +385,21 @@ def test_a_folder_of_tasks_that_is_no_folder_is_told(tmp_path: Path) -> None:
     (tmp_path / "tasks.d").write_text("")
     with pytest.raises(BadConfig, match=r"tasks.d: cannot be read: Not a directory"):
         tasks.load(str(tmp_path))
+
+
+def test_the_key_of_a_job_is_made_of_its_arguments_its_submitter_and_its_queue() -> None:
+    job = Job(task="t", args=["a", "{user}"])
+    assert limitkeys.render("{args.0}/{args.1}/{args.2}/{user}/{queue}", job, 1000, "q") == "a/{user}//1000/q"
+    assert limitkeys.render("", job, 1000, "q") == ""
+
+
+def test_keys_are_those_of_a_group_or_of_a_task_and_words_are_their_owners() -> None:
+    found = [
+        keys.group("g", "t", "x"),
+        keys.group("g", "u", "x"),
+        keys.group(None, "g", "x"),
+        keys.group(None, "t", "x"),
+    ]
+    assert found[0] == found[1]
+    assert len({*found, keys.group("g", "t", "y")}) == 4
+    assert keys.mutex(0, "a") != keys.mutex(1000, "a") != keys.line(1000, "a")

@@ -59,3 +59,16 @@ def test_what_a_task_does_not_allow_its_submitters_is_no_word_and_no_weight_eith
     assert machine.result(job_id)["state"] == "done"
     machine.drop("ann", "bad", {"task": "t", "mutex": "m", "weight": 0})
     assert "mutex, weight: the task t lets no submitter set that" in machine.rejected("ann", "bad")
+
+
+@pytest.mark.parametrize("on_block", ["replace", "discard", "coalesce"])
+def test_nobodys_job_ends_another_users_for_its_key(machine, proof, on_block):
+    machine.tasks(f"[tasks.t]\nshell = '''{waits('a')}'''\nconcurrency = {{ on_block = '{on_block}' }}\n")
+    machine.start()
+    anns = machine.submit("ann", "submit", "t")
+    eventually((proof / "a").exists)
+    bobs = machine.submit("bob", "submit", "t")
+    assert machine.result(machine.submit("bob", "exec", "--", "true"))["state"] == "done"
+    assert ready(bobs)
+    (proof / "a.gate").touch()
+    assert [machine.result(each)["state"] for each in (anns, bobs)] == ["done", "done"]
