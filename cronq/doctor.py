@@ -2,7 +2,7 @@
 
 Does:    one line a finding: ok, warn or fail, and what to do. `main` exits with 1 if something failed.
 Reads:   the spool's owners and modes (a system's: `inspection`), the configuration (`check`), the dispatcher's control
-         socket, what the kernel can do (`checkup`), how full the machine is (`strain`).
+         socket, what the kernel can do (`checkup`), how full the machine is (`strain`), whose cron it is (`whosecron`).
 Trusts:  nothing of a spool that others than this user, or root, can change: it is not looked into.
 Fails:   never by itself: what a check trips over is its finding. What this user may not see is no failure.
 """
@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from cronq import check, checkup, client, inspection, show, strain, trusted
+from cronq import check, checkup, client, inspection, show, strain, trusted, whosecron
 from cronq import spool as spools
 from cronq import task as tasks
 from cronq.checkup import FAIL, OK, WARN, Finding
@@ -51,6 +51,7 @@ def checks(root: str, config: str) -> list[Callable[[], Iterator[Finding]]]:
         lambda: checkup.room(root),
         lambda: configuration(config, system),
         lambda: dispatcher(root, system),
+        *([lambda: whosecron.check(root)] if root == spools.SYSTEM_SPOOL else []),
         *of_machine,
     ]
 

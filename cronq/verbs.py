@@ -150,6 +150,7 @@ def _about(ask: Ask) -> Found:
         "cgroups": house.cgroups,
         "placing": house.placing,
         "broken": house.broken,
+        "cron": house.config.cron_system,
     }
     yield facts | {"operators": house.config.operators, "operator": ask.caller.everything}
 

@@ -68,6 +68,23 @@ def state(server) -> tuple[str, ...]:
     return (*found, server.path("/etc/cronq/cronq.toml").read_text())
 
 
+NOBODY = "fail  cron: nobody runs the machine's crontabs: a takeover or rollback was broken off"
+DOCTOR = {
+    "noted": "warn  cron: a takeover or rollback was broken off",
+    "stopped": NOBODY,
+    "written": NOBODY,
+    "reloaded": "ok    cron: cronq runs the machine's crontabs",
+    "back written": "fail  cron: cronq runs the machine's crontabs, and /etc/cronq/cronq.toml says no more",
+    "back reloaded": NOBODY,
+    "back enable": NOBODY,
+    "back start": "warn  cron: a takeover or rollback was broken off",
+}
+
+
+def doctor(server) -> str:
+    return server.run("cronq", "doctor", code=None).stdout
+
+
 BEFORE = ("active", "enabled", "active", "enabled", CONFIG)
 TAKEN = ("inactive", "disabled", "active", "enabled", CONFIG + "\n[cron]\nsystem = true\n")
 
@@ -110,6 +127,7 @@ def test_a_takeover_that_was_killed_is_finished_or_undone(server, cut):
     python = ["/opt/cronq/bin/python", "-c", INTERRUPTED]
     for command, wanted in (("takeover", TAKEN), ("rollback", BEFORE)):
         assert server.run(*python, "takeover", cut, code=None).returncode == -9
+        assert DOCTOR[cut] in doctor(server)
         server.run(*python, command, "")
         assert state(server) == wanted
         server.run(*python, "rollback", "")
@@ -124,6 +142,7 @@ def test_a_rollback_that_was_killed_is_finished(server, cut):
     assert state(server) == TAKEN
     assert "cronq rollback first" in server.run("cronq", "uninstall", "--system", code=78).stderr
     assert server.run(*python, "rollback", cut, code=None).returncode == -9
+    assert DOCTOR[f"back {cut}"] in doctor(server)
     server.run(*python, "rollback", "")
     assert state(server) == BEFORE
 

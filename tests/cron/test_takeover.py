@@ -15,7 +15,9 @@ import pytest
 from conftest import CRONQ
 
 from cronq import cronswitch, durable, takeover
+from cronq.checkup import FAIL, OK, WARN
 from cronq.errors import BadConfig
+from cronq.whosecron import Facts, judge
 
 PATH = "/etc/cronq/cronq.toml"
 IN_A_TEXT = '[tasks.a]\nshell = """\nsystem = false\n"""\n'
@@ -127,6 +129,52 @@ def test_a_file_that_cannot_be_written_stays_as_it_was(tmp_path, monkeypatch):
         durable.write(str(tmp_path / "file"), b"new")
     assert (tmp_path / "file").read_text() == "old"
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+# ---------------------------------------------------------------- what doctor says of it
+
+BEFORE = Facts(noted=False, cron="cron.service", boots=True, switch=False, heeded=False, we_boot=True)
+TAKEN = Facts(noted=True, cron="", boots=False, switch=True, heeded=True, we_boot=True)
+BROKEN, NOBODY = "was broken off", "nobody runs the machine's crontabs"
+FOUND = {
+    "before": (BEFORE, None, ""),
+    "takeover: noted": (BEFORE._replace(noted=True), WARN, BROKEN),
+    "takeover: stopped": (
+        TAKEN._replace(switch=False, heeded=False),
+        FAIL,
+        f"{NOBODY}: a takeover or rollback {BROKEN}",
+    ),
+    "takeover: written": (TAKEN._replace(heeded=False), FAIL, f"{NOBODY}: a takeover or rollback {BROKEN}"),
+    "taken": (TAKEN, OK, "cronq runs the machine's crontabs"),
+    "rollback: written": (TAKEN._replace(switch=False), FAIL, BROKEN),
+    "rollback: reloaded": (
+        TAKEN._replace(switch=False, heeded=False),
+        FAIL,
+        f"{NOBODY}: a takeover or rollback {BROKEN}",
+    ),
+    "rollback: enable": (TAKEN._replace(switch=False, heeded=False, boots=True), FAIL, NOBODY),
+    "rollback: start": (BEFORE._replace(noted=True), WARN, BROKEN),
+    "cron was started": (
+        TAKEN._replace(cron="cron.service"),
+        FAIL,
+        "each line twice; cronq takeover does what is left",
+    ),
+    "by hand: both": (BEFORE._replace(switch=True, heeded=True), FAIL, "each line twice; stop cron"),
+    "by hand: not reloaded": (BEFORE._replace(switch=True), WARN, "both would, after a restart"),
+    "by hand: nobody": (TAKEN._replace(noted=False, heeded=False), FAIL, f"{NOBODY}: cron does not run"),
+    "by hand: not reloaded back": (TAKEN._replace(noted=False, switch=False), FAIL, "systemctl reload cronq"),
+    "cron was enabled": (TAKEN._replace(boots=True), WARN, "after the next boot both"),
+    "cronq was disabled": (TAKEN._replace(we_boot=False), WARN, "after the next boot nobody"),
+    "no cron at all": (BEFORE._replace(cron="", boots=False), None, ""),
+}
+
+
+@pytest.mark.parametrize("when", FOUND)
+def test_whoever_runs_the_tables_now_and_after_the_next_boot_is_told(when):
+    facts, level, words = FOUND[when]
+    found = list(judge(facts))
+    assert [each for each, _ in found] == [level] * (level is not None)
+    assert all(words in sentence for _, sentence in found)
 
 
 @pytest.mark.parametrize("command", ["takeover", "rollback"])

@@ -1,6 +1,7 @@
 """`cronq doctor` on a system spool, by root and by a user: it finds each fault, and nobody leads root anywhere."""
 
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -20,6 +21,20 @@ def doctor(machine, user, code):
 
 def failures(machine, user="root"):
     return [line for line in doctor(machine, user, 1).splitlines() if line.startswith("fail")]
+
+
+def test_two_crons_of_one_machine_are_told(machine):
+    machine.tasks("[cron]\nsystem = true\n")
+    machine.start()
+    assert "ok    cron: cronq runs the machine's crontabs" in doctor(machine, "root", 0)
+    program = Path("/run/cron")
+    shutil.copy("/bin/sleep", program)
+    with subprocess.Popen([program, "60"]) as cron:
+        Path("/run/crond.pid").write_text(f"{cron.pid}\n")
+        (failure,) = failures(machine)
+        cron.kill()
+    assert f"fail  cron: cron (pid {cron.pid}) runs, and cronq runs the machine's crontabs too" in failure
+    Path("/run/crond.pid").unlink()
 
 
 @pytest.fixture
