@@ -1,24 +1,31 @@
 """Cron's own rules for its files: which names are tables, whose they must be, which mode, and how many links.
 
 Does:    a name -> whether cron looks at it at all; what stat says of a table -> the `Fault` for which cron ignores it.
-         `system_table` and `user_table` open one the way cron does, and wait for nothing.
+         `system_table` and `user_table` open one the way cron does, and wait for nothing; `open_of_roots` is how root
+         opens one for whomever: it follows a link of root's, and only where nobody else chooses what it leads to.
 Reads:   the file's inode; at most the bytes asked for. No byte is judged here.
 Trusts:  the kernel, and that /etc, /etc/cron.d and the spool of tables are root's alone to change.
-Fails:   a table that cron ignores is a `Fault` with cron's word for it, a sentence and the way to mend it.
+Fails:   a table that cron ignores is a `Fault` with cron's word for it, a sentence and the way to mend it; one that
+         root does not follow a link to is a `BadJob`.
 
 Debian's cron 3.0pl1 without -l. Standard library only.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import stat
+
+from cronq.errors import BadConfig, BadJob
+from cronq.trusted import trusted
 
 SYSTEM_TABLE = "/etc/crontab"
 CRON_D = "/etc/cron.d"
 USER_TABLES = "/var/spool/cron/crontabs"
 USER_MODE = 0o600
+STRANGE_LINK = "WRONG SYMLINK OWNER"
 
 _NAME = re.compile(r"[A-Za-z0-9_-]+")
 _FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
@@ -67,7 +74,7 @@ def system_faults(link: os.stat_result, found: os.stat_result) -> list[Fault]:
     faults = []
     if stat.S_ISLNK(link.st_mode) and link.st_uid != 0:
         text = f"it is a link of uid {link.st_uid}, and must be root's"
-        faults.append(Fault("WRONG SYMLINK OWNER", text, "chown -h root it"))
+        faults.append(Fault(STRANGE_LINK, text, "chown -h root it"))
     if found.st_uid != 0:
         faults.append(
             Fault("WRONG FILE OWNER", f"it belongs to uid {found.st_uid}, and must be root's", "chown root it")
@@ -121,11 +128,27 @@ if TYPE_CHECKING:
 
 
 def system_table(path: str) -> Opened:
-    """A descriptor of a system table, what fstat says of it, and its fault. Raises `OSError`; close the descriptor."""
-    link = os.lstat(path)
-    descriptor = os.open(path, _FLAGS)
+    """A descriptor of a system table, what fstat says of it, and its fault. Raises `BadJob`, `OSError`."""
+    descriptor = open_of_roots(path)
     found = os.fstat(descriptor)
-    return descriptor, found, system_fault(link, found)
+    return descriptor, found, system_fault(found, found)
+
+
+def open_of_roots(path: str) -> int:
+    """A descriptor of a file among root's tables, whatever it is. Raises `BadJob`, `OSError`."""
+    try:
+        return os.open(path, _FLAGS | os.O_NOFOLLOW)
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+    if os.lstat(path).st_uid != 0:
+        raise BadJob(f"{STRANGE_LINK} ({path})")
+    try:
+        trusted(path)  # where it leads must be root's to say, at every step: nobody else may choose what root opens
+    except BadConfig as error:
+        os.stat(path)  # what leads nowhere is said so
+        raise BadJob(error.sentence) from None
+    return os.open(path, _FLAGS)
 
 
 def user_table(path: str, uid: int) -> Opened:

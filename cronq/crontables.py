@@ -2,7 +2,8 @@
 
 Does:    `tables()` -> every `Table`: /etc/crontab, /etc/cron.d/*, and the users' own in /var/spool/cron/crontabs, with
          its crontab as cronq reads it, and what cron itself makes of it.
-Reads:   those files, as root; of each no more than a crontab may have. passwd.
+Reads:   those files, as root, who follows the links that the launcher does (`cronrules`); of each no more than a
+         crontab may have. passwd.
 Trusts:  the kernel, and `cronrules` for cron's rules of names, owners, modes and links.
 Fails:   never for one table: what is wrong with it is `Table.fault`. `NotPermitted` where it is not root who reads.
 """
@@ -22,7 +23,7 @@ from cronq import accounts, become, cronrules
 from cronq.cronfiles import uid_of
 from cronq.cronrules import Fault
 from cronq.crontab import MAX_BYTES, CronEntry, Crontab, parse_crontab
-from cronq.errors import NotPermitted
+from cronq.errors import BadJob, NotPermitted
 
 MOST_TABLES = 4000
 CONFIG, INSTALLED = "/etc/cronq", "/var/spool/cronq/schedule/tables"
@@ -30,7 +31,7 @@ CONFIG, INSTALLED = "/etc/cronq", "/var/spool/cronq/schedule/tables"
 Known = Callable[[str], int | None]  # a user's uid, if the machine knows him
 Barred = Callable[[str], str]  # why a user may have no jobs, "" if he may
 Parsed = dict[tuple[str, bytes], Crontab]
-Found = tuple[str, str, Fault | None, bytes]  # path, user, fault, content
+Found = tuple[str, str, Fault | None, bytes, str]  # path, user, fault, content, why its link is not followed
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -42,6 +43,7 @@ class Table:
     crontab  what is in it, also where it is not used
     unknown  the users of its user column that the machine does not know, each with its first line
     barred   the users whose jobs cronq does not run, since their account is locked or has expired, each with why
+    unfollowed  why root does not follow the link that it is, though cron does; "" if it is none, or one to follow
     """
 
     path: str
@@ -51,6 +53,7 @@ class Table:
     crontab: Crontab = dataclasses.field(compare=False)
     unknown: dict[str, int]
     barred: dict[str, str]
+    unfollowed: str = ""
 
     @property
     def entries(self) -> list[CronEntry]:
@@ -70,7 +73,7 @@ class Table:
     @property
     def refused(self) -> str:
         """Why cronq takes nothing of a table that cron uses; "" where it does."""
-        return "" if self.fault else self.crontab.refused
+        return "" if self.fault else self.unfollowed or self.crontab.refused
 
 
 def tables(earlier: Iterable[Table] = ()) -> list[Table]:
@@ -113,7 +116,7 @@ def own() -> Table:
         data = b"" if done.returncode else done.stdout
     except FileNotFoundError:
         data = b""
-    return _parsed((f"crontab of {name}", name, None, data), {}, uid_of, _barred)
+    return _parsed((f"crontab of {name}", name, None, data, ""), {}, uid_of, _barred)
 
 
 def _crons() -> str:
@@ -125,7 +128,7 @@ def _crons() -> str:
 
 def _parsed(found: Found, parsed: Parsed, known: Known, barred: Barred) -> Table:
     """A table of which this was found."""
-    path, user, fault, data = found
+    path, user, fault, data, unfollowed = found
     crontab = parsed.get((path, data)) or parse_crontab(data, user=user, system=not user)
     unknown: dict[str, int] = {}
     for entry in crontab.entries if not user else ():
@@ -133,7 +136,7 @@ def _parsed(found: Found, parsed: Parsed, known: Known, barred: Barred) -> Table
             unknown[entry.user] = entry.line
     users = {entry.user for entry in crontab.entries if known(entry.user) is not None}
     out = {name: why for name in sorted(users) if (why := barred(name))}
-    return Table(path, user, fault, data, crontab, unknown, out)
+    return Table(path, user, fault, data, crontab, unknown, out, unfollowed)
 
 
 def _paths(table: str, folder: str) -> Iterator[str]:
@@ -162,18 +165,24 @@ def _user(name: str, known: Known) -> Found:
     return path, name, *_opened(fault, lambda: cronrules.user_table(path, uid or 0))
 
 
-def _opened(fault: Fault | None, opening: Callable[[], cronrules.Opened]) -> tuple[Fault | None, bytes]:
+def _opened(fault: Fault | None, opening: Callable[[], cronrules.Opened]) -> tuple[Fault | None, bytes, str]:
     """The fault that its name or user has already, or the one that is found at its opening; and what is in it."""
     try:
         descriptor, found, wrong = opening()
     except OSError as error:
         text = "it is a symbolic link" if error.errno == errno.ELOOP else f"it cannot be opened: {error.strerror}"
-        return fault or Fault("CAN'T OPEN", text, "put a plain file there"), b""
+        return fault or Fault("CAN'T OPEN", text, "put a plain file there"), b"", ""
+    except BadJob as error:
+        strange = error.sentence.startswith(cronrules.STRANGE_LINK)
+        wrong = (
+            Fault(cronrules.STRANGE_LINK, "it is a link of another than root", "chown -h root it") if strange else None
+        )
+        return fault or wrong, b"", "" if strange else error.sentence
     try:
         regular = stat.S_ISREG(found.st_mode)
-        return fault or wrong, cronrules.content(descriptor, MAX_BYTES) if regular else b""
+        return fault or wrong, cronrules.content(descriptor, MAX_BYTES) if regular else b"", ""
     except OSError as error:
-        return fault or Fault("", f"it cannot be read: {error.strerror}", "look at the disk"), b""
+        return fault or Fault("", f"it cannot be read: {error.strerror}", "look at the disk"), b"", ""
     finally:
         os.close(descriptor)
 

@@ -17,8 +17,8 @@ import stat
 
 from cronq import linux
 from cronq.cronfiles import MACHINES, MACHINES_FOLDER, USERS_FOLDER, is_of_cron_d, is_users
-from cronq.errors import BadConfig, BadJob
-from cronq.trusted import trusted
+from cronq.cronrules import open_of_roots
+from cronq.errors import BadJob
 
 MOST_TABLES = 4000
 TYPE_CHECKING = False
@@ -54,26 +54,11 @@ def open_table(path: str) -> int:
         finally:
             os.close(directory)
     else:
-        descriptor = _open_of_roots(path)
+        descriptor = open_of_roots(path)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise BadJob(f"NOT A REGULAR FILE ({path})")
     return descriptor
-
-
-def _open_of_roots(path: str) -> int:
-    try:
-        return os.open(path, _FLAGS)
-    except OSError as error:
-        if error.errno != errno.ELOOP:
-            raise
-    if os.lstat(path).st_uid != 0:
-        raise BadJob(f"WRONG SYMLINK OWNER ({path})")
-    try:
-        trusted(path)  # where it leads must be root's to say, at every step: nobody else may choose what root opens
-    except BadConfig as error:
-        raise BadJob(error.sentence) from None
-    return os.open(path, _FLAGS & ~os.O_NOFOLLOW)
 
 
 class Listing:

@@ -53,8 +53,8 @@ def fill(scratch: Path) -> None:
     (system / "nobody").write_text(line + "* * * * * no_such_user true\n")
     (system / "folder").mkdir()
     (system / "dangling").symlink_to("/nowhere")
-    (system / "fine").symlink_to(scratch / "crontab")
-    (system / "strange").symlink_to(scratch / "crontab")
+    (system / "fine").symlink_to("/etc/crontab")
+    (system / "strange").symlink_to("/etc/crontab")
     os.lchown(system / "strange", 1, 0)
     for name, uid in (
         ("nobody", 65534),

@@ -37,6 +37,10 @@ def imported(tmp_path_factory):
     for name, text in ODD.items():
         (scratch / "cron.d" / name).write_text(text)
     (scratch / "cron.d/loose").chmod(0o666)
+    (scratch / "theirs").mkdir()
+    (scratch / "theirs/app").write_text("0 5 1 1 * root true of-a-secret\n")
+    os.chown(scratch / "theirs", 1, 0)
+    (scratch / "cron.d/app").symlink_to(scratch / "theirs/app")
     (scratch / "crontab").write_text("17 * * * * root true hourly\n@reboot root true boot\n")
     (scratch / "tabs/daemon").write_text("30 6 * * * true own")
     os.chown(scratch / "tabs/daemon", 1, 0)
@@ -63,13 +67,20 @@ def said(imported, name: str, key: str = "today") -> str:
 def test_every_table_is_there_with_its_entries_and_their_next_runs(imported):
     text, tables, _ = imported
     assert list(tables)[:1] == ["/etc/crontab"]
-    assert len(tables) == 1 + len(ODD) + 2
+    assert len(tables) == 1 + len(ODD) + 1 + 2
     hourly, boot = tables["/etc/crontab"]["entries"]
     assert (hourly["when"], hourly["user"], hourly["command"]) == ("17 * * * *", "root", "true hourly")
     assert ":17:00" in hourly["next"]
     assert boot["next"] is None
     assert "    at boot              @reboot         root      true boot\n" in text
     assert tables["/var/spool/cron/crontabs/daemon"]["entries"][0]["user"] == "daemon"
+
+
+@pytest.mark.root
+@debian
+def test_a_link_to_where_others_than_root_choose_is_not_followed_and_that_is_a_difference(imported):
+    assert "0 cronq runs nothing of it: /etc/cron.d/app: " in said(imported, "app", "cronq")
+    assert "of-a-secret" not in imported[0]
 
 
 @pytest.mark.root
