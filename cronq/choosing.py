@@ -9,7 +9,7 @@ Fails:   never: a job about which something else must be decided now (it may not
 
 from __future__ import annotations
 
-from cronq import blocked
+from cronq import blocked, pace
 from cronq.entry import Entry
 from cronq.errors import CronqError
 from cronq.gates import Gates, per_user_default
@@ -36,14 +36,23 @@ class Choice:
         """Whether a lane is open."""
         if not self.gates.open(queue, task, submitter, weight) or (task, submitter) in self.deaf:
             return False
+        opens = pace.lane_opens(self._house, self._now, queue, task)
+        if opens > self._now.mono:
+            self._house.opens = min(self._house.opens, opens)
+            return False
         return self._reachable(task, submitter)
 
     def fits(self, entry: Entry) -> float:
         """Whether the first of a row may start, or something else must be decided about it."""
-        found = self.gates.fits(entry)
+        found = self._fits(entry)
         if found == NOT_NOW and not self.gates.free(entry) and blocked.undecided(self._house, self.gates, entry):
             return FITS
         return found
+
+    def _fits(self, entry: Entry) -> float:
+        found = self.gates.fits(entry)
+        opens = pace.key_opens(self._house, self._now, entry) if found == FITS else 0.0
+        return opens if opens > self._now.mono else found
 
     def next(self, load: Load) -> Entry | None:
         """What may start next."""
@@ -52,7 +61,7 @@ class Choice:
 
     def may(self, entry: Entry) -> bool:
         """Whether an entry could start now."""
-        return self.lane(*entry.lane[:2], entry.uid, entry.weight) and self.gates.fits(entry) == FITS
+        return self.lane(*entry.lane[:2], entry.uid, entry.weight) and self._fits(entry) == FITS
 
     def _reachable(self, task_name: str, submitter: int) -> bool:
         """Whether a job of this task and submitter gets a worker now, or something else must be decided about it."""

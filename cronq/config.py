@@ -12,15 +12,16 @@ The keys are documented in docs/config.md; `cronq schema config` prints the JSON
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Any
 
-from cronq import cronmail, intake, rhythm, taskkeys, tick, trusted
+from cronq import cronmail, intake, limitkeys, rhythm, taskkeys, tick, trusted
 from cronq import job as jobs
 from cronq import task as tasks
 from cronq.errors import BadConfig, BadJob
 from cronq.options import Options
+from cronq.rate import Rate
 from cronq.task import Task
 from cronq.upcoming import AnySchedule
 
@@ -31,10 +32,12 @@ MAIN = "cronq.toml"
 
 @dataclass(frozen=True, slots=True)
 class Queue:
-    """One `[queues.NAME]`: how many of its jobs may run at once (None: as many as there are)."""
+    """One `[queues.NAME]`: how many of its jobs may run at once, and start in how long (None: as many as there are)."""
 
     name: str
     slots: int | None = None
+    rate: tuple[int, float] | None = None
+    burst: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +85,8 @@ class Config:
     cron_system: bool = False  # whether the machine's own crontabs are run
     sendmail: str = cronmail.SENDMAIL  # the program that takes mail
     drain_timeout: float = 0.0  # seconds that a dispatcher waits for running jobs when it is told to stop
+    # How often something may start: of `queue NAME`, of `task NAME`, by `key NAME` of each key of a task.
+    rates: dict[str, Rate] = field(init=False, compare=False, repr=False)
 
     @property
     def slots(self) -> dict[str, int]:
@@ -96,7 +101,18 @@ class Config:
     @property
     def key_limits(self) -> dict[str, int]:
         """How many of a key of each task may run at once."""
-        return {task.name: task.concurrency.limit for task in self.tasks.values() if task.concurrency is not None}
+        said = {task.name: task.concurrency.limit for task in self.tasks.values() if task.concurrency is not None}
+        return {name: limit for name, limit in said.items() if limit is not None}
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "rates", self._rates())
+
+    def _rates(self) -> dict[str, Rate]:
+        said = [(f"queue {queue.name}", queue.rate, queue.burst) for queue in self.queues.values()]
+        said += [(f"task {task.name}", task.rate, task.burst) for task in self.tasks.values()]
+        keyed = [(task.name, task.concurrency) for task in self.tasks.values() if task.concurrency is not None]
+        said += [(f"key {name}", each.rate, each.burst) for name, each in keyed]
+        return {name: Rate(*rate, burst) for name, rate, burst in said if rate is not None}
 
 
 def load(config_dir: str, *, system: bool = False) -> Config:
@@ -189,7 +205,7 @@ class _Reading:
         elif title == "tasks":
             self.task(path, name, fields)
         elif title == "queues":
-            if (found := self.read("queue", what, fields, QUEUE_READERS)) is not None:
+            if (found := self.read("queue", what, fields, QUEUE_READERS, limitkeys.clashes)) is not None:
                 self.queues[name] = Queue(name, **found)
         elif (found := self.read("schedule", what, fields, rhythm.READERS, rhythm.clashes)) is not None:
             self.schedules[name] = Schedule(name, **{"task": name, "every": None, **found})
@@ -215,7 +231,7 @@ class _Reading:
         what: str,
         fields: dict[str, Any],
         readers: dict[str, Reader],
-        clashes: Callable[[dict[str, Any]], list[str]] = lambda _fields: [],
+        clashes: Callable[[Collection[str]], list[str]] = lambda _fields: [],
     ) -> dict[str, Any] | None:
         """The values of a table's keys; None, with what is wrong noted, where it is wrong."""
         try:
@@ -246,7 +262,11 @@ class _Reading:
 Reader = Callable[[str, Any], Any]
 
 
-QUEUE_READERS: dict[str, Reader] = {"slots": taskkeys.count}
+QUEUE_READERS: dict[str, Reader] = {
+    "slots": taskkeys.count,
+    "rate": limitkeys.rate,
+    "burst": limitkeys.count,
+}
 MAIN_READERS: dict[str, dict[str, Reader]] = {
     "limits": {"max_jobs": taskkeys.count, "max_jobs_per_user": taskkeys.count},
     "control": {"operators": taskkeys.operators},

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from cronq import cancel, cronmail, job, settle, states, task
+from cronq import cancel, cronmail, job, pace, settle, states, task
 from cronq.choosing import Choice
 from cronq.crew import Worker
 from cronq.cronfiles import INSTALLED
@@ -41,6 +41,10 @@ def launch(house: House, now: Now, waiting: list[Started], start: Start) -> None
 
     def gate(queue: str, _task: str, uid: int, _weight: int) -> bool:
         if not gates.open(queue, "", uid):
+            return False
+        opens = pace.ticks_open(house, now, queue)
+        if opens > now.mono:
+            house.opens = min(house.opens, opens)
             return False
         return now.mono >= house.lanes_closed.get(("", uid), 0.0) and _reachable(house, now, uid)
 

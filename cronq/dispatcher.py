@@ -23,7 +23,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from cronq import arrivals, cancel, config, control, installed, settle, shelves, spool, states
+from cronq import arrivals, cancel, config, control, installed, pace, settle, shelves, spool, states
 from cronq.authority import Authority
 from cronq.crew import Crew
 from cronq.doorbell import Doorbell
@@ -160,6 +160,7 @@ def take_up(house: House, now: Now) -> None:
                 house.backlog.put(state, entry)
     held = {entry.id for entry in house.backlog.of(states.HELD)}
     house.reasons = house.history.causes(held) if held else {}
+    pace.restore(house, now)
     installed.recover(house)
     settle.recover(house, now)
     cancel.take_up(house)
@@ -173,6 +174,7 @@ def reload(house: House) -> None:
     except BadConfig as error:
         log("reload-failed", reason=error.sentence, kept="the configuration as it was")
     else:
+        house.backlog.ready.wake(float("inf"))  # what waits for a rate: it may have another now
         log("reloaded", tasks=len(house.config.tasks), schedules=len(house.config.schedules))
 
 

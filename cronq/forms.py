@@ -133,6 +133,11 @@ Submitter = Annotated[
     _read_by(lambda _key, value: taskkeys.READERS["submit"]("submit", [value])),
     WithJsonSchema({"type": "string", "pattern": f"^@?{_ACCOUNT}"}),
 ]
+RateText = Annotated[
+    str,
+    _read_by(limitkeys.rate),
+    WithJsonSchema({"type": "string", "pattern": f"^0*[1-9][0-9]*/{_DURATION[1:]}", "maxLength": 71}),
+]
 Template = Annotated[
     str,
     _read_by(limitkeys.READERS["key"]),
@@ -193,7 +198,9 @@ class BackoffForm(Form):
 
 
 class ConcurrencyForm(Form):
-    """How many jobs with the same key may run at once."""
+    """How many jobs with the same key may run at once, and start in how long."""
+
+    model_config = ConfigDict(json_schema_extra={"dependentRequired": {"burst": ["rate"]}})
 
     key_: Template = key("What tells keys apart. Default: nothing.", "{args.0}", "{user} {args.1}", alias="key")
     group: Name = key("Tasks of one group share their keys. Default: the task has its own.", "hosts")
@@ -201,6 +208,12 @@ class ConcurrencyForm(Form):
     on_block: Literal["wait", "discard", "replace", "coalesce"] = key(
         "What becomes of a job whose key is taken. Default: wait.", "coalesce"
     )
+    rate: RateText = key("How many of one key may start in how long.", "10/1m")
+    burst: Count = key("How many of them at once where there were fewer for a while. Default: 1.", 5)
+
+    @classmethod
+    def clashes(cls, fields: Mapping[str, Any]) -> list[str]:
+        return limitkeys.clashes(fields)
 
 
 class RlimitsForm(Form):
@@ -263,6 +276,7 @@ class TaskForm(Form):
         title="cronq task",
         json_schema_extra={
             "oneOf": [{"required": ["command"]}, {"required": ["shell"]}],
+            "dependentRequired": {"burst": ["rate"]},
             "allOf": [
                 {
                     "not": {
@@ -302,6 +316,8 @@ class TaskForm(Form):
     )
     max_crashes: Count = key("After so many crashes a job is dead. Default: 3.", 1)
     limit: Count = key("How many jobs of the task may run at once. Default: no limit.", 2)
+    rate: RateText = key("How many of its jobs may start in how long, evenly spread.", "10/1m")
+    burst: Count = key("How many of them at once where there were fewer for a while. Default: 1.", 5)
     concurrency: ConcurrencyForm = key(
         "How many of its jobs that have the same key may run at once.", {"key": "{args.0}", "limit": 1}
     )
@@ -329,7 +345,15 @@ class TaskForm(Form):
 class QueueForm(Form):
     """One queue, as a table [queues.NAME] of the configuration says it."""
 
+    model_config = ConfigDict(json_schema_extra={"dependentRequired": {"burst": ["rate"]}})
+
     slots: Count = key("How many jobs of the queue may run at once. Default: no limit but max_jobs.", 2)
+    rate: RateText = key("How many jobs of the queue may start in how long, evenly spread.", "10/1m")
+    burst: Count = key("How many of them at once where there were fewer for a while. Default: 1.", 5)
+
+    @classmethod
+    def clashes(cls, fields: Mapping[str, Any]) -> list[str]:
+        return limitkeys.clashes(fields)
 
 
 class ScheduleForm(Form):

@@ -120,6 +120,23 @@ class History:
                         continue
         return found
 
+    def rates(self, since: float) -> dict[str, float]:
+        """How far the rates of what started since then are spent, by name: what was said last."""
+        found: dict[str, float] = {}
+        first = time.strftime("%Y-%m-%d", time.gmtime(max(0.0, since)))
+        for path in self.days():
+            if os.path.basename(path)[: len(first)] < first:
+                continue
+            with open(path, "rb") as file:
+                for line in file:
+                    if b'"rate":{' not in line:
+                        continue
+                    try:
+                        found |= {str(name): float(paid) for name, paid in json.loads(line)["rate"].items()}
+                    except (ValueError, KeyError, TypeError, AttributeError):
+                        continue
+        return found
+
     def causes(self, wanted: set[str]) -> dict[str, str]:
         """Why these jobs are held: the cause of the last move to there, by id."""
         found: dict[str, str] = {}

@@ -1,6 +1,6 @@
 """The keys of tasks and queues that limit what runs at once: how the value of each is read.
 
-Does:    `concurrency` of a task -> `Concurrency`; `render` -> what a job's key is.
+Does:    `concurrency` of a task -> `Concurrency`; `rate` -> how many in how long; `render` -> what a job's key is.
 Reads:   nothing but its arguments. Standard library only: workers read tasks too.
 Trusts:  nothing.
 Fails:   `BadJob` with a sentence that names the key and says what would be right.
@@ -15,11 +15,12 @@ from cronq.errors import BadJob
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Collection
     from typing import Any
 
     from cronq.job import Job
 
-KEYS = ("key", "group", "limit", "on_block")
+KEYS = ("key", "group", "limit", "on_block", "rate", "burst")
 WAIT, DISCARD, REPLACE, COALESCE = "wait", "discard", "replace", "coalesce"
 ON_BLOCK = (WAIT, DISCARD, REPLACE, COALESCE)
 MOST_KEY = 200
@@ -31,11 +32,20 @@ class Concurrency:
 
     __slots__ = KEYS
 
-    def __init__(self, key: str = "", group: str | None = None, limit: int = 1, on_block: str = WAIT) -> None:
-        self.key = key  # a template of the key's text
-        self.group = group  # whose keys they are: all tasks' of this group; None: this task's own
-        self.limit = limit
-        self.on_block = on_block
+    key: str  # a template of the key's text
+    group: str | None  # whose keys they are: all tasks' of this group; None: this task's own
+    limit: int | None
+    on_block: str
+    rate: tuple[int, float] | None
+    burst: int
+
+    def __init__(self, **fields: Any) -> None:
+        self.key = fields.get("key", "")
+        self.group = fields.get("group")
+        self.limit = fields.get("limit", None if "rate" in fields else 1)
+        self.on_block = fields.get("on_block", WAIT)
+        self.rate = fields.get("rate")
+        self.burst = fields.get("burst", 1)
 
 
 def concurrency(key: str, value: object) -> Concurrency:
@@ -45,7 +55,27 @@ def concurrency(key: str, value: object) -> Concurrency:
     for name in value:
         if name not in READERS:
             raise BadJob(f"{key} has the unknown key {jobs.show(name)}; known are {', '.join(KEYS)}")
+    for sentence in clashes(value):
+        raise BadJob(f"{key}: {sentence}")
     return Concurrency(**{name: READERS[name](f"{key}.{name}", item) for name, item in value.items()})
+
+
+def rate(key: str, value: object) -> tuple[int, float]:
+    """How many may start in how many seconds. Raises `BadJob`."""
+    number, slash, period = value.partition("/") if isinstance(value, str) else ("", "", "")
+    if slash and number.isascii() and number.isdigit() and len(number) < 7 and int(number):
+        try:
+            seconds = jobs.seconds(period, key)
+        except BadJob:
+            seconds = 0.0
+        if seconds > 0:
+            return int(number), seconds
+    raise BadJob(f'{key} must be how many may start in how long, at least one, like "10/1m", not {jobs.show(value)}')
+
+
+def clashes(keys: Collection[str]) -> list[str]:
+    """Which keys of a limit do not go together: a sentence each."""
+    return ["burst belongs to a rate; write both, or leave it out"] if "burst" in keys and "rate" not in keys else []
 
 
 def render(template: str, job: Job, submitter: int, queue: str) -> str:
@@ -70,7 +100,8 @@ def _template(key: str, value: object) -> str:
     return text
 
 
-def _limit(key: str, value: object) -> int:
+def count(key: str, value: object) -> int:
+    """How many of something, at least one. Raises `BadJob`."""
     if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 100_000:
         raise BadJob(f"{key} must be a whole number from 1 to 100000, not {jobs.show(value)}")
     return value
@@ -85,6 +116,8 @@ def _on_block(key: str, value: object) -> str:
 READERS: dict[str, Any] = {
     "key": _template,
     "group": jobs.READERS["queue"],
-    "limit": _limit,
+    "limit": count,
     "on_block": _on_block,
+    "rate": rate,
+    "burst": count,
 }

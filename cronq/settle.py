@@ -13,7 +13,7 @@ import json
 import os
 from typing import Any
 
-from cronq import job, mails, policy, spool, states, task
+from cronq import job, mails, pace, policy, spool, states, task
 from cronq.entry import HAS_DATA, Entry, digest
 from cronq.errors import BadJob, CronqError
 from cronq.house import House, Now, Running, Settled, encode
@@ -248,7 +248,8 @@ def give_back(house: House, now: Now, running: Running, cause: str) -> None:
     entry = running.entry
     del house.running[entry.id]
     house.shelves.drop_outcome(entry)
-    house.move(now, "return", states.RUNNING, entry, entry.but(attempt=max(0, entry.attempt - 1)), cause=cause)
+    changed = entry.but(attempt=max(0, entry.attempt - 1))
+    house.move(now, "return", states.RUNNING, entry, changed, cause, rate=pace.give_back(house, now, entry))
 
 
 def _refused(house: House, now: Now, running: Running, outcome: dict[str, Any]) -> None:

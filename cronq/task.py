@@ -45,6 +45,8 @@ KEYS = (
     "on_crash",
     "max_crashes",
     "limit",
+    "rate",
+    "burst",
     "concurrency",
     "mutex",
     "weight",
@@ -109,6 +111,8 @@ class Task:
     on_crash: str | None
     max_crashes: int
     limit: int | None
+    rate: tuple[int, float] | None  # how many may start in how many seconds
+    burst: int
     concurrency: Concurrency | None
     mutex: str | None
     weight: int
@@ -139,6 +143,7 @@ class Task:
         self.backoff = fields.get("backoff") or Backoff()
         self.delivery = fields.get("delivery", "at-least-once")
         self.max_crashes = fields.get("max_crashes", DEFAULT_MAX_CRASHES)
+        self.burst = fields.get("burst", 1)
         self.weight = fields.get("weight", 1)
         self.env = fields.get("env") or {}
         self.rlimits = fields.get("rlimits") or {}

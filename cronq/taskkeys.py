@@ -43,7 +43,7 @@ def clashes(fields: Mapping[str, Any]) -> list[str]:
         found.append('user = "root" needs allow_root = true beside it, to show that it is meant')
     if fields.get("cwd") is not None and "cwd" in (fields.get("allow") or ()):
         found.append('cwd goes before a job\'s own, so that allow "cwd" changes nothing; keep one of the two')
-    return found
+    return found + limitkeys.clashes(fields)
 
 
 def user(key: str, value: object) -> str:
@@ -186,6 +186,8 @@ READERS: dict[str, Any] = {
     "on_crash": _on_crash,
     "max_crashes": count,
     "limit": count,
+    "rate": limitkeys.rate,
+    "burst": limitkeys.count,
     "concurrency": limitkeys.concurrency,
     "mutex": jobs.READERS["mutex"],
     "weight": jobs.READERS["weight"],

@@ -13,7 +13,7 @@ import time
 from collections import Counter
 from typing import Any
 
-from cronq import arrivals, batches, blocked, cancel, cronrun, fire, job, mails, settle, states, task
+from cronq import arrivals, batches, blocked, cancel, cronrun, fire, job, mails, pace, settle, states, task
 from cronq.choosing import Choice, why_held
 from cronq.entry import AT_MOST_ONCE, CANCEL_WANTED, HAS_DATA, NONE, Entry
 from cronq.errors import BadConfig, BadJob, CronqError
@@ -79,6 +79,9 @@ def _patience(house: House, now: Now) -> float:
     due = house.backlog.next_due()
     seconds = POLL if due is None else min(POLL, max(0.0, (due - now.micros) / 1e6))
     seconds = min(seconds, house.almanac.patience(now.wall))
+    opens = house.backlog.ready.next_wake()
+    opens = house.opens if opens is None else min(opens, house.opens)
+    seconds = min(seconds, max(0.001, opens - now.mono))
     for look in house.looks.values():
         seconds = min(seconds, max(0.001, look - now.mono))
     return seconds
@@ -110,7 +113,9 @@ def prune(house: House, now: Now) -> None:
 
 
 def launch(house: House, now: Now, waiting: Waiting) -> None:
-    """Start what may run; at-most-once jobs, whose move must be durable first, go into `waiting`, to be sent then."""
+    """Start what may run; those whose move must be durable first go into `waiting`, to be sent then."""
+    house.opens = float("inf")
+    house.backlog.ready.wake(now.mono)
     if house.stopping or now.mono < house.paused_until:
         return
     cronrun.launch(house, now, waiting, start)
@@ -135,7 +140,7 @@ def launch(house: House, now: Now, waiting: Waiting) -> None:
             pass
         elif (started := start(house, now, entry)) is not None:
             choice.gates.count(entry)
-            if AT_MOST_ONCE in entry.flags:
+            if AT_MOST_ONCE in entry.flags or pace.is_limited(house, entry):
                 waiting.append(started)
             elif not send(house, now, [started]):
                 choice.deaf.add((entry.task, entry.uid))
@@ -171,7 +176,8 @@ def start(house: House, now: Now, entry: Entry) -> tuple[dict[str, Any], list[in
         return None
     redelivered = entry.attempt > 0 or entry.crashes > 0
     changed = entry.but(attempt=entry.attempt + 1, runs_as=NONE if runner == entry.uid else runner)
-    house.move(now, "start", states.READY, entry, changed, attempt=changed.attempt, uid=runner)
+    spent = pace.spend(house, now, changed)
+    house.move(now, "start", states.READY, entry, changed, attempt=changed.attempt, uid=runner, rate=spent)
     running = house.running[entry.id] = Running(changed, wanted, plan)
     try:
         descriptors.insert(1, house.shelves.lock_outcome(changed))

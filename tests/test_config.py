@@ -122,6 +122,20 @@ def test_without_a_limit_four_jobs_run_for_each_cpu_and_at_least_eight(monkeypat
         ("[queues.'a b']", "cronq.toml: [queues.'a b'] a name has letters, digits, '.', '_', '-', at most 48"),
         ("[queues.mail]\nslot = 1", "cronq.toml: [queues.mail] unknown key 'slot'; did you mean 'slots'?"),
         ("[queues.mail]\nslots = 0", "cronq.toml: [queues.mail] slots must be a whole number from 1 to 100000, not 0"),
+        (
+            "[queues.mail]\nrate = '0/1m'",
+            'cronq.toml: [queues.mail] rate must be how many may start in how long, at least one, like "10/1m", not '
+            "'0/1m'",
+        ),
+        ("[queues.mail]\nburst = 2", "cronq.toml: [queues.mail] burst belongs to a rate; write both, or leave it out"),
+        (
+            "[tasks.x]\ncommand = ['x']\nconcurrency = { limt = 1 }",
+            "cronq.toml: [tasks.x] concurrency: unknown key 'limt'; did you mean 'limit'?",
+        ),
+        (
+            "[tasks.x]\ncommand = ['x']\nweight = -1",
+            "cronq.toml: [tasks.x] weight must be a whole number from 0 to 1000, not -1",
+        ),
         ("limits = 3", "cronq.toml: limits must be a table, like [limits]"),
         ("[limits]\nmax_job = 3", "cronq.toml: [limits] unknown key 'max_job'; did you mean 'max_jobs'?"),
         ("[limits]\nmax_jobs = -1", "cronq.toml: [limits] max_jobs must be a whole number from 1 to 100000, not -1"),

@@ -272,8 +272,15 @@ RLIMITS = (
     + [{"as": value} for value in (None, True, 1.5, "", "K", "infinity", "UNLIMITED", 2**61, -1)],
     [{"nofile": 3.0}, {"as": "9" * 16 + "T"}, {"as_": 1}],
 )
+RATES = (
+    ["1/1s", "10/1m", "100000/1h30m", "007/1.5s", "1/250ms"],
+    [None, 1, 1.5, [], "", "10", "10/", "/1m", "-1/1m", "1.5/1m", "0/1m", "10/m", "10/60", "a/1m", "1/1y"],
+    ["1/0s", "1000000/1m", "9" * 30 + "/1m", "1/9999w", "10/1m\n"],
+)
 CONCURRENCIES = (
     [
+        {"rate": "1/1s"},
+        {"rate": "1/1s", "burst": 3, "limit": 1},
         {},
         {"key": "{args.0}", "limit": 1},
         {"key": "", "group": "g", "limit": 100_000, "on_block": "discard"},
@@ -281,6 +288,7 @@ CONCURRENCIES = (
         {"key": "{user} {args.99} {queue}"},
     ],
     [None, [], "{args.0}", 1, {"keys": "a"}, {"": 1}, {"limit": 0}, {"limit": "1"}, {"limit": True}, {"group": "-"}]
+    + [{"burst": 1}, {"rate": "0/1m"}, {"rate": "1/1m", "burst": 0}]
     + [{"on_block": value} for value in (None, "drop", 1)]
     + [{"key": value} for value in (None, 1, "{", "}", "{}", "{args}", "{args.00}", "{args.100}", "{{user}}", "\0")],
     [{"limit": 2.0}, {"key": "a" * 201}, {"key_": "a"}],
@@ -296,12 +304,12 @@ TASK = {
     "description": TEXTS, "command": COMMANDS, "shell": SHELLS, "user": USERS, "submit": SUBMITTERS, "allow": ALLOWS,
     "allow_root": SWITCHES, "queue": NAMES, "priority": PRIORITIES, "timeout": TIMEOUTS, "grace": DURATIONS,
     "retries": RETRIES, "backoff": BACKOFFS, "delivery": DELIVERIES, "on_crash": CRASHES, "max_crashes": COUNTS,
-    "limit": COUNTS, "concurrency": CONCURRENCIES, "mutex": WORDS, "weight": HEFTS,
+    "limit": COUNTS, "rate": RATES, "burst": COUNTS, "concurrency": CONCURRENCIES, "mutex": WORDS, "weight": HEFTS,
     "env": ENVS, "env_file": PATHS, "cwd": PATHS, "umask": UMASKS, "nice": NICE, "oom_score_adj": OOM,
     "rlimits": RLIMITS, "no_new_privs": SWITCHES, "memory_max": MEMORY, "pids_max": PIDS, "cpu_weight": WEIGHTS,
     "output_max": SIZES, "leave_children": SWITCHES,
 }  # fmt: skip
-QUEUE = {"slots": COUNTS}
+QUEUE = {"slots": COUNTS, "rate": RATES, "burst": COUNTS}
 SCHEDULE = {
     "every": PERIODS, "cron": EXPRESSIONS, "zone": ZONES, "catchup": CATCHUPS, "jitter": DURATIONS, "task": NAMES,
     "args": LISTS, "priority": PRIORITIES, "queue": NAMES, "enabled": SWITCHES,
@@ -383,6 +391,8 @@ def test_every_key_has_values_to_try(form: str) -> None:
 
 def base(form: str, key: str) -> dict[str, Any]:
     """What must stand beside a key for the whole to be good."""
+    if key == "burst":
+        return {"rate": "1/1s"} | ({"command": ["a"]} if form == "task" else {})
     if form == "job" and key not in ("task", "command"):
         return {"task": "a"} if key == "args" else {"command": ["a"]}
     if form == "task" and key not in ("command", "shell"):

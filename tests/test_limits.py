@@ -1,5 +1,6 @@
 """What may run beside what: a story with real processes for each rule of it."""
 
+import json
 import os
 import signal
 
@@ -196,3 +197,69 @@ def test_weight_a_job_takes_as_many_slots_as_it_weighs_and_small_ones_do_not_hol
     assert words[words.index("+l") + 1] == "-l"
     assert words[words.index("+l") :].count("+s") >= 1
     assert ledger.most("sl") == 2
+
+
+# ---------------------------------------------------------------- rates
+
+
+def begun(world) -> dict[str, list[tuple[float, str, int]]]:
+    """When which job started, with which attempt, by its task."""
+    found: dict[str, list[tuple[float, str, int]]] = {}
+    for path in sorted((world.spool / "history").iterdir()):
+        for line in map(json.loads, path.read_text().splitlines()):
+            if line.get("move") == "start" and "attempt" in line:  # not of a batch
+                kept = json.loads((world.results(line["id"]) / "result.json").read_text())
+                found.setdefault(kept["task"], []).append((line["t"], line["id"], line["attempt"]))
+    return found
+
+
+def test_rate_a_limited_job_waits_keeps_its_place_and_uses_no_attempt(world):
+    world.tasks("[tasks.t]\ncommand = ['true']\nrate = '5/1s'\nburst = 2\n[tasks.u]\ncommand = ['true']\n")
+    world.start()
+    ids = world.run("map", "--json", "t", input="1\n2\n3\n4\n5\n6\n").stdout.splitlines()
+    other = world.submit("submit", "u")
+    world.result(other)
+    found = begun(world)["t"]
+    assert len(ids) == len(found) == 6
+    assert [each[1][-1] for each in found] == list("123456")
+    assert {each[2] for each in found} == {1}
+    times = [each[0] for each in found]
+    assert all(later - earlier >= 0.2 - 1e-3 for earlier, later in zip(times, times[2:], strict=False))
+    assert times[-1] - times[0] >= 0.8 - 1e-3
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        "[tasks.t]\ncommand = ['true']\nrate = '1/1h'",
+        "[tasks.t]\ncommand = ['true']\nqueue = 'q'\n[queues.q]\nrate = '1/1h'",
+        "[tasks.t]\ncommand = ['true']\nconcurrency = { key = '{args.0}', rate = '1/1h' }",
+    ],
+    ids=["task", "queue", "key"],
+)
+def test_rate_holds_over_a_restart_and_begins_anew_where_the_history_is_lost(world, table):
+    world.tasks(table + "\n")
+    daemon = world.start()
+    assert world.result(world.submit("submit", "t", "a"))["state"] == "done"
+    second = world.submit("submit", "t", "a")
+    os.kill(world.dispatcher(daemon), signal.SIGKILL)
+    eventually(lambda: daemon.log.read_text().count("event=ready") == 2)
+    assert world.result(shell(world, "true"))["state"] == "done"
+    assert ready(world, second)
+    if "key" in table:
+        assert world.result(world.submit("submit", "t", "b"))["state"] == "done"
+    world.stop()
+    for path in (world.spool / "history").iterdir():
+        path.unlink()
+    world.start()
+    assert world.result(second)["state"] == "done"
+
+
+def test_rate_of_the_queue_cron_holds_for_crontabs_lines_beside_that_of_jobs(world, ledger):
+    world.tasks("[queues.cron]\nrate = '2/1h'\nburst = 2\n")
+    (world.config / "crontab").write_text("".join(f"@every 1s {ledger.turns(mark)}\n" for mark in "ab"))
+    (world.config / "crontab").chmod(0o644)
+    world.start()
+    eventually(lambda: len(ready(world, "-tab-")) >= 4)
+    assert world.result(shell(world, ledger.turns("j"), "--queue", "cron"))["state"] == "done"
+    assert sorted(ledger.words()) == ["+a", "+b", "+j", "-a", "-b", "-j"]
