@@ -17,7 +17,7 @@ import os
 import pwd
 from collections.abc import Iterator
 
-from cronq import attend, become, reach, realm, show, tabcheck, tabfile, trusted
+from cronq import attend, become, reach, realm, roottables, show, tabcheck, tabfile, trusted
 from cronq import config as configs
 from cronq import task as tasks
 from cronq.accounts import Accounts
@@ -103,6 +103,7 @@ def findings(config: str, system: bool) -> list[Finding]:
             return _ordered(distrusted + found)
         found += _unreadable(config)
         found += _lists(config)
+        found += _tables(config)
     try:
         read = configs.load(config, system=system)
     except BadConfig as error:
@@ -212,6 +213,16 @@ def _runner(task: Task, ours: become.Account | None) -> Iterator[Finding]:
 
 
 # ---------------------------------------------------------------- files
+
+
+def _tables(config: str) -> Iterator[Finding]:
+    """More crontabs than are read."""
+    try:
+        said = roottables.too_many(roottables.listing(config, machine=realm.cron_is_ours(config)))
+    except (BadConfig, OSError):
+        return  # `load` says it; or only root can look
+    if said:
+        yield FAIL, said
 
 
 def _unreadable(config: str) -> Iterator[Finding]:

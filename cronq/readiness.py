@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Iterator
 
 from cronq import config as configs
-from cronq import movein, shadow, trusted, units
+from cronq import movein, roottables, shadow, trusted, units
 from cronq.crontables import Table
 from cronq.errors import BadConfig, NotPermitted, UsageError
 from cronq.hand import Say
@@ -44,7 +44,8 @@ def must_be_safe(tables: list[Table], after: str, anyway: bool, say: Say) -> Non
     used = [table for table in tables if table.entries]
     say(f"ok       {OURS}: active and enabled")
     say(f"ok       {sum(len(table.entries) for table in used)} entries in {len(used)} tables")
-    differences = [*_differences(tables), *_shadows(say)]
+    said = roottables.too_many(roottables.listing(os.path.dirname(CONFIG), machine=True))
+    differences = [*[said] * bool(said), *_differences(tables), *_shadows(say)]
     for sentence in differences:
         say(f"differs  {sentence}")
     for sentence in _remarks(tables):

@@ -103,7 +103,7 @@ class Everybody:
         """The answer about a table of root's, and its descriptor; 0 lists them anew. Raises `CronqError`, `OSError`."""
         if number == 0:
             trusted.tree(self._config)
-            self._crontabs.paths = roottables.listing(self._config, machine=cron_is_ours(self._config))
+            self._crontabs.take(roottables.listing(self._config, machine=cron_is_ours(self._config)))
         return self._crontabs.answer(number)
 
     def open_crontabs(self, uid: int, numbers: list[Any]) -> list[int]:

@@ -4,7 +4,7 @@ Does:    `listing` names the tables that there are; `Listing` opens those of one
 Reads:   the names in fixed directories: the configuration's, and the machine's own; of a table not a byte.
 Trusts:  directories that are root's. What the group crontab may put into the machine's directory of user crontabs is
          opened below a descriptor of that, and no link is followed there; elsewhere one of root's is.
-Fails:   `BadJob` or `OSError`, and nothing is left open. Whether a table counts, is for those who read it.
+Fails:   `BadJob` or `OSError`, and nothing is left open. Of more than MOST_TABLES the last are left out. Whether a table counts, is for those who read it.
 
 For the launcher: standard library only.
 """
@@ -19,6 +19,7 @@ from cronq import linux
 from cronq.cronfiles import MACHINES, MACHINES_FOLDER, USERS_FOLDER, is_of_cron_d, is_users
 from cronq.cronrules import open_of_roots
 from cronq.errors import BadJob
+from cronq.log import line as log
 
 MOST_TABLES = 4000
 TYPE_CHECKING = False
@@ -30,7 +31,7 @@ _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def listing(config: str, machine: bool) -> list[str]:
-    """The tables of the configuration, with `machine` the machine's too, in one order. Raises `OSError`."""
+    """All tables of the configuration, with `machine` the machine's too, in one order. Raises `OSError`."""
     places = [(config, "crontab".__eq__), (os.path.join(config, "cron.d"), is_of_cron_d)]
     if machine:
         folder, name = os.path.split(MACHINES)
@@ -41,24 +42,16 @@ def listing(config: str, machine: bool) -> list[str]:
             found += sorted(os.path.join(folder, name) for name in os.listdir(folder) if counts(name))
         except (FileNotFoundError, NotADirectoryError):
             continue
-    return found[:MOST_TABLES]
+    return found
 
 
-def open_table(path: str) -> int:
-    """A descriptor of a table of that listing's. Raises `BadJob`, `OSError`."""
-    folder, name = os.path.split(path)
-    if folder == USERS_FOLDER:
-        directory = os.open(folder, _FOLDER)
-        try:
-            descriptor = linux.open_inside(directory, name, _FLAGS)
-        finally:
-            os.close(directory)
-    else:
-        descriptor = open_of_roots(path)
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise BadJob(f"NOT A REGULAR FILE ({path})")
-    return descriptor
+def too_many(found: list[str]) -> str:
+    """What is to be said of a listing that has more tables than are opened; "" where it has not."""
+    if len(found) <= MOST_TABLES:
+        return ""
+    first = found[MOST_TABLES]
+    rest = f"nothing of {found[MOST_TABLES]} runs, nor of what comes after it"
+    return f"there are {len(found)} crontabs, and {MOST_TABLES} are read: {rest}; put several into one, or remove some"
 
 
 class Listing:
@@ -66,6 +59,15 @@ class Listing:
 
     def __init__(self) -> None:
         self.paths: list[str] = []
+        self._said = ""
+
+    def take(self, found: list[str]) -> None:
+        """Let these be the tables, as far as they are not too many, which is said once."""
+        self.paths = found[:MOST_TABLES]
+        said = too_many(found)
+        if said and said != self._said:
+            log("crontabs-left-out", reason=said)
+        self._said = said
 
     def answer(self, number: int) -> tuple[dict[str, Any], list[int]]:
         """What the dispatcher is told about a table, and its descriptor or none. Raises `BadJob`."""

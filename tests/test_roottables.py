@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from aside import ANN, CONFIG, aside, fresh_machine, write
 
-from cronq import roottables
+from cronq import check, roottables
 from cronq.errors import BadJob
 from cronq.roottables import Listing, open_table
 
@@ -162,3 +162,25 @@ def test_a_number_that_comes_often_is_opened_once_and_what_there_is_no_descripto
     with pytest.raises(OSError, match="Too many open files"):
         found.open_for("ann", [0, 1])
     resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+@aside
+def test_of_too_many_the_last_are_left_out_which_the_log_and_check_say_once(monkeypatch, capfd):
+    fresh_machine()
+    write("cronq.toml", "[cron]\nsystem = true\n")
+    monkeypatch.setattr(roottables, "MOST_TABLES", 2)
+    paths = [put(MACHINES), put(FOLDER / "a"), put(FOLDER / "b"), put(USERS / "ann")]
+    found = Listing()
+    for _ in range(2):
+        found.take(listing())
+    assert found.paths == list(map(str, paths[:2]))
+    found.take(found.paths)
+    found.take(listing())
+    sentence = f"there are 4 crontabs, and 2 are read: nothing of {FOLDER}/b runs, nor of what comes after it"
+    assert capfd.readouterr().err.count(sentence) == 2
+    assert [text.partition(";")[0] for level, text in check.findings(str(CONFIG), True) if "crontabs" in text] == [
+        sentence
+    ]
+    (FOLDER / "b").unlink()
+    (FOLDER / "a").unlink()
+    assert not [text for _, text in check.findings(str(CONFIG), True) if "crontabs" in text]
