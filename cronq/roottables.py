@@ -1,10 +1,11 @@
 """Root's crontabs, opened for a dispatcher and for workers, who could not.
 
-Does:    `listing` names the tables that there are; `Listing` opens those of one listing by their numbers.
+Does:    `listing` names the tables that there are; `Listing` opens those of one listing by their numbers, MOST_TABLES
+         at most, and says once where there are more.
 Reads:   the names in fixed directories: the configuration's, and the machine's own; of a table not a byte.
 Trusts:  directories that are root's. What the group crontab may put into the machine's directory of user crontabs is
          opened below a descriptor of that, and no link is followed there; elsewhere one of root's is.
-Fails:   `BadJob` or `OSError`, and nothing is left open. Of more than MOST_TABLES the last are left out. Whether a table counts, is for those who read it.
+Fails:   `BadJob` or `OSError`, and nothing is left open. Whether a table counts, is for those who read it.
 
 For the launcher: standard library only.
 """
@@ -49,9 +50,25 @@ def too_many(found: list[str]) -> str:
     """What is to be said of a listing that has more tables than are opened; "" where it has not."""
     if len(found) <= MOST_TABLES:
         return ""
-    first = found[MOST_TABLES]
     rest = f"nothing of {found[MOST_TABLES]} runs, nor of what comes after it"
     return f"there are {len(found)} crontabs, and {MOST_TABLES} are read: {rest}; put several into one, or remove some"
+
+
+def open_table(path: str) -> int:
+    """A descriptor of a table of that listing's. Raises `BadJob`, `OSError`."""
+    folder, name = os.path.split(path)
+    if folder == USERS_FOLDER:
+        directory = os.open(folder, _FOLDER)
+        try:
+            descriptor = linux.open_inside(directory, name, _FLAGS)
+        finally:
+            os.close(directory)
+    else:
+        descriptor = open_of_roots(path)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise BadJob(f"NOT A REGULAR FILE ({path})")
+    return descriptor
 
 
 class Listing:
