@@ -60,15 +60,27 @@ def _of_files() -> dict[bytes, bytes]:
 
 
 def parse(data: bytes) -> dict[bytes, bytes]:
-    """The variables of such a file, as pam_env reads them: one a line, `#` ends a line anywhere, quotes go."""
-    found = {}
+    """The variables of such a file, as pam_env reads them.
+
+    One a line, which a backslash at its end continues; `#` ends a line anywhere; a value that begins with a quote loses
+    that, and one at its end; a name alone takes the variable away.
+    """
+    found: dict[bytes, bytes] = {}
+    begun = b""
     for line in data.split(b"\n"):
-        text = line.lstrip(b" \t").partition(b"#")[0].removeprefix(b"export ")
-        name, equals, value = text.partition(b"=")
-        if not equals or not name or not name.replace(b"_", b"a").isalnum() or b"\0" in value:
+        text, mark, _ = (begun + line).partition(b"#")
+        whole = text.rstrip()
+        if whole.endswith(b"\\") and not mark:
+            begun = whole[:-1]
+            continue
+        begun = b""
+        name, equals, value = text.lstrip(b" \t").removeprefix(b"export ").partition(b"=")
+        if not name or not name.replace(b"_", b"a").isalnum() or b"\0" in value:
+            continue
+        if not equals:
+            found.pop(name, None)
             continue
         if value[:1] in (b'"', b"'"):
-            value = value[1:].rstrip(b" \t")
-            value = value[:-1] if value[-1:] in (b'"', b"'") else value
+            value = value[1:-1] if len(value) > 1 and value[-1:] in (b'"', b"'") else value[1:]
         found[name] = value
     return found

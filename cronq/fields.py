@@ -56,7 +56,7 @@ class BadSchedule(ValueError):
 
 
 class TooLong(BadSchedule):
-    """A field that cron reads, and that is refused here all the same: see `_LONGEST_FIELD`."""
+    """A list that cron reads, and that is refused here all the same: see `_LONGEST_FIELD`."""
 
 
 def parse_field(text: str, field: Field, at: int = 0) -> int:
@@ -66,11 +66,11 @@ def parse_field(text: str, field: Field, at: int = 0) -> int:
     """
     if text == "*":
         return field.all
-    if len(text) > _LONGEST_FIELD:
-        why = f"the field has {len(text)} characters, and at most {_LONGEST_FIELD} are read"
-        raise TooLong(field.name, at, why, "name each value once, or write ranges")
     bits, place = 0, 0
     while True:
+        if place > _LONGEST_FIELD:
+            why = f"the list has {len(text)} characters, and at most {_LONGEST_FIELD} are read"
+            raise TooLong(field.name, at, why, "name each value once, or write ranges")
         more, place = item(text, place, field, at)
         bits |= more
         if text[place : place + 1] != ",":

@@ -46,10 +46,8 @@ def _mounts(scratch: Path) -> str:
     for name in ("crontab", "ran"):
         (scratch / name).touch()
     places = {"tabs": "/var/spool/cron/crontabs", "crontab": "/etc/crontab", "cron.d": "/etc/cron.d", "run": "/run"}
-    if (scratch / "localtime").exists():
-        places["localtime"] = "/etc/localtime"
-    if (scratch / "shadow").exists():
-        places["shadow"] = "/etc/shadow"
+    more = {"localtime": "/etc", "shadow": "/etc", "environment": "/etc", "locale": "/etc/default"}
+    places |= {name: f"{folder}/{name}" for name, folder in more.items() if (scratch / name).exists()}
     mounts = [f"mount --bind {scratch}/{name} {place}" for name, place in places.items()]
     return " && ".join(mounts + _devices(scratch) * (scratch / "log").exists())
 

@@ -18,6 +18,7 @@ from debian_jail import Cron, missing, verdicts
 from cronq.clock import Clock
 from cronq.crontab import parse_crontab
 from cronq.crontext import split_percent
+from cronq.cronworld import World
 
 LONG = os.environ.get("CRONQ_LONG") == "1"
 pytestmark = [
@@ -330,3 +331,71 @@ def test_jobs_see_the_variables_and_the_input_that_debian_gives(tmp_path: Path) 
     shown = split_percent(entries[-1].command)[0]
     assert shown.startswith("printf %s 'a")
     assert (tmp_path / "shown").read_text() == shown.split("'")[1]
+
+
+ENVIRONMENT = r"""# comment \
+A=b # c
+export B=x
+C="q v"~~
+D='s'
+E=a"b
+F= lead
+G=x\
+ H=y
+I=1\~~
+J=2
+  K=x
+L=$HOME
+M=a#b
+N="x
+O=x"
+P="a"b"
+Q=trail~~~
+R	=x
+T="  in  "
+U==x
+V-W=x
+X="a # b"
+Y='x"
+Z=
+ZA=1
+ZA
+ZB=b # c \
+ZC=1
+ZD="
+ZE=x\\
+HOME=/nowhere
+PATH=/opt/bin
+SHELL=/bin/false
+LOGNAME=somebody
+USER=u
+A=again
+TABLE=no
+BOTH=file
+"""  # ~ stands for a blank at the end of a line
+
+
+def test_jobs_have_the_very_environment_that_debian_gives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With files of the machine's that have every oddity which PAM reads in its own way."""
+    (tmp_path / "environment").write_text(ENVIRONMENT.replace("~", " "))
+    (tmp_path / "locale").write_text('LANG="de_DE.UTF-8"\nBOTH=locale\n')
+    monkeypatch.setattr("cronq.cronworld.FILES", (str(tmp_path / "environment"), str(tmp_path / "locale")))
+    table = f"TABLE=yes\nLOGNAME=nobody\nPATH=/bin:/sbin\n* * * * * env -0 >{tmp_path}/env\n".encode()
+    start = at("UTC", 2026, 6, 1, 9, 58)
+    with Cron(tmp_path, table, start, "UTC") as cron:
+        cron.look(start + 60)
+    theirs = dict(part.split(b"=", 1) for part in (tmp_path / "env").read_bytes().split(b"\0")[:-1])
+    ours = World(parse_crontab(table, user="root").entries[0], "root", "/root").env
+    assert {name: value for name, value in theirs.items() if name != b"PWD"} == ours  # PWD is the shell's
+    assert (theirs[b"C"], theirs[b"I"]) == (b'q v"  ', b"1J=2"), "the oddities were there"
+
+
+def test_two_lines_that_are_the_same_are_two_jobs(tmp_path: Path) -> None:
+    table = f"* * * * * echo twin >>{tmp_path}/ran\n".encode() * 2
+    start = at("UTC", 2026, 6, 1, 9, 58)
+    with Cron(tmp_path, table, start, "UTC") as cron:
+        assert cron.look(start + 60) == Counter(twin=2)
+    clock = Clock()
+    clock.load(parse_crontab(table).entries)
+    clock.start(start, datetime.UTC)
+    assert len({tick.entry.identity for tick in clock.turn(start + 60, datetime.UTC)}) == 2

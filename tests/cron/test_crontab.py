@@ -565,11 +565,11 @@ def test_fifty_thousand_bad_lines_are_a_thousand_problems() -> None:
     assert "49001 more" in table.problems[-1].text  # one of them: Debian takes 10,000 lines
 
 
-def test_a_field_of_a_thousand_characters_is_read_and_a_longer_one_is_not() -> None:
-    assert only("0," * 499 + "05 * * * * x").schedule == parse("0,5 * * * *")
-    (problem,) = read("0," * 500 + "5 * * * * x", "5 * * * * y").errors
+def test_a_list_of_a_thousand_characters_is_read_and_a_longer_one_is_not() -> None:
+    assert only("0," * 500 + "5 * * * * x").schedule == parse("0,5 * * * *")
+    (problem,) = read("0," * 501 + "5 * * * * x", "5 * * * * y").errors
     assert (problem.line, problem.column, problem.debian) == (1, 1, "")
-    assert "the field has 1001 characters" in problem.text
+    assert "the list has 1003 characters" in problem.text
 
 
 @pytest.mark.parametrize("start", ["@", "# cronq: ", "CRON_TZ=", "MAILTO= ", "5 * * * *  ", "1 * * * "])

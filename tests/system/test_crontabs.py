@@ -206,7 +206,7 @@ RUBBISH = {
 REFUSED = {
     "lines": "100000 lines, and at most 50000 are read",
     "long": "more than 4 MiB, and no more is read",
-    "list": "the field has 4000001 characters",
+    "list": "the list has 4000001 characters",
     "nul": "line 1 has a NUL byte",
     "binary": "it is binary",
     "endless": "there is no option a",
