@@ -34,6 +34,7 @@ def fill(scratch: Path) -> None:
     for name in (
         "good",
         "Good_2-x",
+        "executable",
         "writable",
         "world",
         "owned",
@@ -45,6 +46,7 @@ def fill(scratch: Path) -> None:
         "nobody",
     ):
         (system / name).write_text(line)
+    (system / "executable").chmod(0o755)
     (system / "writable").chmod(0o664)
     (system / "world").chmod(0o646)
     os.chown(system / "owned", 1, 0)

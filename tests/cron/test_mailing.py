@@ -128,6 +128,27 @@ def test_without_a_mailer_output_stays_where_it_is(world, post):
 # ---------------------------------------------------------------- the system's log
 
 
+def test_why_nothing_is_mailed_is_told_to_the_systems_log_as_cron_tells_it(bench, tmp_path):
+    """Debian's own lines are in test_mta, and in its source."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as server:
+        server.bind(str(tmp_path / "log"))
+        server.settimeout(5)
+        bench.house.cronlog = Cronlog(str(tmp_path / "log"))
+        bench.toml('[cron]\nsendmail = "/nowhere"\n')
+        bench.crontab("# cronq: name=plain\n* * * * * x\nMAILTO=a, b\n# cronq: name=unsafe\n* * * * * x\n")
+        bench.minutes(0, 1)
+        said = {}
+        for _, tick in bench.house.shelves.scan("ready"):
+            os.write(bench.house.shelves.outputs(tick)[0], b"printed")
+            mails.post(bench.house, Now(UTC + 61.0, 0.0), tick, "done", None)
+            said[tick.line] = server.recv(1000).decode().partition(": ")[2]
+        bench.house.cronlog.close()
+    assert said == {
+        "plain": "(CRON) info (No MTA installed, discarding output)",
+        "unsafe": f"({ME}) UNSAFE MAIL (a, b)",
+    }
+
+
 def test_a_start_is_told_to_the_systems_log(bench, tmp_path):
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as server:
         server.bind(str(tmp_path / "log"))

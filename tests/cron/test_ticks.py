@@ -98,6 +98,31 @@ def test_a_change_within_one_tick_of_stamps_is_seen_too(bench):
     assert [line.identity for line in bench.house.tables.lines()] == ["b"]
 
 
+def test_a_table_whose_stamp_is_the_epoch_counts_and_so_does_its_next(bench):
+    for second, name in ((1, "a"), (3, "b")):
+        draft = bench.config / ".draft"
+        draft.write_text(f"# cronq: name={name}\n* * * * * true\n")
+        os.utime(draft, (0, 0))
+        draft.rename(bench.config / "crontab")
+        bench.turn(UTC + second)
+        assert [line.identity for line in bench.house.tables.lines()] == [name]
+
+
+def test_a_variable_that_is_added_counts_from_then_on(bench):
+    bench.crontab("# cronq: name=a\n* * * * * true\n")
+    bench.minutes(0, 0)
+    assert bench.house.tables.find(bench.uid, "a").entry.env == {}
+    bench.crontab("MAILTO=ann\n# cronq: name=a\n* * * * * true\n")
+    bench.minutes(1, 1)
+    assert bench.house.tables.find(bench.uid, "a").entry.env == {"MAILTO": "ann"}
+
+
+def test_a_last_line_without_a_newline_runs(bench):
+    bench.crontab("# cronq: name=a\n* * * * * true")
+    bench.minutes(0, 1)
+    assert bench.made() == [("tab-a", 60)]
+
+
 def test_each_bad_line_is_said_once_and_the_good_ones_run(bench, capfd):
     bench.crontab("61 * * * * true\n# cronq: name=a\n* * * * * true\n* * * * * \n@never x\n")
     bench.minutes(0, 3)

@@ -66,13 +66,14 @@ def test_the_configurations_own_tables_run_as_the_user_of_each_line(machine, pro
 def test_the_machines_tables_are_run_where_the_configuration_says_so(machine, proof):
     machine.tasks(SYSTEM)
     write(Path("/etc/crontab"), "V=of the table\n" + says("etc", "ann") + f"@every 1s bob echo $V > {PROOF}/v\n", 0o644)
-    write(Path("/etc/cron.d/pack-age_1"), says("package", "carl"))
+    write(Path("/etc/cron.d/pack-age_1"), says("package", "carl") + f"@every 1s bob echo -$V > {PROOF}/none\n")
     write(Path("/srv/elsewhere"), says("linked", "root"))
     Path("/etc/cron.d/linked").symlink_to("/srv/elsewhere")
     write(USERS / "ann", says("anns"), owner=2001)
     write(USERS / "bob", says("bobs"))
     machine.start()
     wanted = {"etc": "ann", "package": "carl", "linked": "root", "anns": "ann", "bobs": "bob", "v": "of the table"}
+    wanted["none"] = "-"  # a table sees no variable of another's
     assert {name: ran(name) for name in wanted} == wanted
 
 
