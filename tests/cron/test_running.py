@@ -57,7 +57,8 @@ HOME={here}
 HOME=/nowhere
 SHELL=/bin/bash
 # cronq: name=nowhere
-@every 1s pwd; echo $BASH_VERSION
+PATH=/bin:/sbin
+@every 1s pwd; echo $BASH_VERSION; echo $PATH; [ $(ps -o sid= $$) = $$ ] && echo its own session
 """
     )
     got = (ended(world, "env")[0] / "stdout").read_bytes()
@@ -83,6 +84,7 @@ SHELL=/bin/bash
     nowhere = (ended(world, "nowhere")[0] / "stdout").read_text().splitlines()
     assert nowhere[0] == "/"
     assert nowhere[1]
+    assert nowhere[2:] == ["/bin:/sbin", "its own session"]
 
 
 def test_the_bytes_of_a_command_are_run_as_they_are(world, tab):
