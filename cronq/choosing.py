@@ -29,6 +29,7 @@ class Choice:
         jobs, ticks = [e for e in running if not e.tabled], [e for e in running if e.tabled]
         self.gates = Gates(said.max_jobs, said.slots, said.limits, jobs, per_user, ticks, said.key_limits)
         self.deaf: set[tuple[str, int]] = set()  # whose worker could not take a job: they wait for the next turn
+        self.pressed = house.pressure.reason(now.mono, said.max_load, said.min_free_memory)
         self._house = house
         self._now = now
 
@@ -57,11 +58,13 @@ class Choice:
     def next(self, load: Load) -> Entry | None:
         """What may start next."""
         self.gates.claims.clear()
+        if self.pressed:
+            return None
         return self._house.backlog.ready.peek(self.lane, load, self.fits)
 
     def may(self, entry: Entry) -> bool:
         """Whether an entry could start now."""
-        return self.lane(*entry.lane[:2], entry.uid, entry.weight) and self._fits(entry) == FITS
+        return not self.pressed and self.lane(*entry.lane[:2], entry.uid, entry.weight) and self._fits(entry) == FITS
 
     def _reachable(self, task_name: str, submitter: int) -> bool:
         """Whether a job of this task and submitter gets a worker now, or something else must be decided about it."""

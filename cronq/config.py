@@ -26,7 +26,7 @@ from cronq.task import Task
 from cronq.upcoming import AnySchedule
 
 TABLES = ("tasks", "queues", "schedules")
-ONLY_IN_MAIN = ("limits", "control", "exec", "cron", "stop")
+ONLY_IN_MAIN = ("limits", "pressure", "control", "exec", "cron", "stop")
 MAIN = "cronq.toml"
 
 
@@ -82,6 +82,8 @@ class Config:
     max_jobs: int = field(default_factory=default_max_jobs)
     operators: str | None = None  # the group that may see and control every job, beside root
     max_jobs_per_user: int | None = None  # None: as the mode has it (`lanes.per_user_default`)
+    max_load: float | None = None  # above this load no job starts
+    min_free_memory: int | None = None  # nor where fewer bytes are free
     cron_system: bool = False  # whether the machine's own crontabs are run
     sendmail: str = cronmail.SENDMAIL  # the program that takes mail
     drain_timeout: float = 0.0  # seconds that a dispatcher waits for running jobs when it is told to stop
@@ -169,6 +171,8 @@ class _Reading:
             max_jobs=self.main.get("max_jobs") or default_max_jobs(),
             operators=self.main.get("operators"),
             max_jobs_per_user=self.main.get("max_jobs_per_user"),
+            max_load=self.main.get("max_load"),
+            min_free_memory=self.main.get("min_free_memory"),
             cron_system=self.main.get("system", False),
             sendmail=self.main.get("sendmail", cronmail.SENDMAIL),
             drain_timeout=self.main.get("drain_timeout", 0.0),
@@ -269,6 +273,7 @@ QUEUE_READERS: dict[str, Reader] = {
 }
 MAIN_READERS: dict[str, dict[str, Reader]] = {
     "limits": {"max_jobs": taskkeys.count, "max_jobs_per_user": taskkeys.count},
+    "pressure": {"max_load": limitkeys.load, "min_free_memory": taskkeys.size},
     "control": {"operators": taskkeys.operators},
     "exec": {"allow_root": taskkeys.switch},
     "cron": {"system": taskkeys.switch, "sendmail": taskkeys.READERS["env_file"]},

@@ -1,6 +1,6 @@
 """The forms: what job files and config tables may hold, as pydantic models, from which the JSON Schemas are made.
 
-Does:    `FORMS` (job, task, queue, schedule, limits, control, exec, cron, stop, config), and `schema` of one of them.
+Does:    `FORMS` (job, task, queue, schedule, limits, pressure, control, exec, cron, stop, config), and `schema` of one.
 Reads:   nothing but its arguments.
 Trusts:  nothing. The decoders (`job.decode`, `task.decode`, `config.load`) decide; property tests hold these models to
          the same verdicts.
@@ -391,6 +391,15 @@ class LimitsForm(Form):
     )
 
 
+class PressureForm(Form):
+    """The table [pressure] of cronq.toml: when the machine has no room for more jobs."""
+
+    max_load: Annotated[float, Field(gt=0, le=limitkeys.MOST_LOAD, allow_inf_nan=False)] = key(
+        "Above this load (of the last minute) no job starts. Default: no bound.", 8, 1.5
+    )
+    min_free_memory: Size = key("With less memory available no job starts. Default: no bound.", "500M")
+
+
 class ControlForm(Form):
     """The table [control] of cronq.toml."""
 
@@ -425,6 +434,7 @@ class ConfigForm(Form):
     queues: dict[Name, QueueForm] = key("Queues by name.", {"mail": {"slots": 2}})
     schedules: dict[Name, ScheduleForm] = key("Schedules by name.", {"hello": {"every": "10m"}})
     limits: LimitsForm = key("Limits on everything together; in cronq.toml only.", {"max_jobs": 16})
+    pressure: PressureForm = key("When no job starts; in cronq.toml only.", {"max_load": 8})
     control: ControlForm = key("The control socket; in cronq.toml only.", {"operators": "adm"})
     exec: ExecForm = key("Free commands; in cronq.toml only.", {"allow_root": True})
     cron: CronForm = key("Crontabs; in cronq.toml only.", {"system": True})
@@ -437,6 +447,7 @@ FORMS: dict[str, type[Form]] = {
     "queue": QueueForm,
     "schedule": ScheduleForm,
     "limits": LimitsForm,
+    "pressure": PressureForm,
     "control": ControlForm,
     "exec": ExecForm,
     "cron": CronForm,

@@ -24,6 +24,7 @@ KEYS = ("key", "group", "limit", "on_block", "rate", "burst")
 WAIT, DISCARD, REPLACE, COALESCE = "wait", "discard", "replace", "coalesce"
 ON_BLOCK = (WAIT, DISCARD, REPLACE, COALESCE)
 MOST_KEY = 200
+MOST_LOAD = 100_000
 PLACEHOLDER = re.compile(r"\{(?:args\.(0|[1-9][0-9]?)|(user|queue))\}")
 
 
@@ -71,6 +72,13 @@ def rate(key: str, value: object) -> tuple[int, float]:
         if seconds > 0:
             return int(number), seconds
     raise BadJob(f'{key} must be how many may start in how long, at least one, like "10/1m", not {jobs.show(value)}')
+
+
+def load(key: str, value: object) -> float:
+    """A load of the machine, as the kernel's averages say it. Raises `BadJob`."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= MOST_LOAD:
+        raise BadJob(f"{key} must be a number above 0, at most {MOST_LOAD}, like 8 or 1.5, not {jobs.show(value)}")
+    return float(value)
 
 
 def clashes(keys: Collection[str]) -> list[str]:

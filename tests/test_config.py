@@ -114,7 +114,8 @@ def test_without_a_limit_four_jobs_run_for_each_cpu_and_at_least_eight(monkeypat
         ("[task.a]", "cronq.toml: unknown table 'task'; did you mean 'tasks'?"),
         (
             "x = 1",
-            "cronq.toml: unknown table 'x'; known are tasks, queues, schedules, limits, control, exec, cron, stop",
+            "cronq.toml: unknown table 'x'; known are tasks, queues, schedules, limits, pressure, control, exec, cron, "
+            "stop",
         ),
         ("tasks = 1", "cronq.toml: tasks must be tables, like [tasks.NAME]"),
         ("[[tasks]]", "cronq.toml: tasks must be tables, like [tasks.NAME]"),
@@ -143,6 +144,10 @@ def test_without_a_limit_four_jobs_run_for_each_cpu_and_at_least_eight(monkeypat
             "[control]\noperators = 'cronq'",
             "cronq.toml: [control] operators must not be cronq: that group never has members; name another group, "
             "like adm",
+        ),
+        (
+            "[pressure]\nmax_load = 0",
+            "cronq.toml: [pressure] max_load must be a number above 0, at most 100000, like 8 or 1.5, not 0",
         ),
         ("[control]\noperator = 'adm'", "cronq.toml: [control] unknown key 'operator'; did you mean 'operators'?"),
         ("[exec]\nallow_root = 1", "cronq.toml: [exec] allow_root must be true or false, not 1"),

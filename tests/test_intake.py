@@ -315,6 +315,10 @@ SCHEDULE = {
     "args": LISTS, "priority": PRIORITIES, "queue": NAMES, "enabled": SWITCHES,
 }  # fmt: skip
 LIMITS = {"max_jobs": COUNTS, "max_jobs_per_user": COUNTS}
+PRESSURE = {
+    "max_load": ([1, 0.5, 100_000], [None, 0, -1, "8", True, 100_001, []], [float("nan"), float("inf")]),
+    "min_free_memory": SIZES,
+}
 CONTROL = {"operators": USERS}
 EXEC = {"allow_root": SWITCHES}
 CRON = {"system": SWITCHES, "sendmail": PATHS}
@@ -377,6 +381,7 @@ DECODERS = {
     "queue": (QUEUE, lambda fields: table_takes({"queues": {"t": fields}})),
     "schedule": (SCHEDULE, lambda fields: table_takes({"schedules": {"t": fields}})),
     "limits": (LIMITS, lambda fields: table_takes({"limits": fields})),
+    "pressure": (PRESSURE, lambda fields: table_takes({"pressure": fields})),
     "control": (CONTROL, lambda fields: table_takes({"control": fields})),
     "exec": (EXEC, lambda fields: table_takes({"exec": fields})),
     "cron": (CRON, lambda fields: table_takes({"cron": fields})),
@@ -558,6 +563,7 @@ def test_the_reference_of_the_configuration_has_every_key_once() -> None:
     assert found["Queues: [queues.NAME]"] == list(config.QUEUE_READERS)
     assert found["Schedules: [schedules.NAME]"] == list(tick.READERS)
     assert found["Limits: [limits]"] == list(config.MAIN_READERS["limits"])
+    assert found["Pressure: [pressure]"] == list(config.MAIN_READERS["pressure"])
     assert found["Operators: [control]"] == list(config.MAIN_READERS["control"])
     assert found["Free commands: [exec]"] == list(config.MAIN_READERS["exec"])
     assert found["Crontabs: [cron]"] == list(config.MAIN_READERS["cron"])
@@ -597,6 +603,7 @@ def test_every_configuration_that_the_reference_shows_is_one(tmp_path: Path) -> 
         ("config.md", "Queues: [queues.NAME]", "queue"),
         ("config.md", "Schedules: [schedules.NAME]", "schedule"),
         ("config.md", "Limits: [limits]", "limits"),
+        ("config.md", "Pressure: [pressure]", "pressure"),
         ("config.md", "Operators: [control]", "control"),
         ("config.md", "Free commands: [exec]", "exec"),
         ("config.md", "Crontabs: [cron]", "cron"),

@@ -7,6 +7,8 @@ import signal
 import pytest
 from conftest import eventually
 
+from cronq.pressure import Pressure
+
 
 class Ledger:
     """A file in which jobs write when they begin and end."""
@@ -263,3 +265,44 @@ def test_rate_of_the_queue_cron_holds_for_crontabs_lines_beside_that_of_jobs(wor
     eventually(lambda: len(ready(world, "-tab-")) >= 4)
     assert world.result(shell(world, ledger.turns("j"), "--queue", "cron"))["state"] == "done"
     assert sorted(ledger.words()) == ["+a", "+b", "+j", "-a", "-b", "-j"]
+
+
+# ---------------------------------------------------------------- pressure
+
+
+def test_pressure_while_too_little_memory_is_free_no_job_starts_but_crontabs_lines_do(world, ledger):
+    world.tasks("[pressure]\nmin_free_memory = '900T'\n")
+    (world.config / "crontab").write_text(f"# cronq: name=c mutex=m\n@every 1s {ledger.turns('c')}\n")
+    (world.config / "crontab").chmod(0o644)
+    daemon = world.start()
+    job = shell(world, ledger.turns("j"), "--mutex", "m")
+    eventually(lambda: ready(world, job))
+    eventually(lambda: ledger.words().count("-c") >= 2)
+    assert "+j" not in ledger.words()
+    assert daemon.log.read_text().count("event=pressure ") == 1
+    world.tasks("[pressure]\nmin_free_memory = '1M'\nmax_load = 99999\n")
+    daemon.send_signal(signal.SIGHUP)
+    assert world.result(job)["state"] == "done"
+    assert "event=pressure-gone" in daemon.log.read_text()
+
+
+def test_pressure_is_what_the_kernel_says_of_load_and_memory(tmp_path):
+    load, memory = tmp_path / "load", tmp_path / "memory"
+    load.write_text("2.50 1.00 0.50 3/500 12345\n")
+    memory.write_text("MemTotal: 8388608 kB\nMemFree: 1 kB\nMemAvailable: 1048576 kB\n")
+    found = Pressure(str(load), str(memory))
+    assert found.reason(0.0, None, None) == ""
+    assert found.reason(0.0, 2.5, 1 << 30) == ""
+    assert found.reason(0.0, 2.4, None) == "the load is 2.5 (max_load = 2.4)"
+    assert found.reason(0.0, 3, 2 << 30) == "1024 MiB of memory are free (min_free_memory = 2048 MiB)"
+    load.write_text("0.10")
+    assert found.reason(5.0, 2.4, None) == ""
+    load.write_text("9")
+    assert found.reason(5.9, 2.4, None) == ""
+    assert found.reason(6.0, 2.4, None)
+    load.write_text("")
+    memory.write_text("MemAvailable: much\n")
+    assert found.reason(7.0, 2.4, 1 << 60) == ""
+    load.unlink()
+    memory.unlink()
+    assert found.reason(8.0, 2.4, 1 << 60) == ""
