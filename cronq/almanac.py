@@ -33,6 +33,7 @@ class Almanac:
         self.pending: deque[Tick] = deque()  # due, and no job yet
         self.made = 0  # of those that became due together
         self.passed_over: list[Tick] = []  # missed, and not to be made up for; whoever reads it empties it
+        self.at_start = ""  # what cron says of its @reboot jobs, as soon as that is known
         self._shelves = shelves
         self._clock = Clock(shelves.load(FILE))
         self._reboot = Reboot(shelves)
@@ -75,7 +76,10 @@ class Almanac:
         if instant is not None:
             self.pending += [Tick(entry, instant) for entry in self._at_boot]
             log("reboot", entries=len(self._at_boot))
-        elif self._at_boot:
+            self.at_start = "Running @reboot jobs"
+            return
+        self.at_start = "Skipping @reboot jobs -- not system startup"
+        if self._at_boot:
             log("reboot-skipped", entries=len(self._at_boot), reason="this boot's have been started before")
 
     def _take(self, ticks: list[Tick]) -> None:

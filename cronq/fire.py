@@ -11,6 +11,7 @@ Fails:   `OSError` of the disk: what is not made yet stays due.
 from __future__ import annotations
 
 import hashlib
+import os
 import time
 
 from cronq import admission, cancel, cronjobs, job, keys, states, tablelog
@@ -41,7 +42,10 @@ def fire(house: House, now: Now) -> None:
         return  # nothing is due before all that there is has been read: else it would owe nothing for a downtime
     if _reads(house) and almanac.is_due(now.wall) and almanac.hold(now.mono):
         return  # as with cron, a minute goes by the tables that there are when it begins
+    begun = bool(almanac.at_start)
     almanac.look(now.wall)
+    if not begun and house.config.cron_system:  # nobody else is this machine's cron
+        house.cronlog.table(os.getpid(), "CRON", "INFO", almanac.at_start, now.wall)
     while almanac.passed_over:
         _say_passed_over(almanac.passed_over.pop(0))
     deadline = time.monotonic() + SLICE_SECONDS

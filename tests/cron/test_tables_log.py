@@ -2,6 +2,7 @@
 
 import os
 import pwd
+import re
 import socket
 
 import pytest
@@ -58,6 +59,24 @@ def test_a_users_table_is_reloaded_not_loaded_and_the_socket_gets_it(bench, tmp_
         bench.house.cronlog.close()
         os.close(here)
     assert told == [f"({ME}) RELOAD (crontabs/{ME})", f"({ME}) RELOAD ({bench.config}/crontab)"]
+
+
+def test_the_machines_cron_says_whether_it_runs_what_is_for_a_reboot_as_cron_says_it(bench, tmp_path, monkeypatch):
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ear:
+        ear.bind(str(tmp_path / "log"))
+        ear.settimeout(5)
+        said = []
+        for boot, toml in (("1", "[cron]\nsystem = true\n"), ("1", "[cron]\nsystem = true\n"), ("1", ""), ("2", "")):
+            monkeypatch.setattr("cronq.process._boot", [boot])
+            bench.restart()
+            bench.toml(toml)
+            bench.house.cronlog = Cronlog(str(tmp_path / "log"))
+            bench.minutes(0, 1)
+            bench.house.cronlog.table(1, "end", "", "", UTC)
+            said.append(re.findall(r"\(CRON\) INFO \((.*)\)", ear.recv(8000).decode()))
+            ear.recv(8000) if said[-1] else None
+            bench.house.cronlog.close()
+    assert said == [["Running @reboot jobs"], ["Skipping @reboot jobs -- not system startup"], [], []]
 
 
 @pytest.mark.root
