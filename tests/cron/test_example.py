@@ -52,6 +52,47 @@ def test_the_page_names_every_option() -> None:
     assert re.findall(r"^\| `([a-z]+)` \|", PAGE, re.M) == list(_KEYS)
 
 
+(DIFFERENCES,) = re.findall(r"^\| In the file \|.*\n\|---.*\n((?:\|.*\n)*)", PAGE, re.M)
+ROWS = [[cell.strip() for cell in row.strip("|").split(" | ")] for row in DIFFERENCES.splitlines()]
+FILES = [
+    "60 * * * * a\n0 5 * * * b\n",
+    "0 5 * * * b",
+    "MAILTO=\n0 5 * * * b\n",
+    "@every 10s b\n",
+    "CRON_TZ=Europe/Berlin\n0 5 * * * b\n",
+    "CRON_TZ=Nowhere\n0 5 * * * b\n",
+    f"A={'x' * 2000}\n0 5 * * * b\n",
+    "0 5 * * * b\n" + "\n" * 10_001,
+    f"#{'x' * (4 << 20)}\n0 5 * * * b\n",
+    f"{'0,' * 600}5 5 * * * b\n",
+    "# \0\n0 5 * * * b\n",
+]
+RUNS_NOTHING = ("refuses the file", "runs no line below it", "does not run the line")
+
+
+@pytest.mark.parametrize(("row", "text"), list(zip(ROWS, FILES, strict=True)), ids=[row[0][:30] for row in ROWS])
+def test_each_difference_in_a_file_that_the_page_names_is_one_and_has_its_reason(row: list[str], text: str) -> None:
+    _, ours, theirs, why = row
+    table = parse_crontab(text.encode())
+    assert bool(table.entries) == (ours not in RUNS_NOTHING)
+    assert bool(table.debian) == (theirs == "ignores the file")
+    assert why
+
+
+@pytest.mark.root
+@pytest.mark.skipif(bool(missing()), reason=missing() or "-")
+def test_debians_own_crontab_does_with_these_files_what_the_page_says(tmp_path: Path) -> None:
+    accepted = [verdict.accepted for verdict in verdicts(tmp_path, [text.encode() for text in FILES])]
+    assert accepted == [theirs != "ignores the file" for _, _, theirs, _ in ROWS]
+
+
+def test_no_difference_is_without_a_reason() -> None:
+    tables = re.findall(r"^\|.* \| Why \|\n\|---.*\n((?:\|.*\n)*)", PAGE, re.M)
+    rows = [row.count(" | ") for table in tables for row in table.splitlines()]
+    assert len(rows) > 35
+    assert set(rows) == {3}
+
+
 (TABLE,) = re.findall(r"^```crontab\n(.*?)^```", PAGE, re.M | re.S)
 COMMANDS = re.findall(
     r"^\$ (.*)\n((?:.*\n)*?)(?=\$ |```)", "\n".join(re.findall(r"^```console\n(.*?```)", PAGE, re.M | re.S)), re.M
