@@ -217,6 +217,13 @@ def test_a_table_that_somebody_is_writing_under_its_own_name_is_waited_for(stand
     assert stand.tables == {"": "5 * * * * x\n"}
 
 
+def test_a_table_that_has_outgrown_all_bounds_is_not_waited_for(stand):
+    began = time.monotonic()
+    stand.install(b"#" * (5 << 20), "mine")
+    assert "crontab is too large" in stand.reason("mine")
+    assert time.monotonic() - began < 5  # whoever writes one under its own name has ten seconds for the rest
+
+
 def test_a_symbolic_link_is_no_table(stand):
     secret = stand.root / "secret"
     secret.write_text("5 * * * * secret\n")
