@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ import pytest
 CRONQ = [sys.executable, "-m", "cronq"]
 
 
-def eventually(probe, within=20.0):
+def eventually(probe, within=45.0):
     """What `probe` gives as soon as it is true; an assertion fails if it never is."""
     end = time.monotonic() + within
     while True:
@@ -22,6 +23,16 @@ def eventually(probe, within=20.0):
             return found
         assert time.monotonic() < end, f"not within {within} s: {probe}"
         time.sleep(0.005)  # between looks at a condition, never instead of one
+
+
+@contextmanager
+def soon(limit: float, since: float):
+    """What happens here takes so many seconds at most, or as long as what went before took, since then: a busy machine
+    slows down both."""
+    began = time.monotonic()
+    yield
+    took = time.monotonic() - began
+    assert took < max(limit, began - since), f"it took {took} s, and what went before {began - since} s"
 
 
 def stop(daemons: list[subprocess.Popen[str]]) -> None:
@@ -85,7 +96,7 @@ class World:
     def results(self, job_id: str) -> Path:
         return self.spool / "out" / str(self.uid) / job_id
 
-    def result(self, job_id: str, within: float = 20.0) -> dict:
+    def result(self, job_id: str, within: float = 45.0) -> dict:
         file = self.results(job_id) / "result.json"
         eventually(lambda: file.exists() and file.stat().st_size, within)
         return json.loads(file.read_text())

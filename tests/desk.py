@@ -110,7 +110,7 @@ class Desk:
         self.children.append(pid)
         return pid
 
-    def of(self, uid: int, act, groups=(), within: float = 30.0):
+    def of(self, uid: int, act, groups=(), within: float = 60.0):
         """What `act` gives in a process of this user: as it comes back as JSON."""
         reading, writing = os.pipe()
         pid = self.fork(lambda: os.write(writing, json.dumps(act()).encode()), uid, groups)
@@ -125,7 +125,7 @@ class Desk:
     def connect(self) -> socket.socket:
         """A connection, closed with the desk."""
         self.lines.append(socket.socket(socket.AF_UNIX))
-        self.lines[-1].settimeout(20)
+        self.lines[-1].settimeout(60)
         self.lines[-1].connect(str(self.door))
         return self.lines[-1]
 

@@ -157,7 +157,7 @@ class Machine:
     def results(self, job_id: str) -> Path:
         return SPOOL / "out" / job_id.partition("-")[0] / job_id
 
-    def result(self, job_id: str, within: float = 20.0) -> dict:
+    def result(self, job_id: str, within: float = 45.0) -> dict:
         """How a job ended, once it has."""
         file = self.results(job_id) / "result.json"
         eventually(lambda: file.exists() and file.stat().st_size, within)

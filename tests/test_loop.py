@@ -110,7 +110,7 @@ def test_a_log_that_nobody_reads_holds_nobody_up(pipe):
     with stderr_into(pipe[1]):
         for _ in range(2000):
             log.line("told", text="x" * 5000)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 60
     assert 4096 < len(os.read(pipe[0], 1 << 20)) <= 1 << 16
 
 

@@ -12,7 +12,7 @@ import traceback
 from pathlib import Path
 
 import pytest
-from conftest import eventually
+from conftest import eventually, soon
 from workbench import UID, alive, numbers
 
 from cronq import attempt, envfile, gate, job, linux, process, realm, task
@@ -491,7 +491,7 @@ class Stage:
         found.start(self.starter, "a", (results[0], results[1]), None)
         return found
 
-    def until(self, probe, within: float = 20.0):
+    def until(self, probe, within: float = 45.0):
         end = time.monotonic() + within
         while not (found := probe()):
             assert time.monotonic() < end
@@ -664,27 +664,26 @@ def carriers(stage: Stage, name: str = "a") -> list[int]:
 
 @pytest.mark.parametrize("reason", ["cancelled", "timeout"])
 def test_two_hundred_children_are_gone_within_a_second_also_those_that_called_setsid(stage, reason):
+    began = time.monotonic()
     running = stage.begin({"shell": CHILDREN.format(path=stage.path)}, hunts=stage.hunts)
     stage.until((stage.path / "ready").exists)
     stage.until(lambda: len(carriers(stage)) == 201)
-    began = time.monotonic()
-    running.stop(reason, now=True)
-    ended = stage.ended(running)
-    assert carriers(stage) == []
-    assert time.monotonic() - began < 1
+    with soon(1.0, began):
+        running.stop(reason, now=True)
+        ended = stage.ended(running)
+        assert carriers(stage) == []
     assert (ended["reason"], ended["signal"]) == (reason, signal.SIGKILL)
-    assert ended["wall"] < 20
+    assert ended["wall"] < 60
 
 
-def test_what_was_placed_is_left_to_who_placed_it(stage):
+def test_what_was_placed_is_left_to_who_placed_it(stage, monkeypatch):
     """The cgroup ends it, exactly; no look at every process there is."""
+    monkeypatch.setattr(attempt, "DRAIN", 3600.0)  # it holds the pipes, and nobody waits for what it prints
     running = stage.begin({"shell": "setsid sleep 100 & exec sleep 100"}, place=stage.place, hunts=stage.hunts)
     running.go()
     stage.until(lambda: len(carriers(stage)) == 2)
     running.stop("cancelled", now=True)
-    began = time.monotonic()
     stage.ended(running)
-    assert time.monotonic() - began < 0.9  # the escaped one holds the pipes, and nobody waits for what it prints
     (escaped,) = carriers(stage)
     os.kill(escaped, signal.SIGKILL)
 
@@ -708,15 +707,15 @@ def test_only_what_belongs_to_the_stopped_attempt_is_ended(stage):
 
 def test_what_cannot_be_ended_does_not_hold_up_the_outcome_for_long(stage, monkeypatch):
     monkeypatch.setattr(process, "kill", lambda _process: None)  # as if it were another user's
+    monkeypatch.setattr(process, "PATIENCE", 3600.0)  # of those for whom no outcome waits
+    monkeypatch.setattr(process, "SHORT_PATIENCE", 1.5)
     running = stage.begin({"shell": "setsid sleep 100 & exec sleep 100"}, hunts=stage.hunts)
     stage.until(lambda: len(carriers(stage)) == 2)
-    began = time.monotonic()
     running.stop("cancelled", now=True)
     short = stage.begin({"command": ["true"]}, name="b")
     stage.ended(short)
     assert running not in stage.over
     stage.ended(running)
-    assert time.monotonic() - began < 1.5
     with contextlib.suppress(ProcessLookupError):
         for pid in carriers(stage):
             os.kill(pid, signal.SIGKILL)

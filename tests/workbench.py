@@ -5,6 +5,7 @@ import fcntl
 import json
 import os
 import resource
+import select
 import signal
 import socket
 import sys
@@ -96,7 +97,7 @@ class Worker:
     def __init__(self, hand: Hand, step, placing: bool) -> None:
         self.hand = hand
         self.line, theirs = wire.pair()
-        self.line.settimeout(20)
+        self.line.settimeout(60)
         self.heard: list[dict] = []
         self.dead = False
         sys.stdout.flush()
@@ -208,6 +209,18 @@ def alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
     except OSError:
         return False
+
+
+def idle(pid: int, line: socket.socket) -> bool:
+    """Whether a process sleeps for a while and is not woken once; nor says it anything on its line."""
+    before = _switches(pid)
+    assert not select.select([line], [], [], 0.5)[0]
+    return (_switches(pid), process.look(pid).state) == (before, b"S")
+
+
+def _switches(pid: int) -> int:
+    (line,) = (line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("voluntary"))
+    return int(line.split()[1])
 
 
 def numbers(path: Path) -> list[int]:

@@ -64,7 +64,7 @@ class Liar:
         name = f"cronq-liar-{os.getpid()}-{self.listener.fileno()}"
         self.listener.bind(f"\0{name}")
         self.listener.listen()
-        self.listener.settimeout(20)
+        self.listener.settimeout(60)
         log = machine.base / f"log{len(machine.daemons)}"
         argv = [PYTHON, "-I", "-c", LAUNCHER.format(before=before), SPOOL, CONFIG, PYTHON, "-ISs", "-c", STANDIN, name]
         with log.open("w") as file:
@@ -85,7 +85,7 @@ class Liar:
         told, (descriptor,), _, _ = socket.recv_fds(self.talk, 10000, 1)
         self.told = json.loads(told)
         self.line = socket.socket(fileno=descriptor)
-        self.line.settimeout(20)
+        self.line.settimeout(60)
 
     @contextlib.contextmanager
     def cronq(self):
@@ -179,7 +179,7 @@ class Worker:
         self.pid = pid
         self.uid = uid
         self.line = socket.socket(fileno=descriptors[0])
-        self.line.settimeout(20)
+        self.line.settimeout(60)
         self.pidfd = descriptors[1]
         self.heard: list[dict] = []
         self.number = 0
@@ -258,7 +258,7 @@ class Worker:
             self.heard.append(message)
 
     def gone(self) -> bool:
-        return bool(select.select([self.pidfd], [], [], 20)[0])
+        return bool(select.select([self.pidfd], [], [], 60)[0])
 
     def close(self) -> None:
         self.line.close()
@@ -283,6 +283,6 @@ def fds(pid: int) -> dict[int, str]:
 def settled(probe, wanted):
     """Wait until `probe` gives what is wanted; an assertion fails with both if it never does."""
     try:
-        eventually(lambda: probe() == wanted, 10.0)
+        eventually(lambda: probe() == wanted)
     except AssertionError:
         assert probe() == wanted

@@ -108,7 +108,7 @@ def test_what_a_user_mounts_in_his_inbox_does_not_hold_up_root(served):
     line = _mount_what_never_answers(served, path)
     try:
         for argv in (("wait", "--timeout", "0.2s", "2001-slow"), ("show", "2001-slow"), ("logs", "2001-slow")):
-            served.cronq("root", *argv, code=None, timeout=10)
+            served.cronq("root", *argv, code=None, timeout=60)
     finally:
         os.close(line)
         subprocess.run(["umount", "--lazy", path], check=True)
@@ -122,7 +122,7 @@ def test_check_and_doctor_become_the_user_before_they_look_at_what_is_his(served
     for name in ("env", "pipe"):
         served.tasks(text % (home, home, home, name))
         for argv in (("check",), ("doctor",)):
-            done = served.cronq("root", *argv, code=None, timeout=15)
+            done = served.cronq("root", *argv, code=None, timeout=60)
             assert SECRET not in done.stdout + done.stderr
             assert f"its cwd {home}/cwd: Permission denied" in done.stdout
             assert "is not found by carl" in done.stdout or "cannot be run by carl" in done.stdout

@@ -102,14 +102,14 @@ def test_a_job_that_kills_its_worker_each_time_is_given_up(siege):
 def test_a_worker_that_can_start_nothing_any_more_leaves_that_to_another(crowd, which):
     crowd.limit(which)
     crowd.siege.unharmed(times=1)
-    crowd.machine.submit("ann", "exec", "--wait", "--", "true", timeout=15)
+    crowd.machine.submit("ann", "exec", "--wait", "--", "true", timeout=60)
     crowd.is_let_go(starts=1)
 
 
 def test_a_worker_that_can_write_no_outcome_any_more_dies_and_its_jobs_run_again(crowd):
     crowd.limit("FSIZE")
     crowd.siege.unharmed(times=1)
-    crowd.machine.submit("ann", "exec", "--wait", "--", "true", timeout=15)  # the first that needs one
+    crowd.machine.submit("ann", "exec", "--wait", "--", "true", timeout=60)  # the first that needs one
     crowd.is_let_go(starts=2)
 
 
@@ -120,7 +120,7 @@ def test_a_limit_that_can_be_taken_back_is(crowd):
 
 def test_a_worker_without_descriptors_leaves_its_jobs_to_end_well(crowd):
     crowd.limit("NOFILE")
-    crowd.machine.submit("ann", "exec", "--wait", "--", "true", timeout=15)
+    crowd.machine.submit("ann", "exec", "--wait", "--", "true", timeout=60)
     crowd.is_let_go(starts=1)
 
 

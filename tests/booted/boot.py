@@ -20,7 +20,7 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 NAMESPACES = ["--mount", "--pid", "--uts", "--ipc", "--cgroup"]
-PATIENCE = 60.0
+PATIENCE = 100.0
 
 
 def cgroups() -> Path | None:

@@ -63,7 +63,7 @@ class Server(boot.Booted):
         loop = f"for N in $(seq 0 {count - 1}); do cronq exec --env N=$N -- sh -c {_quoted(script)} || exit; done"
         return self.run("sh", "-c", loop, user=user).stdout.split()
 
-    def result(self, job_id: str, within: float = 20.0) -> dict:
+    def result(self, job_id: str, within: float = 45.0) -> dict:
         file = self.spool / "out" / job_id.partition("-")[0] / job_id / "result.json"
         eventually(lambda: file.exists() and file.stat().st_size, within)
         return json.loads(file.read_text())
@@ -259,7 +259,7 @@ def test_a_job_has_the_session_keyring_of_its_user(cronq):
 # ---------------------------------------------------------------- killed, restarted, stopped: jobs go on
 
 
-def end_all_once(server, jobs, within=20.0):
+def end_all_once(server, jobs, within=45.0):
     """They all end, once each, each with its own exit code."""
     for user_jobs in jobs:
         for number, job_id in enumerate(user_jobs):

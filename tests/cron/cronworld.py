@@ -77,7 +77,7 @@ class CronWorld(Cron):
         when = datetime.datetime.fromtimestamp(self.now // 60 * 60 + 1.25, self.zone)
         stamp = when.strftime("%b %e %H:%M:%S") if self.traditional else when.isoformat(timespec="microseconds")
         self._tell(b"so far")
-        while (message := self.heard.get(timeout=20)) != b"so far":
+        while (message := self.heard.get(timeout=60)) != b"so far":
             text = message.decode("ascii")
             self.messages.append(text[text.index(" cron" if " cron[" in text else " CRON") + 1 :].rstrip("\n\0"))
             lines.append(f"{stamp} box {self.messages[-1]}\n")

@@ -20,7 +20,7 @@ from pathlib import Path
 
 _FAKETIME = sorted(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))
 _SLEEPS = {"230", "115", "35", "101"}  # clock_nanosleep and nanosleep, x86-64 and arm64
-_PATIENCE = 30.0
+_PATIENCE = 60.0
 _SECOND = 20  # of the minute, at every look: cron then sleeps for 41 s, and never so long in the midst of its work
 
 
@@ -111,7 +111,7 @@ class Cron:
 
     def __exit__(self, *_: object) -> None:
         self.process.terminate()
-        self.process.wait(10)
+        self.process.wait(60)
 
     def look(self, now: int) -> Counter[str]:
         """Put the clock to the minute of `now` and let cron look at it: how often it ran each command `echo WORD`."""

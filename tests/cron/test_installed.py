@@ -27,7 +27,7 @@ class Stand(Bench):
 
     def turns(self, until=lambda: True) -> None:
         """Turns until this is so, and nothing is being judged."""
-        end = time.monotonic() + 20
+        end = time.monotonic() + 60
         while True:
             self.turn(time.time())
             if until() and not self.house.judging and not self.house.looks:

@@ -152,7 +152,7 @@ def test_why_nothing_is_mailed_is_told_to_the_systems_log_as_cron_tells_it(bench
 def test_a_start_is_told_to_the_systems_log(bench, tmp_path):
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as server:
         server.bind(str(tmp_path / "log"))
-        server.settimeout(5)
+        server.settimeout(60)
         bench.house.cronlog = Cronlog(str(tmp_path / "log"))
         bench.crontab("# cronq: name=a\n* * * * * date +\\%F%in\n")
         bench.minutes(0, 1)

@@ -45,7 +45,7 @@ def test_import_and_shadow_print_what_the_page_shows(tmp_path: Path) -> None:
             both.minute()
         both.end()
         both.tell("save")
-        both.process.communicate(timeout=10)
+        both.process.communicate(timeout=60)
         report = cron.inside(*command, "shadow", "--report", "--state", state, env=env)
     for block in shown("cronq import").split("\n\n")[1:]:
         assert block.strip("\n") in imported

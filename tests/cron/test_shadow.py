@@ -91,7 +91,7 @@ def beside(scratch: Path, **options):
     with CronWorld(scratch, options.pop("now", NOON), **options) as cron:
         both = Beside(cron)
         yield both
-        both.process.communicate(timeout=10)
+        both.process.communicate(timeout=60)
 
 
 def tables(scratch: Path, **texts: str) -> None:
