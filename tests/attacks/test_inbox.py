@@ -8,8 +8,6 @@ import os
 import shutil
 import signal
 import subprocess
-import time
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -141,7 +139,7 @@ RACE = """
 import os, sys, time
 end = time.monotonic() + float(sys.argv[1])
 tried = taken = 0
-while time.monotonic() < end:
+while time.monotonic() < end or tried <= 3000:
     for name in (f"r{tried}.job", f"../2002/r{tried}.job"):
         for source in ("../2002/work.job", "../2002/.work.tmp", f"../2002/hot{tried % 50}.job"):
             try:
@@ -166,6 +164,24 @@ def test_a_racer_never_gets_hold_of_a_file_of_bobs(siege):
     assert not any(b"bob's" in path.read_bytes() for path in (SPOOL / "out/2001").rglob("job.json"))
 
 
+@pytest.fixture
+def gated(machine):
+    """A siege in which jobs are judged and queued, and none starts before its gate is opened."""
+    tasks = '[limits]\nmax_jobs = 1\n[tasks.cat]\ncommand = ["cat"]\nuser = "carl"\nsubmit = ["ann"]\n'
+    siege = Siege(machine, tasks=tasks)
+    gate = machine.home("bob") / "gate"
+    siege.open_gate = gate.touch
+    machine.submit("bob", "exec", "--", "sh", "-c", f"until [ -e {gate} ]; do sleep 0.02; done")
+    eventually(lambda: list((SPOOL / "queue/running").iterdir()))
+    yield siege
+    siege.close()
+
+
+def ready() -> list[entry.Entry]:
+    """The jobs of ann's that are queued."""
+    return [entry.parse(path.name) for path in (SPOOL / "queue/ready").rglob("*,2001-*")]
+
+
 FLIP = """
 import mmap, os, sys
 good, evil, count = sys.argv[1].encode(), sys.argv[2].encode(), int(sys.argv[3])
@@ -183,21 +199,20 @@ while True:
 """
 
 
-def test_bytes_that_change_after_the_judgement_never_run(siege):
+def test_bytes_that_change_after_the_judgement_never_run(gated):
     """All bytes change all the time, between admission and start, too: whatever ran printed what had been admitted."""
     count = 3000 if LONG else 60
-    due = datetime.fromtimestamp(time.time() + 1.5 + count / 60, UTC).isoformat(timespec="microseconds")
-    good = json.dumps({"command": ["/bin/echo", "AAAA"], "at": due})
-    flipper = siege.begin("ann", FLIP, good, good.replace("AAAA", "BBBB"), count)
+    good = json.dumps({"command": ["/bin/echo", "AAAA"]})
+    flipper = gated.begin("ann", FLIP, good, good.replace("AAAA", "BBBB"), count)
     admitted: dict[str, str] = {}
 
     def all_judged() -> bool:
-        entries = [entry.parse(path.name) for path in (SPOOL / "queue/delayed").rglob("*-flip*")]
-        admitted.update((each.id, each.hash) for each in entries)
+        admitted.update((each.id, each.hash) for each in ready())
         refused = {path.name.partition(".")[0] for path in _reasons("flip")}
         return len({job_id.rpartition("-")[2] for job_id in admitted} | refused) == count
 
     eventually(all_judged)
+    gated.open_gate()
 
     def all_over() -> bool:
         return len(list((SPOOL / "out/2001").glob("*-flip*/result.json"))) + len(_reasons("flip")) >= count
@@ -210,7 +225,7 @@ def test_bytes_that_change_after_the_judgement_never_run(siege):
         assert entry.digest(good.replace("AAAA", output.strip()).encode()) == admitted[job_id], (job_id, output)
     assert ran
     assert any("changed after" in path.read_text() for path in _reasons("flip"))
-    siege.unharmed(times=1)
+    gated.unharmed(times=1)
 
 
 def _reasons(name: str) -> list[Path]:
@@ -225,7 +240,7 @@ CHANGES = {
 }
 
 
-def test_whoever_keeps_a_job_open_changes_nothing_but_that_it_is_refused(siege):
+def test_whoever_keeps_a_job_open_changes_nothing_but_that_it_is_refused(gated):
     code = """
 import os, sys
 data = sys.argv[1].encode()
@@ -239,19 +254,18 @@ sys.stdin.readline()
 for descriptor, change in kept.items():
     exec(change)
 """
-    due = datetime.fromtimestamp(time.time() + 1, UTC).isoformat(timespec="microseconds")
     words = [word for each in CHANGES.items() for word in each]
-    writer = siege.begin("ann", code, json.dumps({"command": ["/bin/echo", "AAAA"], "at": due}), *words)
-    eventually(lambda: len(list((SPOOL / "queue/delayed").rglob("*,2001-*"))) == len(CHANGES))
+    writer = gated.begin("ann", code, json.dumps({"command": ["/bin/echo", "AAAA"]}), *words)
+    eventually(lambda: len(ready()) == len(CHANGES))
     writer.communicate("now\n")
+    gated.open_gate()
     for name in CHANGES:
         reason = eventually(lambda name=name: next((path.read_text() for path in _reasons(name)), ""))
         assert "changed after it was accepted" in reason
     assert not any(path.read_bytes() for path in (SPOOL / "out/2001").glob("*/stdout"))
 
 
-def test_input_for_another_user_is_a_copy_that_its_submitter_cannot_change(machine):
-    siege = Siege(machine, tasks='[tasks.cat]\ncommand = ["cat"]\nuser = "carl"\nsubmit = ["ann"]\n')
+def test_input_for_another_user_is_a_copy_that_its_submitter_cannot_change(gated):
     code = """
 import os, sys
 kept = os.open("input.data", os.O_CREAT | os.O_RDWR, 0o640)
@@ -262,12 +276,11 @@ os.rename(".input.tmp", "input.job")
 sys.stdin.readline()
 os.pwrite(kept, b"BBBB", 0)
 """
-    due = datetime.fromtimestamp(time.time() + 1, UTC).isoformat(timespec="microseconds")
-    writer = siege.begin("ann", code, json.dumps({"task": "cat", "at": due}))
-    eventually(lambda: list((SPOOL / "queue/delayed").rglob("*-input*")))
+    writer = gated.begin("ann", code, json.dumps({"task": "cat"}))
+    eventually(ready)
     writer.communicate("now\n")
-    assert machine.output(siege.job_id("ann", "input")) == "AAAA"
-    siege.close()
+    gated.open_gate()
+    assert gated.machine.output(gated.job_id("ann", "input")) == "AAAA"
 
 
 BOMBS = [

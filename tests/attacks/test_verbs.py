@@ -297,12 +297,9 @@ def test_a_flood_that_nobody_reads_the_answers_of_holds_nothing_up(liar):
         sent += wire.send(liar.line, {"verb": "DANCE", "uid": 1})
     children = eventually(lambda: process.look(liar.launcher.pid))
     assert children.state in (b"S", b"R")
-    liar.line.settimeout(0.5)
-    with pytest.raises((BlockingIOError, TimeoutError)):
-        while True:
-            assert "failed" in liar.answer()[0]
-    liar.line.settimeout(60)
-    assert liar.ask({"verb": "INBOX", "uid": 2001})[0] == {"inbox": 2001}
+    while "failed" in (answer := liar.answer()[0]):
+        wire.send(liar.line, {"verb": "INBOX", "uid": 2001})
+    assert answer == {"inbox": 2001}
 
 
 # -------------------------------------------------------------------- workers

