@@ -26,7 +26,7 @@ def test_a_submitted_job_runs_and_its_result_comes_back(world):
 
 
 def test_waiting_gives_the_output_and_the_exit_code_of_the_job(world):
-    world.start()
+    world.start(whole=True)
     done = world.run("exec", "--wait", "--", "sh", "-c", "echo out; echo err >&2; exit 3", code=3)
     assert (done.stdout, done.stderr) == ("out\n", "err\n")
 
@@ -265,7 +265,7 @@ def test_stats_counts_every_state(world):
 
 
 def test_without_inotify_the_poll_finds_the_job(world):
-    world.start("--no-inotify")
+    world.start("--no-inotify", whole=True)
     assert world.result(world.submit("exec", "--", "true"))["state"] == "done"
 
 

@@ -74,7 +74,7 @@ def test_a_named_job_is_found_by_its_name_by_its_owner_and_by_operators(machine)
 
 
 def test_a_job_can_be_cancelled_from_the_moment_on_that_it_is_queued(machine):
-    machine.start("--no-inotify")
+    machine.start("--no-inotify", whole=True)
     for _ in range(3):
         script = 'job=$(cronq exec --delay 1h true) && cronq cancel "$job"'
         assert machine.as_user("ann", "sh", "-c", script).stdout.endswith("\tcancelled\n")
