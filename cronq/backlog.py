@@ -30,6 +30,7 @@ class Backlog:
         self.ticks = Ready()  # what crontabs made, likewise: it passes other gates
         self.lines: dict[tuple[int, str], set[str]] = {}  # the ticks of each line of a crontab that have not ended
         self.failed: dict[str, set[str]] = {}  # those that are dead, and mail about them, by their ids without instant
+        self.errands: dict[tuple[int, str, str], set[str]] = {}  # mail and hooks that have not ended, by receiver
         self.members: Counter[str] = Counter()  # how many unfinished members each batch has
         self._entries: dict[str, tuple[str, Entry]] = {}
         self._states: dict[str, dict[int, dict[str, Entry]]] = {state: {} for state in KEPT}  # by uid, by id
@@ -87,6 +88,8 @@ class Backlog:
             self._names[entry.uid, given_name(entry)] = entry.id
             if entry.line:
                 self.lines.setdefault((entry.uid, entry.line), set()).add(entry.id)
+            elif entry.tabled:
+                self.errands.setdefault(entry.errand, set()).add(entry.id)
         elif entry.tabled:
             self.failed.setdefault(entry.id.rpartition("-")[0], set()).add(entry.id)
         if entry.parent:
@@ -116,6 +119,7 @@ class Backlog:
         self.ticks.discard(job_id)
         if entry.tabled:
             _drop(self.lines, (entry.uid, entry.line), job_id)
+            _drop(self.errands, entry.errand, job_id)
             _drop(self.failed, job_id.rpartition("-")[0], job_id)
         self._due.drop(entry.uid, job_id)
         self._expiring.drop(entry.uid, job_id)

@@ -16,7 +16,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Any
 
-from cronq import cronmail, intake, limitkeys, rhythm, taskkeys, tick, trusted
+from cronq import cronmail, hooks, intake, limitkeys, rhythm, taskkeys, tick, trusted
 from cronq import job as jobs
 from cronq import task as tasks
 from cronq.errors import BadConfig, BadJob
@@ -26,7 +26,7 @@ from cronq.task import Task
 from cronq.upcoming import AnySchedule
 
 TABLES = ("tasks", "queues", "schedules")
-ONLY_IN_MAIN = ("limits", "pressure", "control", "exec", "cron", "stop")
+ONLY_IN_MAIN = ("limits", "pressure", "control", "exec", "cron", "notify", "stop")
 MAIN = "cronq.toml"
 
 
@@ -86,6 +86,7 @@ class Config:
     min_free_memory: int | None = None  # nor where fewer bytes are free
     cron_system: bool = False  # whether the machine's own crontabs are run
     sendmail: str = cronmail.SENDMAIL  # the program that takes mail
+    notify: hooks.Notify = field(default_factory=hooks.Notify)  # who else is told what became of jobs
     drain_timeout: float = 0.0  # seconds that a dispatcher waits for running jobs when it is told to stop
     # How often something may start: of `queue NAME`, of `task NAME`, by `key NAME` of each key of a task.
     rates: dict[str, Rate] = field(init=False, compare=False, repr=False)
@@ -175,6 +176,7 @@ class _Reading:
             min_free_memory=self.main.get("min_free_memory"),
             cron_system=self.main.get("system", False),
             sendmail=self.main.get("sendmail", cronmail.SENDMAIL),
+            notify=hooks.Notify(**{key: value for key, value in self.main.items() if key in hooks.READERS}),
             drain_timeout=self.main.get("drain_timeout", 0.0),
         )
 
@@ -277,5 +279,6 @@ MAIN_READERS: dict[str, dict[str, Reader]] = {
     "control": {"operators": taskkeys.operators},
     "exec": {"allow_root": taskkeys.switch},
     "cron": {"system": taskkeys.switch, "sendmail": taskkeys.READERS["env_file"]},
+    "notify": hooks.READERS,
     "stop": {"drain_timeout": jobs.READERS["delay"]},
 }

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from cronq import cancel, cronmail, job, pace, settle, states, task
+from cronq import cancel, cronmail, hooks, job, pace, settle, states, task
 from cronq.choosing import Choice
 from cronq.crew import Worker
 from cronq.cronfiles import INSTALLED
@@ -26,7 +26,8 @@ from cronq.inboxes import DATA
 from cronq.lanes import NOT_NOW
 from cronq.lineproof import CHANGED
 
-MAIL_SLOTS = 4  # mails under way at once, unless [queues.mail] says otherwise: a mailer may hang
+# Mails, and hooks, under way at once, unless [queues.mail] or [queues.notify] says otherwise: their receivers may hang.
+ERRANDS = {cronmail.QUEUE: 4, hooks.QUEUE: 4}
 Started = tuple[dict[str, Any], list[int], Running]
 Start = Callable[[House, Now, Entry], Started | None]
 
@@ -37,7 +38,7 @@ def launch(house: House, now: Now, waiting: list[Started], start: Start) -> None
         return
     running = [each.entry for each in house.running.values()]
     ticks, others = [e for e in running if e.tabled], [e for e in running if not e.tabled]
-    gates = Gates(sys.maxsize, {cronmail.QUEUE: MAIL_SLOTS, **house.config.slots}, {}, ticks, others=others)
+    gates = Gates(sys.maxsize, {**ERRANDS, **house.config.slots}, {}, ticks, others=others)
 
     def gate(queue: str, _task: str, uid: int, _weight: int) -> bool:
         if not gates.open(queue, "", uid):
@@ -93,7 +94,12 @@ def _worker(house: House, now: Now, uid: int) -> Worker | None:
 
 
 def table(house: House, entry: Entry) -> str:
-    """The crontab of whose line this is a tick, or mail about one; empty for any other job."""
+    """The crontab of whose line this is a tick, or is told about one; empty for any other job.
+
+    A hook of the configuration's stands in `cronq.toml`.
+    """
+    if entry.hook:
+        return hooks.main_file(house.config_dir)
     line = house.tables.find(entry.uid, entry.tabled) if entry.tabled else None
     return "" if line is None else line.table
 
@@ -102,12 +108,14 @@ def examine(house: House, entry: Entry, descriptors: list[int]) -> tuple[job.Job
     """The job of a tick, its plan, and who runs it; its evidence is opened. Raises `CronqError`."""
     descriptors.append(house.shelves.open_entry(states.READY, entry))
     wanted = job.decode(settle.check_bytes(descriptors[0], entry))
-    line = house.tables.find(entry.uid, entry.tabled)
-    if line is None:
+    where = table(house, entry)
+    if not where:
         raise BadJob(CHANGED)
     if house.authority is not None:
-        house.authority.runs_line(line.table, entry.uid)
-    if line.table.startswith(INSTALLED):
+        house.authority.runs_line(where, entry.uid)
+    if not entry.hook:
+        house.tables.note(entry.uid, where)  # it may be an errand from before a restart
+    if where.startswith(INSTALLED):
         os.close(descriptors.pop())
         descriptors.append(house.shelves.open_installed(entry.uid))
     if HAS_DATA in entry.flags:

@@ -1,7 +1,7 @@
 """Doubts: what cron accepts without a word, and whoever wrote it hardly meant.
 
 Does:    a schedule, a command, a variable -> `Doubt`s: lines that never run, the OR rule in force, uneven steps,
-         ignored junk, `%` in `date +%F`, an address that gets no mail. A doubt never changes what runs.
+         ignored junk, `%` in `date +%F`, an address that gets no mail, or no event. A doubt never changes what runs.
 Reads:   nothing but its arguments.
 Trusts:  that the schedule parsed: it is asked only about fields that `schedule` accepted.
 Fails:   not at all.
@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
+from cronq import hooks
 from cronq.fields import DOM, DOW, FIELDS, HOUR, MINUTE, Field, item, number, parse_field
 from cronq.schedule import Schedule
 
@@ -132,6 +133,8 @@ def of_variable(name: str, value: str, *, quoted: bool) -> list[Doubt]:
     if name == "MAILTO" and not _ADDRESSES.fullmatch(value):
         text = f"no mail is sent to {value!a}: an address has letters, digits and @!:%-.,_+=/ only, no blanks"
         found.append(Doubt("mailto", 0, text, "separate addresses by commas alone"))
+    if name == hooks.WEBHOOK and value and (why := hooks.fault(value)):
+        found.append(Doubt("webhook", 0, f"nothing is told to that webhook: {why}", "correct it, or remove the line"))
     if name == "LOGNAME":
         found.append(Doubt("logname", 0, "LOGNAME is always the user's own name", "remove the line"))
     if name == "TZ":
@@ -139,7 +142,7 @@ def of_variable(name: str, value: str, *, quoted: bool) -> list[Doubt]:
         found.append(
             Doubt("tz", 0, text, "keep it, if that is meant; cronq has CRON_TZ for the lines, Debian's cron nothing")
         )
-    if _EXPANSION.search(value):
+    if _EXPANSION.search(value) and name != hooks.COMMAND:  # which a shell reads
         text = f"cron does not expand $ in the value of {name}"
         found.append(Doubt("expansion", 0, text, "write the value out"))
     if not quoted and " #" in value:

@@ -30,6 +30,8 @@ MAX_NAME_BYTES = 220
 DEFAULT_QUEUE = "default"
 LINE = "tab-"  # how the names of the jobs that crontabs make begin
 MAIL = "mail-"  # and of the mail about them
+POST, CALL = "post-", "call-"  # and of the hooks that their tables name, which are told of them: webhook, command
+HOOK = "hook-"  # and of a hook that the configuration names, which is told of any job
 _STAMP = 14  # their end: a dash, and the instant
 CANCEL_WANTED, HAS_DATA, AT_MOST_ONCE = "c", "d", "m"
 _FLAGS = CANCEL_WANTED + HAS_DATA + AT_MOST_ONCE
@@ -131,20 +133,31 @@ class Entry:
         return name[len(LINE) : -_STAMP] if name.startswith(LINE) else ""
 
     @property
-    def mail(self) -> str:
-        """Of the mail about a tick: what tells that tick's line; empty for any other job."""
+    def about(self) -> str:
+        """Of mail about a tick, or a hook that is told of it: what tells that tick's line; empty for any other job."""
         name = self.id.partition("-")[2]
-        return name[len(MAIL) : -_STAMP] if name.startswith(MAIL) else ""
+        return name[len(MAIL) : -_STAMP] if name.startswith((MAIL, POST, CALL)) else ""
+
+    @property
+    def hook(self) -> str:
+        """Of a hook that the configuration names: how, and of whose job it is told; empty for any other job."""
+        name = self.id.partition("-")[2]
+        return name[len(HOOK) : -_STAMP] if name.startswith(HOOK) else ""
 
     @property
     def ours(self) -> bool:
         """Whether its file is one that the dispatcher made, though it is a user's job."""
-        return bool(self.parent or self.line or self.mail)
+        return bool(self.parent or self.tabled)
 
     @property
     def tabled(self) -> str:
-        """The line of a crontab that this job is there for, to be run or to be mailed about; empty for any other."""
-        return self.line or self.mail
+        """The line of a crontab that this job runs or tells about, or which hook it is; empty for any other."""
+        return self.line or self.about or self.hook
+
+    @property
+    def errand(self) -> tuple[int, str, str]:
+        """Of mail and hooks: which of them wait together for the same receiver."""
+        return self.uid, self.queue, self.key
 
     @property
     def lane(self) -> tuple[str, str, int]:

@@ -1,6 +1,6 @@
 """The forms: what job files and config tables may hold, as pydantic models, from which the JSON Schemas are made.
 
-Does:    `FORMS` (job, task, queue, schedule, limits, pressure, control, exec, cron, stop, config), and `schema` of one.
+Does:    `FORMS` (job, task, queue, schedule, limits, pressure, control, exec, cron, notify, stop, config) and `schema`.
 Reads:   nothing but its arguments.
 Trusts:  nothing. The decoders (`job.decode`, `task.decode`, `config.load`) decide; property tests hold these models to
          the same verdicts.
@@ -25,8 +25,8 @@ from pydantic import (
     model_validator,
 )
 
+from cronq import hooks, limitkeys, rhythm, taskkeys
 from cronq import job as jobs
-from cronq import limitkeys, rhythm, taskkeys
 from cronq.errors import BadJob
 
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
@@ -119,6 +119,9 @@ Count = Annotated[int, Field(ge=1, le=100_000)]
 Factor = Annotated[float, Field(ge=1, le=100, allow_inf_nan=False)]
 Jitter = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
 Delivery = Literal["at-least-once", "at-most-once"]
+Webhook = Annotated[
+    Line, _read_by(hooks.READERS["webhook"]), WithJsonSchema({"type": "string", "pattern": "^(https?://[^/]|/)"})
+]
 Size = Annotated[int | str, _read_by(taskkeys.size), WithJsonSchema({"anyOf": _SIZES})]
 Memory = Annotated[
     int | str,
@@ -419,6 +422,15 @@ class CronForm(Form):
     sendmail: Path = key("The program that takes mail. Default: /usr/sbin/sendmail.", "/usr/sbin/sendmail")
 
 
+class NotifyForm(Form):
+    """The table [notify] of cronq.toml: who is told of crontab lines that fail, and of jobs that die."""
+
+    webhook: Webhook = key("The URL that each event is sent to, or a file that holds it.", "https://example.org/x")
+    command: Command = key("The program that is started for each event, and its arguments.", ["page", "--quiet"])
+    on: Literal["failure", "change", "always"] = key("Of which runs of crontab lines. Default: failure.", "change")
+    user: User = key("The user as whom both run. Default: the one whose job it is about.", "pager")
+
+
 class StopForm(Form):
     """The table [stop] of cronq.toml: what happens to running jobs when the dispatcher is told to stop."""
 
@@ -438,6 +450,7 @@ class ConfigForm(Form):
     control: ControlForm = key("The control socket; in cronq.toml only.", {"operators": "adm"})
     exec: ExecForm = key("Free commands; in cronq.toml only.", {"allow_root": True})
     cron: CronForm = key("Crontabs; in cronq.toml only.", {"system": True})
+    notify: NotifyForm = key("Who is told; in cronq.toml only.", {"webhook": "https://example.org/x"})
     stop: StopForm = key("Stopping; in cronq.toml only.", {"drain_timeout": "30s"})
 
 
@@ -451,6 +464,7 @@ FORMS: dict[str, type[Form]] = {
     "control": ControlForm,
     "exec": ExecForm,
     "cron": CronForm,
+    "notify": NotifyForm,
     "stop": StopForm,
     "config": ConfigForm,
 }

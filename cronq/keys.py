@@ -32,5 +32,10 @@ def group(group: str | None, task: str, text: str) -> str:
     return _key("group", group, text) if group is not None else _key("task", task, text)
 
 
+def hook(uid: int, lane: str) -> str:
+    """The key of what this user's hook of that lane is told: one event after the other."""
+    return _key("hook", str(uid), lane)
+
+
 def _key(*parts: str) -> str:
     return digest("\0".join(parts).encode())[:LETTERS]

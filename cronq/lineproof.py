@@ -1,6 +1,7 @@
 """The evidence for a tick of a crontab: a worker finds the line by itself, in a table whose owner the kernel names.
 
-Does:    `Lines.judge` finds the line of a tick, and gives its job, its plan and its world.
+Does:    `Lines.judge` finds the line of a tick, and gives its job, its plan and its world; likewise of the mail about
+         it, and of a hook that is told of it, or that the configuration names.
 Reads:   an installed table from the descriptor that came with the tick; one of root's from the descriptor that the
          launcher opened for this worker; rootless, the configuration's own from its place. Whole, at each tick.
 Trusts:  the kernel: owner, mode and links of the open file. Root's configuration says whether the machine's tables
@@ -15,12 +16,12 @@ import hashlib
 import os
 import pwd
 
-from cronq import cronjobs, cronmail, safeopen
+from cronq import cronjobs, cronmail, hooks, safeopen
 from cronq import job as jobs
 from cronq import task as tasks
 from cronq.cronfiles import INSTALLED, MOST_BYTES, Places, uid_of
 from cronq.cronworld import World
-from cronq.entry import LINE, MAIL, digest
+from cronq.entry import CALL, HOOK, LINE, MAIL, POST, digest
 from cronq.errors import BadConfig, BadJob, NotPermitted
 
 TYPE_CHECKING = False
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from cronq.safeopen import System
 
 CHANGED = "its crontab line is another now"
+KINDS = (LINE, MAIL, POST, CALL, HOOK)
 MOST_KEPT = 64  # tables
 
 
@@ -48,31 +50,62 @@ class Lines:
         self._read: dict[str, tuple[bytes, dict[str, CronEntry]]] = {}  # by table: the hash of its bytes, its lines
 
     def judge(self, message: dict[str, Any], proof: int) -> tuple[jobs.Job, tasks.Plan]:
-        """The job of a tick, or of the mail about one, and its plan. Raises `CronqError`."""
+        """The job of a tick, or of what tells of one, and its plan. Raises `CronqError`."""
         uid, _, name = message["id"].partition("-")
-        table = message["table"]
         if int(uid) != self.uid:
             raise NotPermitted(f"it is a tick for uid {uid}, and this worker is uid {self.uid}")
-        kind = MAIL if message["data"] else LINE
-        if not name.startswith(kind) or message["offset"] >= 0:
-            raise BadJob("it is no tick of a crontab, nor mail about one")
+        kind = next((each for each in KINDS if name.startswith(each)), "")
+        if not kind or (kind == LINE) == message["data"] or message["offset"] >= 0:
+            raise BadJob("it is no tick of a crontab, nor mail or a hook that tells of one")
+        if kind == HOOK:
+            found, plan = self._hook(message["table"], name.removeprefix(HOOK))
+        else:
+            found, plan = self._made(kind, self._entry(message["table"], name[len(kind) :].rpartition("-")[0], proof))
+        if digest(found) != message["hash"]:
+            raise BadJob(CHANGED)
+        return jobs.decode(found), plan
+
+    def _entry(self, table: str, identity: str, proof: int) -> CronEntry:
+        """The line of mine that has this identity in that table. Raises `CronqError`."""
         if not self.places.known(table, self.authority is not None and self.authority.machines_tables()):
             raise NotPermitted(f"{jobs.show(table)} is no crontab that counts here")
         if self.authority is not None:
             self.authority.runs_line(table, self.uid)
-        entry = self._lines(table, self._bytes(table, proof)).get(name[len(kind) :].rpartition("-")[0])
+        entry = self._lines(table, self._bytes(table, proof)).get(identity)
         if entry is None:
             raise BadJob(CHANGED)
         if self.places.has_column(table) and uid_of(entry.user) != self.uid:
             raise NotPermitted(f"that line of {table} is {entry.user}'s")
+        return entry
+
+    def _made(self, kind: str, entry: CronEntry) -> tuple[bytes, tasks.Plan]:
+        """What this line's job, or the mail about it, or its hook comes to: bytes and plan. Raises `CronqError`."""
+        system = self.system is not None
+        if kind in (POST, CALL):
+            target = hooks.of_line(entry).get(kind)
+            if target is None:
+                raise BadJob(CHANGED)
+            return hooks.encode(kind), hooks.plan(kind, target, entry.env, system)
         found = cronjobs.encode(entry) if kind == LINE else self._mail(entry)
-        if digest(found) != message["hash"]:
-            raise BadJob(CHANGED)
-        job = jobs.decode(found)
-        plan = tasks.plan(job, {}, system=self.system is not None)
+        plan = tasks.plan(jobs.decode(found), {}, system=system)
         if kind == LINE:
             plan.cron = self._world(entry)
-        return job, plan
+        return found, plan
+
+    def _hook(self, table: str, name: str) -> tuple[bytes, tasks.Plan]:
+        """What a hook of the configuration's comes to, if it is to run as me. What it tells is the dispatcher's."""
+        if table != hooks.main_file(self.config):
+            raise NotPermitted(f"{jobs.show(table)} names no hook")
+        if self.authority is not None:
+            self.authority.book.tasks()  # which looks whether the configuration is root's
+            self.authority.runs_line(table, self.uid)
+        said = hooks.of_config(self.config)
+        if said.user is not None and uid_of(said.user) != self.uid:
+            raise NotPermitted(f"the hooks of [notify] run as {said.user}")
+        kind = POST if name.startswith(POST) else CALL
+        if kind not in said.targets:
+            raise BadJob("[notify] does not name that hook any more")
+        return hooks.encode(kind), hooks.plan(kind, said.targets[kind], {}, self.system is not None)
 
     def _mail(self, entry: CronEntry) -> bytes:
         """The job that mails about this line: whom, and by which program. What the mail says is the dispatcher's."""

@@ -3,8 +3,7 @@
 Does:    `post` makes a job of the mail about a tick that has ended: an ordinary, limited job of its user's, which can
          hold up nothing; `started` says to the system's log that a tick runs.
 Reads:   what the tick printed; the line that it stands for, as `tables` knows it.
-Writes:  the mail as the job's data; an empty file in `schedule/failing` for each line whose last run failed, where its
-         option `notify=change` asks for it.
+Writes:  the mail as the job's data.
 Trusts:  nothing of it is evidence: the worker works out by itself whom its user mails by which program (`lineproof`).
 Fails:   `OSError` of the disk. A mail that cannot be is said in the log, once for its tick.
 
@@ -27,17 +26,16 @@ from cronq.house import House, Now
 from cronq.log import line as log
 from cronq.tables import Line
 
-FAILING = "schedule/failing"
 MOST_WAITING = 100  # mails of one user
 CHUNK = 1 << 16
 
 
-def post(house: House, now: Now, tick: Entry, state: str, why: str | None) -> None:
-    """Make the job that mails about a tick that has ended, where its user wants one."""
-    line = house.tables.find(tick.uid, tick.line) if tick.line else None
-    if line is None:
-        return
-    wanted, word = _wanted(house, tick, line, failed=state != states.DONE)
+def post(house: House, now: Now, tick: Entry, line: Line, failed: bool, changed: bool, why: str | None) -> None:
+    """Make the job that mails about a tick that has ended, where its user wants one.
+
+    `changed`: it failed and the line's last run did not, or the other way round; known where the line asks for it.
+    """
+    wanted, word = _wanted(line, failed, changed)
     if not wanted:
         return
     try:
@@ -52,39 +50,22 @@ def post(house: House, now: Now, tick: Entry, state: str, why: str | None) -> No
         os.close(descriptor)
 
 
-def _wanted(house: House, tick: Entry, line: Line, failed: bool) -> tuple[bool, str]:
+def _wanted(line: Line, failed: bool, changed: bool) -> tuple[bool, str]:
     """Whether the line's option `notify` wants a mail now, and the word that its subject ends with."""
     notify = line.options.notify
     word = " (failed)" if failed else ""
     if notify == "always":
         return True, ""
     if notify == "change":
-        changed = _note(house, f"{tick.uid}-{tick.line}", failed)
         return changed, word or " (recovered)"
     return notify == "failure" and failed, word
-
-
-def _note(house: House, name: str, failed: bool) -> bool:
-    """Remember whether a line's last run failed; whether that is a change."""
-    path = f"{FAILING}/{name}"
-    try:
-        if failed:
-            os.makedirs(f"{house.shelves.root}/{FAILING}", 0o700, exist_ok=True)
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-            os.close(os.open(path, flags, 0o600, dir_fd=house.shelves.fd))
-        else:
-            os.unlink(path, dir_fd=house.shelves.fd)
-    except (FileExistsError, FileNotFoundError):
-        return False
-    house.shelves.touch(FAILING)
-    return True
 
 
 def _queue(house: House, now: Now, tick: Entry, line: Line, printed: int, word: str, why: str | None) -> None:
     job_id = cronmail.job_id(tick.id)
     if job_id in house.backlog or house.shelves.result(job_id):
         return
-    user, sendmail = _name(house, tick.uid), house.config.sendmail
+    user, sendmail = name_of(house, tick.uid), house.config.sendmail
     try:
         to = cronmail.recipient(line.entry.env, user)
         if to is None:
@@ -100,7 +81,7 @@ def _queue(house: House, now: Now, tick: Entry, line: Line, printed: int, word: 
     if not os.access(sendmail, os.X_OK):
         house.cronlog.job(os.getpid(), "CRON", "info", "No MTA installed, discarding output", now.wall)
         return
-    if house.backlog.ticks.waiting(entry) >= MOST_WAITING:
+    if len(house.backlog.errands.get(entry.errand, ())) >= MOST_WAITING:
         log("mail-dropped", id=tick.id, reason=f"{MOST_WAITING} mails of {user} wait; is the mailer hanging?")
         return
     head = cronmail.about(line.entry, to, user, _home(tick.uid), socket.gethostname(), word)
@@ -127,10 +108,11 @@ def started(house: House, now: Now, tick: Entry, pid: int) -> None:
     """Say to the system's log that a tick runs, by which worker."""
     line = house.tables.find(tick.uid, tick.line)
     if line is not None:
-        house.cronlog.job(pid, _name(house, tick.uid), "CMD", split_percent(line.entry.command)[0], now.wall)
+        house.cronlog.job(pid, name_of(house, tick.uid), "CMD", split_percent(line.entry.command)[0], now.wall)
 
 
-def _name(house: House, uid: int) -> str:
+def name_of(house: House, uid: int) -> str:
+    """The name of a user; the number where he has none."""
     if house.authority is not None:
         return house.authority.accounts.name(uid) or str(uid)
     return user_of(uid)

@@ -13,7 +13,7 @@ import json
 import os
 from typing import Any
 
-from cronq import job, mails, pace, policy, spool, states, task
+from cronq import events, job, pace, policy, spool, states, task
 from cronq.entry import HAS_DATA, Entry, digest
 from cronq.errors import BadJob, CronqError
 from cronq.house import House, Now, Running, Settled, encode
@@ -156,8 +156,10 @@ def publish(house: House, now: Now) -> None:
         entry, verdict = each.running.entry, each.verdict
         house.step("settled")
         found = result(house, each)
-        if isinstance(verdict, policy.Done | policy.Dead):
-            mails.post(house, now, entry, _STATES[type(verdict)], _reason(verdict))
+        if entry.line and isinstance(verdict, policy.Done | policy.Dead):
+            events.ended(house, now, each, _STATES[type(verdict)], _reason(verdict))
+        elif isinstance(verdict, policy.Dead):
+            events.died(house, now, each, _reason(verdict))
         if isinstance(verdict, policy.Done):
             house.end(now, "finish", states.RUNNING, entry, found)
         elif isinstance(verdict, policy.Cancelled):

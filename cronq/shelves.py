@@ -293,10 +293,10 @@ class Shelves:
         self.replace(f"{DATA}/{job_id}", parts, 0o640)
         self.touch(DATA)
 
-    def printed(self, entry: Entry) -> int:
+    def printed(self, entry: Entry, name: str = "stdout") -> int:
         """A descriptor of what the job's last attempt printed. Raises `OSError`."""
         return os.open(
-            f"{self.result_folder(entry)}/stdout", os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self.fd
+            f"{self.result_folder(entry)}/{name}", os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self.fd
         )
 
     def result(self, job_id: str) -> bytes:

@@ -567,6 +567,7 @@ def test_the_reference_of_the_configuration_has_every_key_once() -> None:
     assert found["Operators: [control]"] == list(config.MAIN_READERS["control"])
     assert found["Free commands: [exec]"] == list(config.MAIN_READERS["exec"])
     assert found["Crontabs: [cron]"] == list(config.MAIN_READERS["cron"])
+    assert found["Events: [notify]"] == list(config.MAIN_READERS["notify"])
 
 
 @pytest.mark.parametrize("page", ["job-file.md", "config.md"])
@@ -607,6 +608,7 @@ def test_every_configuration_that_the_reference_shows_is_one(tmp_path: Path) -> 
         ("config.md", "Operators: [control]", "control"),
         ("config.md", "Free commands: [exec]", "exec"),
         ("config.md", "Crontabs: [cron]", "cron"),
+        ("config.md", "Events: [notify]", "notify"),
     ],
 )
 def test_the_example_of_every_key_in_a_reference_is_taken(page: str, heading: str, form: str) -> None:

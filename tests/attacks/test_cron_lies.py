@@ -2,14 +2,15 @@
 
 import os
 import shutil
+import sys
 from itertools import count
 from pathlib import Path
 
 import pytest
-from liar import PROOF, Liar, fds, settled
+from liar import PROOF, PYTHON, Liar, fds, settled
 from machine import CONFIG, SPOOL
 
-from cronq import cronjobs, cronmail
+from cronq import cronjobs, cronmail, hooks
 from cronq.cronfiles import Places
 from cronq.crontab import parse_crontab
 
@@ -112,6 +113,11 @@ def test_the_truth_is_believed(liar, give):
     assert liar.ran() == {"anns": "2001", "bobs": "2002", "roots": "0", "more": "2001"}
 
 
+def anns() -> str:
+    """The identity of ann's line in root's own table."""
+    return PLACES.identity(OWN, PLACES.parse(OWN, Path(OWN).read_bytes()).entries[0])
+
+
 def mail(name: str, user: str, sendmail: str) -> bytes:
     """The bytes of the mail about this user's line, by that program."""
     entries = PLACES.parse(OWN, Path(OWN).read_bytes()).entries
@@ -130,7 +136,7 @@ def mailer(told):
 
 
 def test_mail_goes_by_roots_program_to_whom_the_line_mails_and_says_what_the_dispatcher_will(liar, give, mailer):
-    identity = PLACES.identity(OWN, PLACES.parse(OWN, Path(OWN).read_bytes()).entries[0])
+    identity = anns()
     job_id, data = f"2001-mail-{identity}-{0:013x}", mail("anns", "ann", mailer)
     text = liar.own(f"p{next(NAMES)}", b"hello")
     assert give("ann", "anns", 2001, id=job_id, content=data, payload=text)["step"] == "ended"
@@ -138,13 +144,59 @@ def test_mail_goes_by_roots_program_to_whom_the_line_mails_and_says_what_the_dis
 
 
 def test_no_mail_goes_by_another_program_to_others_or_out_of_anothers_file(liar, refused, mailer):
-    identity = PLACES.identity(OWN, PLACES.parse(OWN, Path(OWN).read_bytes()).entries[0])
+    identity = anns()
     lie = {"id": f"2001-mail-{identity}-{0:013x}", "content": mail("anns", "ann", mailer)}
     text = liar.own(f"p{next(NAMES)}", b"hello")
     refused("another now", "ann", "anns", 2001, **lie | {"content": mail("anns", "ann", "/bin/sh"), "payload": text})
     refused("another now", "ann", "anns", 2001, **lie | {"content": mail("anns", "bob", mailer), "payload": text})
     refused("no tick of a crontab", "ann", "anns", 2001, **lie)
     refused("belongs to uid", "ann", "anns", 2001, **lie, payload="/etc/passwd")
+
+
+@pytest.fixture
+def hook(told, liar, crew):
+    """Hand over a hook that root's configuration names, which says as whom it runs; `lies` is what differs."""
+    path = CONFIG / "page"
+    path.write_text(f"#!/bin/sh\n{{ id -u; echo $*; cat; }} > {PROOF}/page\n")
+    path.chmod(0o755)
+    honest = f'[limits]\nmax_jobs = 4\n[notify]\ncommand = ["{path}", "--quiet"]\n'
+    data = hooks.encode("call-").replace(sys.executable.encode(), str(PYTHON).encode())  # as the installation makes it
+
+    def hand(user, uid, toml=honest, **lies):
+        told.machine.tasks(toml)
+        kind = lies.pop("kind", "hook-call-2001")
+        lie = {"content": data, "table": str(CONFIG / "cronq.toml"), "id": f"{uid}-{kind}-{next(NAMES):013x}"} | lies
+        content, job_id = lie.pop("content"), lie.pop("id")
+        payload = lie.pop("payload", b'{"id": "x", "event": "died"}')
+        if payload is not None:
+            lie["payload"] = liar.own(f"p{next(NAMES)}", payload)
+        return crew[user].do(job_id, liar.own(f"h{next(NAMES)}", content), content, **lie)
+
+    hand.honest, hand.data = honest, data
+    yield hand
+    told.machine.tasks("[limits]\nmax_jobs = 4\n")
+
+
+def test_a_hook_is_what_root_says_whatever_the_dispatcher_does_and_says_what_the_dispatcher_will(liar, hook):
+    assert hook("ann", 2001)["step"] == "ended"
+    assert liar.ran() == {"page": '2001\n--quiet\n{"id": "x", "event": "died"}'}
+
+
+def test_no_hook_runs_that_root_does_not_name_or_as_another(liar, hook):
+    def refused(reason, *args, **lies):
+        ended = hook(*args, **lies)
+        assert (ended["step"], liar.ran()) == ("refused", {}), ended
+        assert reason in ended["reason"], ended
+
+    refused("does not name that hook", "ann", 2001, toml="[limits]\nmax_jobs = 4\n")
+    refused("does not name that hook", "ann", 2001, kind="hook-post-2001")
+    refused("run as bob", "ann", 2001, toml=hook.honest + 'user = "bob"\n')
+    refused("this worker is uid 2001", "ann", 2002)
+    refused("names no hook", "ann", 2001, table=OWN)
+    refused("no tick of a crontab", "ann", 2001, payload=None)
+    refused("another now", "ann", 2001, content=hook.data.replace(b"herald", b"worker"))
+    refused("no crontab that counts", "ann", 2001, kind="call-anns")
+    refused("another now", "ann", 2001, kind=f"call-{anns()}", table=OWN)  # its table names no command
 
 
 def test_a_line_that_is_not_there_does_not_run(liar, refused):

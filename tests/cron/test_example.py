@@ -93,7 +93,7 @@ def test_no_difference_is_without_a_reason() -> None:
     assert set(rows) == {3}
 
 
-(TABLE,) = re.findall(r"^```crontab\n(.*?)^```", PAGE, re.M | re.S)
+TABLE = re.findall(r"^```crontab\n(.*?)^```", PAGE, re.M | re.S)[0]
 COMMANDS = re.findall(
     r"^\$ (.*)\n((?:.*\n)*?)(?=\$ |```)", "\n".join(re.findall(r"^```console\n(.*?```)", PAGE, re.M | re.S)), re.M
 )

@@ -140,7 +140,8 @@ def test_why_nothing_is_mailed_is_told_to_the_systems_log_as_cron_tells_it(bench
         said = {}
         for _, tick in bench.house.shelves.scan("ready"):
             os.write(bench.house.shelves.outputs(tick)[0], b"printed")
-            mails.post(bench.house, Now(UTC + 61.0, 0.0), tick, "done", None)
+            line = bench.house.tables.find(tick.uid, tick.line)
+            mails.post(bench.house, Now(UTC + 61.0, 0.0), tick, line, False, False, None)
             said[tick.line] = server.recv(1000).decode().partition(": ")[2]
         bench.house.cronlog.close()
     assert said == {
