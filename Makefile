@@ -6,7 +6,7 @@ BIN = $(VENV)/bin
 LAUNCHER_TESTS = $(addprefix tests/,test_launcher.py test_realm.py test_become.py test_ground.py test_roottables.py \
   test_authority.py test_cgroup.py attacks/test_verbs.py attacks/test_drop.py system/test_accounts.py)
 
-.PHONY: demo test booted cron defences cover-launcher lint quick install clean
+.PHONY: demo test booted cron long defences cover-launcher lint quick install clean
 
 demo: $(VENV)/installed
 	$(BIN)/cronq demo
@@ -21,7 +21,11 @@ booted: $(VENV)/installed  # a server's life under systemd, as documented: needs
 
 cron: $(VENV)/installed  # thousands of tables, DST nights, steps, packages' files, mail, beside Debian's cron: needs root
 	.ci/packages
-	CRONQ_LONG=1 $(BIN)/pytest -q tests/cron/test_against_debian.py tests/cron/test_packages.py tests/cron/test_mta.py
+	CRONQ_LONG=1 $(BIN)/pytest -q $(addprefix tests/cron/test_,against_debian.py packages.py mta.py crontab_beside_debian.py)
+
+long: $(VENV)/installed  # all tests whole, where `make test` takes a slice of them: needs root, and an hour
+	.ci/packages
+	CRONQ_LONG=1 tests/side_by_side $(BIN)/pytest -q
 
 defences: $(VENV)/installed  # takes each defence away in turn, and sees its attack succeed: needs root; ONLY="row 3:" some of them
 	.ci/packages

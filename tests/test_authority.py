@@ -621,7 +621,7 @@ def test_to_ask_costs_next_to_nothing() -> None:
         task = authority.book.tasks()["a"]
         authority.permit(job, task, ANN)
         authority.runs_as(task, ANN)
-    assert time.process_time() - began < 2.0
+    assert time.process_time() - began < 10
 
 
 # ---------------------------------------------------------------- where everything runs as one user

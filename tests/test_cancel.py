@@ -135,7 +135,7 @@ def test_a_job_that_was_to_be_cancelled_when_the_dispatcher_died_still_is(world)
 
 
 def test_what_runs_says_cancelling_and_now_means_now(world):
-    world.tasks("[tasks.stubborn]\nshell = \"trap '' TERM; while :; do sleep 0.1; done\"\ngrace = \"1h\"\n")
+    world.tasks('[tasks.stubborn]\nshell = "trap \'\' TERM; while :; do sleep 0.1; done"\ngrace = "1h"\n')
     world.start()
     job_id = world.submit("submit", "stubborn")
     eventually(lambda: queued(world, "running"))

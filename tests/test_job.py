@@ -10,6 +10,7 @@ import sys
 import time
 
 import pytest
+from conftest import cost
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -221,10 +222,12 @@ def test_depth_is_bounded_at_sixteen_and_brackets_in_text_do_not_count() -> None
 def test_a_doubled_key_among_thousands_is_found_in_one_pass() -> None:
     names = [f"{number:04x}" for number in range(7000)]
     data = ("{" + ",".join(f'"{name}":1' for name in [*names, names[-1]]) + "}").encode()[: jobs.MAX_JOB_BYTES * 2]
-    started = time.process_time()
-    with pytest.raises(BadJob, match="'1b57' twice"):
-        jobs.parse_object(data, "the job")
-    assert time.process_time() - started < 0.2
+
+    def parse() -> None:
+        with pytest.raises(BadJob, match="'1b57' twice"):
+            jobs.parse_object(data, "the job")
+
+    assert min(cost(parse) for _ in range(3)) < 0.2
 
 
 def test_a_sentence_shows_little_of_a_strangers_value_and_nothing_unprintable() -> None:

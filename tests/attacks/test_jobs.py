@@ -67,7 +67,7 @@ def test_a_job_starts_with_nothing_inherited(machine):
 
 
 def test_a_job_that_prints_without_end_costs_its_cap_and_holds_up_nobody(siege):
-    siege.machine.tasks('[tasks.yes]\ncommand = ["yes"]\ntimeout = "3s"\ngrace = "0s"\noutput_max = "1M"\n')
+    siege.machine.tasks('[tasks.yes]\ncommand = ["yes"]\ntimeout = "1s"\ngrace = "0s"\noutput_max = "1M"\n')
     siege.machine.launcher.send_signal(1)
     eventually(lambda: "event=reloaded" in siege.machine.log)
     jobs = [siege.machine.submit("ann", "submit", "yes") for _ in range(3)]

@@ -165,12 +165,12 @@ def test_of_one_user_a_single_table_is_in_memory(stand):
 
 def test_a_long_table_is_judged_in_slices(stand):
     stand.drop("".join(line(number % 60) for number in range(tabrules.MAX_LINES)))
-    longest = 0.0
+    turns = []
     while stand.copy is None:
         began = time.process_time()
         stand.turn(time.time())
-        longest = max(longest, time.process_time() - began)
-    assert longest < 0.2  # all of it takes more than a second
+        turns.append(time.process_time() - began)
+    assert max(turns) < sum(turns) / 3
 
 
 # ---------------------------------------------------------------- what is refused
@@ -218,10 +218,9 @@ def test_a_table_that_somebody_is_writing_under_its_own_name_is_waited_for(stand
 
 
 def test_a_table_that_has_outgrown_all_bounds_is_not_waited_for(stand):
-    began = time.monotonic()
-    stand.install(b"#" * (5 << 20), "mine")
+    stand.drop(b"#" * (5 << 20), "mine")
+    stand.turn(time.time())  # whoever writes one under its own name has ten seconds for the rest
     assert "crontab is too large" in stand.reason("mine")
-    assert time.monotonic() - began < 5  # whoever writes one under its own name has ten seconds for the rest
 
 
 def test_a_symbolic_link_is_no_table(stand):
