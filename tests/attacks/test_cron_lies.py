@@ -390,7 +390,7 @@ def test_what_is_no_table_is_not_opened_for_the_dispatcher(liar, told):
     try:
         tables = listing(liar)
         whys = dict.fromkeys(("fifo", "folder"), "NOT A REGULAR FILE") | {"null": "can be written by its group"}
-        for name, reason in {**whys, "theirs": "WRONG SYMLINK OWNER", "loop": "too many links"}.items():
+        for name, reason in {**whys, "theirs": "WRONG SYMLINK OWNER", "loop": "Too many levels"}.items():
             answer, descriptors = liar.ask({"verb": "CRONTAB", "number": tables[str(CONFIG / "cron.d" / name)]})
             assert descriptors == []
             assert reason in answer["why"], answer
