@@ -95,9 +95,9 @@ def test_by_change_the_first_failure_and_the_recovery_are_told_and_nothing_else(
 
     more(1)
     good.unlink()
-    more(3)
+    more(2)
     good.touch()
-    more(3)
+    more(2)
     eventually(lambda: len(server.events()) >= 2)
     assert [event["event"] for event in server.events()] == ["failed", "recovered"]
 
