@@ -307,6 +307,12 @@ def test_what_cron_accepts_and_nobody_means_is_warned_of(line: str, code: str, c
     assert (1, column, code) in [(problem.line, problem.column, problem.code) for problem in table.warnings]
 
 
+@pytest.mark.parametrize(("step", "last"), [(35, "from 35 on to 0 it is 25"), (7, "from 56 on to 0 it is 4")])
+def test_an_uneven_step_says_how_long_its_last_stretch_is(step: int, last: str) -> None:
+    (doubt,) = read(f"*/{step} * * * * x").warnings
+    assert last in doubt.text
+
+
 @pytest.mark.parametrize(
     "line",
     [

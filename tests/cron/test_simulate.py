@@ -97,10 +97,10 @@ def test_at_a_step_the_clock_reads_so_much_more_when_it_would_have_read_that(
 def test_steps_and_absences_are_told(tmp_path: Path, capfd: Capture) -> None:
     tab = crontab(tmp_path, "0 1 * * * x")
     more = ["--step", f"{day('12:10')}=-5", "--suspend", f"{day('13:00')}=2h", "--stop", f"{day('16:00')}=7"]
-    assert [line.split(": ")[1] for line in simulate(capfd, tab, day("12:00"), day("17:00"), *more).out] == [
-        "the clock is put back by 5 min",
-        "the machine is asleep for 2 h",
-        "the dispatcher is stopped for 7 min",
+    assert [line[17:22] + line[29:] for line in simulate(capfd, tab, day("12:00"), day("17:00"), *more).out] == [
+        "12:05: the clock is put back by 5 min",
+        "13:00: the machine is asleep for 2 h",
+        "16:00: the dispatcher is stopped for 7 min",
     ]
 
 

@@ -37,6 +37,12 @@ def test_the_job_file_says_what_runs_in_the_queue_cron(bench):
     )
 
 
+def test_a_plain_line_asks_for_nothing_that_cron_does_not_do():
+    (entry,) = parse_crontab(b"* * * * * x\n").entries
+    wanted = b'{"command": ["/bin/sh", "-c", "x"], "queue": "cron", "delivery": "at-most-once"}\n'
+    assert cronjobs.encode(entry) == wanted
+
+
 @pytest.mark.parametrize(
     ("command", "shown"),
     [
