@@ -1,7 +1,7 @@
 """`cronq try`: one line of a crontab, run now in the foreground, by the code that a worker runs it by.
 
 Does:    a line, or the name of one -> its environment; what it prints, as it prints it; how it ended; the mail that
-         cron would send. Nothing is mailed, nothing of it is queued, and no dispatcher is needed.
+         cron would send, and who else would be told. Nobody is, nothing of it is queued, and no dispatcher is needed.
 Reads:   for a name, the caller's own tables: what he has installed, and of root's what he may read.
 Trusts:  the line is the caller's, and runs as the caller.
 Fails:   `UsageError` for what is no line, `BadJob` for a bad one and for an unknown name. Exits as the line does.
@@ -22,13 +22,13 @@ import tempfile
 import time
 from collections.abc import Iterator
 
-from cronq import cronjobs, cronmail, follow, intake, job, policy, show, tabclient, task
+from cronq import cronjobs, cronmail, follow, hooks, intake, job, policy, show, tabclient, task
 from cronq import spool as spools
 from cronq.attempt import Attempt, Outcome
 from cronq.cronfiles import INSTALLED, MACHINES, MACHINES_FOLDER, MOST_BYTES, USERS_FOLDER, Places
 from cronq.crontab import CronEntry, parse_crontab
 from cronq.cronworld import World
-from cronq.entry import LINE
+from cronq.entry import LINE, POST
 from cronq.errors import BadConfig, BadJob, UnknownJob, UsageError
 from cronq.loop import Loop
 from cronq.start import DEFAULT_UMASK, Starter
@@ -221,6 +221,16 @@ def _after(entry: CronEntry, account: pwd.struct_passwd, ended: dict[str, object
     how = policy.describe(ended)
     yield f"# it ended: {how}, after {ended.get('wall', 0)} s"
     yield from _mail(entry, account, how if _code(ended) else None, trial)
+    yield from _told(entry, bool(_code(ended)), os.fstat(trial.printed.fileno()).st_size > 0)
+
+
+def _told(entry: CronEntry, failed: bool, printed: bool) -> Iterator[str]:
+    """Whether the dispatcher would tell the table's webhook and command of this run. Nobody is told."""
+    whom = " and ".join("a webhook" if kind == POST else "a command" for kind in hooks.of_line(entry))
+    told = {"always": failed or printed, "failure": failed, "change": True, "never": False}[entry.options.notify]
+    change = f", if the run before it {'did not fail' if failed else 'failed'}" * (entry.options.notify == "change")
+    if whom and told:
+        yield f"# {whom} would be told of it{change}"
 
 
 def _mail(entry: CronEntry, account: pwd.struct_passwd, why: str | None, trial: Trial) -> Iterator[str]:

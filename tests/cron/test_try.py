@@ -62,6 +62,12 @@ def test_it_shows_the_mail_that_cron_would_send_and_exits_as_the_line_does(world
         ("# cronq: notify=failure\n* * * * * echo x", 0, "no mail: notify=failure"),
         ("# cronq: notify=failure\n* * * * * false", 1, "\n\nexit code 1\n"),
         ("# cronq: notify=change\n* * * * * true", 0, ", if the run before it failed:\n"),
+        ("CRONQ_NOTIFY_COMMAND=page\n* * * * * false", 1, "\n# a command would be told of it\n"),
+        (
+            "CRONQ_NOTIFY_WEBHOOK=/w\nCRONQ_NOTIFY_COMMAND=page\n# cronq: notify=change\n* * * * * false",
+            1,
+            "\n# a webhook and a command would be told of it, if the run before it did not fail\n",
+        ),
         ("# cronq: timeout=100ms\n* * * * * echo x; sleep 60", 124, "ran longer than its timeout"),
         ("SHELL=/nonexistent\n* * * * * true", 127, "cannot start: /nonexistent: not found"),
         ("* * * * * kill -9 $$", 137, "killed by signal 9 (SIGKILL)"),
@@ -69,6 +75,12 @@ def test_it_shows_the_mail_that_cron_would_send_and_exits_as_the_line_does(world
 )
 def test_what_is_mailed_and_how_it_ended_is_said(world, line, code, said):
     assert said in world.run("try", line, code=code).stdout
+
+
+@pytest.mark.parametrize("options", ["", "notify=failure", "notify=never"])
+def test_nobody_would_be_told_of_a_run_in_which_nothing_happened(world, options):
+    done = world.run("try", f"CRONQ_NOTIFY_COMMAND=page\n# cronq: name=a {options}\n* * * * * true")
+    assert "would be told" not in done.stdout
 
 
 @pytest.mark.parametrize(
