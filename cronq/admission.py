@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import os
 
-from cronq import inboxes, intake, job, keys, limitkeys, states
-from cronq.entry import AT_MOST_ONCE, HAS_DATA, Entry
+from cronq import inboxes, intake, job, keys, limitkeys, parents, states
+from cronq.after import Needs
+from cronq.entry import AT_MOST_ONCE, HAS_DATA, WAITS, Entry
 from cronq.errors import BadConfig, BadJob, CronqError, Duplicate
 from cronq.house import House, Now
 from cronq.job import MAX_JOB_BYTES, Job
@@ -21,6 +22,10 @@ from cronq.spool import reason_text
 
 class NotWhole(Exception):
     """A file that is still being written; look again."""
+
+
+class Behind(NotWhole):
+    """A file whose job waits for one that is still to be judged; look again."""
 
 
 def judged(data: bytes, young: bool) -> Job:
@@ -42,6 +47,12 @@ def permit(house: House, wanted: Job, submitter: int) -> None:
         house.permit(wanted, submitter)
     except BadConfig:
         pass  # an administrator's to mend; it is judged again when it is to start
+
+
+def know_parents(house: House, uid: int, name: str, wanted: Job) -> None:
+    """Make sure that the jobs which one of this name waits for are known. Raises `BadJob`, `Behind`."""
+    if parents.unjudged(house, uid, name, wanted):
+        raise Behind
 
 
 def identify(house: House, uid: int, name: str, found: os.stat_result) -> str:
@@ -88,6 +99,8 @@ def entry_of(house: House, job_id: str, wanted: Job, hashed: str, submitted: flo
         expires=int((wanted.expires or 0) * 1e6),
         hash=hashed,
     )
+    if any(Needs.of(wanted)):
+        entry = entry.flagged(WAITS)
     try:
         assert len(entry.flagged(HAS_DATA).but(attempt=999_999, crashes=999_999).name) > 0  # noqa: S101
     except ValueError as error:
@@ -117,13 +130,18 @@ def _group(house: House, wanted: Job, submitter: int, queue: str) -> str:
 def place(house: House, now: Now, captured: str, entry: Entry) -> None:
     """Give a judged job its state."""
     reason = house.strangers.get(entry.uid)
-    move = "detain" if reason else "postpone" if entry.due > now.micros else "admit"
+    move = "detain" if reason else arrival(now, entry)
     state = states.target(move, states.QUEUED)
     house.shelves.admit(captured, state, entry)
     house.backlog.put(state, entry)
     if reason:
         house.reasons[entry.id] = reason
     house.history.note(now.wall, entry.id, states.QUEUED, state, move=move, cause=reason, task=entry.task or None)
+
+
+def arrival(now: Now, entry: Entry) -> str:
+    """The move by which a new job takes its place: `depends` lets it go on from where it waits for others."""
+    return "await" if WAITS in entry.flags else "postpone" if entry.due > now.micros else "admit"
 
 
 def refuse(house: House, now: Now, captured: str, error: CronqError) -> None:

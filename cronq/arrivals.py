@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from cronq import batches, inboxes, installed, safeopen
-from cronq.admission import NotWhole, arrived, entry_of, identify, judged, permit, place, refuse
+from cronq.admission import Behind, NotWhole, arrived, entry_of, identify, judged, know_parents, permit, place, refuse
 from cronq.entry import HAS_DATA, LINE, Entry, digest
 from cronq.errors import BadJob, CronqError
 from cronq.house import House, Now
@@ -40,7 +40,8 @@ def admit(house: House, now: Now, rung: set[Any]) -> None:
     Each stage has a slice of time for each user, so that nobody waits for what another one sent.
     """
     uids = house.shelves.inboxes.uids()
-    pending = Counter(inboxes.owner(captured)[0] for captured in (*house.looks, *house.judging))
+    being_judged = (captured for captured in (*house.looks, *house.judging) if captured not in house.behind)
+    pending = Counter(inboxes.owner(captured)[0] for captured in being_judged)
     for uid in uids:
         if ("inbox", uid) in rung or _changed(house, uid):
             _collect(house, now, uid, SLICE_NAMES - pending[uid])
@@ -136,6 +137,7 @@ def judge(house: House, now: Now, captured: str) -> None:
     """One captured file: an entry, a refusal with its reason, or another look later."""
     uid, filename = inboxes.owner(captured)
     name, ending = inboxes.split(filename) or ("", "")
+    house.behind.discard(captured)
     try:
         descriptor, found = house.shelves.open_file(f"{inboxes.CAPTURE}/{captured}", uid)
     except FileNotFoundError:
@@ -159,8 +161,8 @@ def judge(house: House, now: Now, captured: str) -> None:
             descriptor = -1
         else:
             _admit_job(house, now, captured, uid, name, descriptor, found, young)
-    except NotWhole:
-        house.looks[captured] = now.mono + LOOK_AGAIN
+    except NotWhole as error:
+        _look_again(house, now, captured, error)
     except CronqError as error:
         refuse(house, now, captured, error)
     except OSError:
@@ -177,6 +179,7 @@ def _admit_job(
     data = safeopen.read(descriptor, MAX_JOB_BYTES)
     wanted = judged(data, young)
     permit(house, wanted, uid)
+    know_parents(house, uid, name, wanted)
     entry = entry_of(house, identify(house, uid, name, found), wanted, digest(data), arrived(now, name, found))
     is_copied = house.authority is not None and _runner(house, entry) != uid
     if is_copied and _has_many(house, uid):
@@ -193,6 +196,12 @@ def _admit_job(
             house.shelves.set_aside(f"{inboxes.DATA}/{entry.id}", uid, f"{name}{DATA_ENDING}", reason_text(refused))
             raise refused from None
     place(house, now, captured, entry)
+
+
+def _look_again(house: House, now: Now, captured: str, why: NotWhole) -> None:
+    house.looks[captured] = now.mono + LOOK_AGAIN
+    if isinstance(why, Behind):
+        house.behind.add(captured)  # it keeps nothing of its user's from being taken: the job it waits for may be that
 
 
 def _has_many(house: House, uid: int) -> bool:
@@ -215,8 +224,8 @@ def _read_on(house: House, now: Now, captured: str) -> None:
             house.urgent = True
             return
         entry = long.entry(now)
-    except NotWhole:
-        house.looks[captured] = now.mono + LOOK_AGAIN
+    except NotWhole as error:
+        _look_again(house, now, captured, error)
     except CronqError as error:
         refuse(house, now, captured, error)
     else:

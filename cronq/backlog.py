@@ -14,7 +14,8 @@ from collections import Counter, deque
 from collections.abc import Iterator
 from typing import Any
 
-from cronq.entry import Entry
+from cronq.after import Waits
+from cronq.entry import WAITS, Entry
 from cronq.lanes import Ready
 from cronq.states import DEAD, DELAYED, HELD, KEPT, READY, RUNNING, SKIPPED, WAITING
 
@@ -36,6 +37,7 @@ class Backlog:
         self._states: dict[str, dict[int, dict[str, Entry]]] = {state: {} for state in KEPT}  # by uid, by id
         self._members: dict[str, set[str]] = {}  # the unfinished members of each batch
         self._names: dict[tuple[int, str], str] = {}  # unfinished jobs by (uid, the name their producer gave them)
+        self.waits = Waits()  # which jobs wait for which others
         self._over: set[str] = set()  # batches that may have ended: none of their members is unfinished
         self._due = _Alarms()
         self._expiring = _Alarms()
@@ -97,6 +99,7 @@ class Backlog:
         self._offer(entry.id)
         if state == RUNNING and entry.batch is not None:
             self._over.add(entry.id)
+        self.waits.moved(entry.id, state, WAITS in entry.flags)
 
     def forget(self, job_id: str) -> None:
         """No entry of this id is below `queue/` any more."""
@@ -104,6 +107,7 @@ class Backlog:
         state = self._take_out(job_id)
         if found is not None and state is not None and found[1].parent:
             self._count(found[1], -_unfinished(state))
+        self.waits.moved(job_id, "", waits=False)
 
     def _take_out(self, job_id: str) -> str | None:
         """Forget where an entry is, and say where it was; of which batch it is a member is not touched."""

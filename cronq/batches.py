@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterator
 
 from cronq import job, spool, states
-from cronq.admission import NotWhole, arrived, entry_of, identify, judged, permit
+from cronq.admission import NotWhole, arrival, arrived, entry_of, identify, judged, know_parents, permit
 from cronq.backlog import WINDOW
 from cronq.entry import CANCEL_WANTED, Entry, digest
 from cronq.errors import BadJob, CronqError
@@ -39,6 +39,7 @@ class Batch:
         self.found = found
         self.young = young
         self.uid = uid
+        self.name = name
         self.id = identify(house, uid, name, found)
         self.submitted = arrived(now, name, found)
         self.priority: int | None = None
@@ -58,6 +59,7 @@ class Batch:
             try:
                 wanted = judged(line, young=False)
                 permit(house, wanted, self.uid)
+                know_parents(house, self.uid, self.name, wanted)
                 entry = entry_of(house, f"{self.id}+{number + 1:09d}", wanted, digest(line), self.submitted)
             except CronqError as error:
                 refused = BadJob(f"line {number + 1}: {error.sentence}")
@@ -168,7 +170,7 @@ def _member(house: House, now: Now, batch: Entry, member_id: str, line: bytes, o
         house.history.note(now.wall, member_id, states.QUEUED, states.REJECTED, cause=error.sentence)
         _reject(house, batch, 1)
         return
-    state = states.DELAYED if entry.due > now.micros else states.READY
+    state = states.target(arrival(now, entry), states.QUEUED)
     if house.shelves.create(state, entry, line):
         house.backlog.put(state, entry)
 

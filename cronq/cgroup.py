@@ -28,8 +28,8 @@ import signal
 import stat
 import time
 
-from cronq.entry import is_id
 from cronq.errors import CronqError
+from cronq.job import is_id
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

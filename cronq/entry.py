@@ -9,7 +9,7 @@ Fails:   `ValueError` with what is wrong with the name.
                         DUE  microseconds since the epoch, 13 hex digits
                         ID   <uid>-NAME, or <uid>-NAME+LINE for a member of a batch
     tags, in this order, each only where it says something:
-      aN attempts begun   cN crashes   fX flags (c cancel wanted, d has data, m at most once)
+      aN attempts begun   cN crashes   fX flags (c cancel wanted, d has data, m at most once, w waits for other jobs)
       tTASK   qQUEUE   xEXPIRES (13 hex)   uKEY unique key   kKEY what it must not run beside
       gKEY concurrency key   wN weight, where it is not 1
       rUID runs as that user, not as its submitter      oOFFSET of a member: where its line begins in its batch
@@ -20,7 +20,7 @@ A name has at most 220 bytes. The file itself is never rewritten, so whatever ma
 
 from __future__ import annotations
 
-from cronq.job import DIGITS, HEX, is_name
+from cronq.job import HEX, is_id, is_name, is_whole
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,8 +33,8 @@ MAIL = "mail-"  # and of the mail about them
 POST, CALL = "post-", "call-"  # and of the hooks that their tables name, which are told of them: webhook, command
 HOOK = "hook-"  # and of a hook that the configuration names, which is told of any job
 _STAMP = 14  # their end: a dash, and the instant
-CANCEL_WANTED, HAS_DATA, AT_MOST_ONCE = "c", "d", "m"
-_FLAGS = CANCEL_WANTED + HAS_DATA + AT_MOST_ONCE
+CANCEL_WANTED, HAS_DATA, AT_MOST_ONCE, WAITS = "c", "d", "m", "w"
+_FLAGS = CANCEL_WANTED + HAS_DATA + AT_MOST_ONCE + WAITS
 _ORDER = "acftqxukgwrobh"
 NONE = -1
 _FIELDS = (
@@ -213,7 +213,7 @@ class Entry:
 def parse(name: str) -> Entry:
     """The entry that a file name says. Raises `ValueError`."""
     level, due, job_id, *tags = name.split(",")
-    if len(level) != 2 or not _whole(level) or int(level) > 40 or not _instant(due) or not is_id(job_id):
+    if len(level) != 2 or not is_whole(level) or int(level) > 40 or not _instant(due) or not is_id(job_id):
         raise ValueError(f"not an entry's name: {name!r}")
     fields: dict[str, Any] = {"priority": 20 - int(level), "due": int(due, 16), "id": job_id}
     last = -1
@@ -228,30 +228,18 @@ def parse(name: str) -> Entry:
     return Entry(**fields)
 
 
-def is_id(text: str) -> bool:
-    """Whether `text` is a job's id: <uid>-NAME or <uid>-NAME+LINE."""
-    uid, dash, rest = text.partition("-")
-    name, plus, line = rest.partition("+")
-    own = 0 < len(uid) <= 10 and _whole(uid) and bool(dash) and is_name(name, 96)
-    return own and (not plus or (_whole(line) and len(line) <= 9))
-
-
-def _whole(text: str) -> bool:
-    return bool(text) and all(char in DIGITS for char in text)
-
-
 def _instant(text: str) -> bool:
     return len(text) == 13 and all(char in HEX for char in text)
 
 
 def _read_whole(value: str) -> int:
-    if not _whole(value) or len(value) > 6 or value[0] == "0":  # a count of 0 is left out
+    if not is_whole(value) or len(value) > 6 or value[0] == "0":  # a count of 0 is left out
         raise ValueError(f"not a count: {value!r}")
     return int(value)
 
 
 def _read_number(value: str) -> int:
-    if not _whole(value) or len(value) > 15:
+    if not is_whole(value) or len(value) > 15:
         raise ValueError(f"not a number: {value!r}")
     return int(value)
 
@@ -282,7 +270,7 @@ def _read_digest(value: str) -> str:
 
 def _read_batch(value: str) -> tuple[int, int, int]:
     parts = value.split(".")
-    if len(parts) != 3 or not all(_whole(part) and len(part) < 16 for part in parts):
+    if len(parts) != 3 or not all(is_whole(part) and len(part) < 16 for part in parts):
         raise ValueError(f"not a batch's cursor: {value!r}")
     return int(parts[0]), int(parts[1]), int(parts[2])
 

@@ -113,6 +113,8 @@ Catchup = Annotated[
     WithJsonSchema({"type": "string", "pattern": r"^(none|(last|all)(/[^/]+(/[0-9]{1,4})?)?)$"}),
 ]
 Instant = Annotated[str, _read_by(jobs.READERS["at"]), WithJsonSchema({"type": "string", "pattern": _INSTANT})]
+Id = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,10}-[A-Za-z0-9][A-Za-z0-9._-]{0,95}(\+[0-9]{1,9})?$")]
+Ids = Annotated[list[Id], Field(min_length=1)]
 Retries = Annotated[int, Field(ge=0, le=jobs.MAX_RETRIES)]
 Weight = Annotated[int, Field(ge=0, le=jobs.MAX_WEIGHT)]
 Count = Annotated[int, Field(ge=1, le=100_000)]
@@ -259,6 +261,11 @@ class JobForm(Form):
     delay: Duration = key("How long to wait before the job may run.", "10m", 90)
     at: Instant = key("When the job may run; local time where it has no offset.", "2026-12-24T18:00:00+01:00")
     expires: Instant = key("A job that has not started by then never runs.", "2026-12-24T20:00:00+01:00")
+    after: Ids = key(
+        "Jobs that must be done before this one runs; else it is skipped.", ["1000-065f0c2a1b3c4-k3x9q2ab"]
+    )
+    after_any: Ids = key("Jobs that must have ended before, however.", ["1000-065f0c2a1b3c4-k3x9q2ab"])
+    after_fail: Ids = key("It runs if one of these jobs fails; else it is skipped.", ["1000-065f0c2a1b3c4-k3x9q2ab"])
     timeout: Positive = key("How long one attempt may take before it is ended.", "10m")
     retries: Retries = key("How many further attempts a job that failed has.", 3)
     backoff: BackoffForm = key("How long to wait before a further attempt.", {"base": "15s", "factor": 2, "max": "1h"})

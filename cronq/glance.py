@@ -15,12 +15,12 @@ import os
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
-from cronq import inboxes, job, linux, settle, spool, states, task
+from cronq import after, inboxes, job, linux, parents, settle, spool, states, task
 from cronq.backlog import given_name
-from cronq.entry import Entry, is_id
+from cronq.entry import Entry
 from cronq.errors import CronqError
 from cronq.house import House
-from cronq.job import MAX_JOB_BYTES
+from cronq.job import MAX_JOB_BYTES, is_id
 
 RUN = 2048  # names that are looked at or sorted at a time: about a millisecond
 _ORDER = (states.RUNNING, states.READY, states.DELAYED, states.WAITING, states.HELD, states.DEAD, states.SKIPPED)
@@ -123,19 +123,6 @@ def arrived(house: House, uids: list[int] | None) -> Iterator[int | None]:
     yield sum(1 for owner in owners if uids is None or owner in map(str, uids))
 
 
-def is_queued(house: House, job_id: str) -> bool:
-    """Whether a file of this name lies in its user's inbox still, or was taken and is being judged."""
-    owner, _, name = job_id.partition("-")
-    for ending in spool.ENDINGS:
-        for path in (f"in/{owner}/{name}{ending}", f"{inboxes.CAPTURE}/{owner},{name}{ending}"):
-            try:
-                os.close(linux.open_inside(house.shelves.fd, path, os.O_PATH | os.O_NOFOLLOW))
-            except OSError:
-                continue
-            return True
-    return False
-
-
 def alike(house: House, text: str, uids: list[int] | None) -> Found:
     """The ids that end in this text, or whose jobs were given this name."""
     for state in states.KEPT:
@@ -175,6 +162,7 @@ def view(house: House, state: str, entry: Entry) -> dict[str, Any]:
             plan = task.plan(wanted, house.config.tasks)
         except (CronqError, OSError):
             pass
+    needs = after.Needs.of(wanted)
     basic = {
         **settle.describe(entry, wanted),
         "state": state,
@@ -186,7 +174,11 @@ def view(house: House, state: str, entry: Entry) -> dict[str, Any]:
         "signal": None,
         "reason": house.reasons.get(entry.id),
         "cwd": wanted.cwd,
+        **{key: list(ids) for key, ids in needs._asdict().items() if ids},
     }
+    if state == states.WAITING:
+        open_ones = after.judge(needs, lambda parent: parents.end(house, parent)).open
+        basic["reason"] = f"waits for {after.names(open_ones)}" if open_ones else None
     if entry.runner != entry.uid:
         basic["runs_as"] = entry.runner
     if entry.batch is not None:

@@ -84,6 +84,7 @@ class House:
     tallies: dict[str, dict[str, int]] = field(default_factory=dict)  # how the members of each batch ended
     judging: dict[str, Any] = field(default_factory=dict)  # batches that are being read, by captured name
     looks: dict[str, float] = field(default_factory=dict)  # captured files that are not whole yet: when to look again
+    behind: set[str] = field(default_factory=set)  # those of them whose jobs wait for one that is still to be judged
     seen: dict[int, int] = field(default_factory=dict)  # each inbox's mtime when it was last read to its end
     stops: dict[str, bool] = field(default_factory=dict)  # jobs to be told that they are cancelled; whether at once
     almanac: Almanac = field(init=False)  # what is due, and since when

@@ -13,8 +13,8 @@ import os
 from cronq import client, follow, safeopen
 from cronq import job as jobs
 from cronq import spool as spools
-from cronq.entry import is_id
 from cronq.errors import CronqError, NotPermitted, NotRunning, UnknownJob
+from cronq.job import is_id
 
 
 def resolve(root: str, text: str) -> str:

@@ -36,6 +36,9 @@ KEYS = (
     "delay",
     "at",
     "expires",
+    "after",
+    "after_any",
+    "after_fail",
     "timeout",
     "retries",
     "backoff",
@@ -90,6 +93,9 @@ class Job:
     delay: float | None
     at: float | None
     expires: float | None
+    after: list[str] | None
+    after_any: list[str] | None
+    after_fail: list[str] | None
     timeout: float | None
     retries: int | None
     backoff: Backoff | None
@@ -299,6 +305,15 @@ def _instant(key: str, value: object) -> float:
     return instant(value, key)
 
 
+def _ids(key: str, value: object) -> list[str]:
+    if not isinstance(value, list) or not value:
+        raise BadJob(f'{key} must be a list of jobs\' ids, like ["1000-065f0c2a1b3c4-k3x9q2ab"], not {show(value)}')
+    for place, item in enumerate(value):
+        if not isinstance(item, str) or not is_id(item):
+            raise BadJob(f"{key}[{place}] must be a job's id, like 1000-065f0c2a1b3c4-k3x9q2ab, not {show(item)}")
+    return list(value)
+
+
 def _retries(key: str, value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MAX_RETRIES:
         raise BadJob(f"{key} must be a whole number from 0 to {MAX_RETRIES}, not {show(value)}")
@@ -349,6 +364,9 @@ READERS: dict[str, Any] = {
     "delay": _duration,
     "at": _instant,
     "expires": _instant,
+    "after": _ids,
+    "after_any": _ids,
+    "after_fail": _ids,
     "timeout": _positive,
     "retries": _retries,
     "backoff": _backoff,
@@ -448,6 +466,19 @@ _ESCAPES = {code: f"\\u{code:04x}" for code in (*range(32), 127)} | {34: '\\"', 
 def is_name(text: str, most: int = 81) -> bool:
     """Whether `text` is `[A-Za-z0-9][A-Za-z0-9._-]*`, at most `most` characters."""
     return 0 < len(text) <= most and text[0] in NAME_FIRST and all(char in NAME_REST for char in text)
+
+
+def is_id(text: str) -> bool:
+    """Whether `text` is a job's id: <uid>-NAME or <uid>-NAME+LINE."""
+    uid, dash, rest = text.partition("-")
+    name, plus, line = rest.partition("+")
+    own = len(uid) <= 10 and is_whole(uid) and bool(dash) and is_name(name, 96)
+    return own and (not plus or (is_whole(line) and len(line) <= 9))
+
+
+def is_whole(text: str) -> bool:
+    """Whether `text` is digits and nothing else."""
+    return bool(text) and all(char in DIGITS for char in text)
 
 
 def new_name(now: float | None = None) -> str:

@@ -30,7 +30,7 @@ MOVES: dict[str, tuple[tuple[str, ...], str]] = {
     # arrival: what the producer dropped is captured and judged
     "admit": ((QUEUED,), READY),
     "postpone": ((QUEUED,), DELAYED),
-    "await": ((QUEUED,), WAITING),
+    "await": ((QUEUED, HELD), WAITING),
     "detain": ((QUEUED,), HELD),
     "reject": ((QUEUED, READY, RUNNING), REJECTED),
     # becoming due
@@ -50,7 +50,7 @@ MOVES: dict[str, tuple[tuple[str, ...], str]] = {
     "cancel": (_UNSTARTED, CANCELLED),
     "hold": ((READY, DELAYED, WAITING), HELD),
     "release": ((HELD,), READY),
-    "defer": ((HELD,), DELAYED),  # released before it is due
+    "defer": ((HELD, WAITING), DELAYED),  # let go on before it is due
     "revive": ((DEAD,), READY),
     "rejoin": ((SKIPPED,), WAITING),
 }

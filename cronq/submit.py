@@ -18,7 +18,7 @@ import time
 from cronq import job as jobs
 from cronq import spool as spools
 from cronq import usage
-from cronq.errors import BadJob, CronqError, UsageError
+from cronq.errors import BadJob, CronqError, UnknownJob, UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def run(verb: str, values: dict[str, Any], words: list[str]) -> int:
 
 
 def _queue_one(verb: str, values: dict[str, Any], words: list[str], root: str) -> str:
-    options = _asked(values)
+    options = _asked(values, root)
     if not words:
         what = (
             "a task: cronq submit [options] TASK [ARG…]" if verb == "submit" else "a command: cronq exec -- CMD [ARG…]"
@@ -85,12 +85,27 @@ def _queue_one(verb: str, values: dict[str, Any], words: list[str], root: str) -
     return _queue(_what(verb, words), root, options | {"stdin": descriptor}, "--")
 
 
-def _asked(values: dict[str, Any]) -> dict[str, Any]:
+def _asked(values: dict[str, Any], root: str) -> dict[str, Any]:
     """The options of a command line as those of the functions below."""
     options = {key: value for key, value in values.items() if key not in _CLI_ONLY}
+    for key in ("after", "after_any", "after_fail"):
+        if key in options:
+            options[key] = [_meant(root, text) for text in options[key]]
     if "no_sync" in values:
         options["sync"] = False
     return options
+
+
+def _meant(root: str, text: str) -> str:
+    """The id of the job that is meant: a job file says ids only, since a name may come again. Raises `UnknownJob`."""
+    if jobs.is_id(text) and spools.time_of(text) is not None:
+        return text
+    from cronq import ids  # which asks the dispatcher
+
+    found = ids.resolve(root, text)
+    if not jobs.is_id(found) or (spools.time_of(found) is None and not found.partition("-")[2].startswith("tab-")):
+        raise UnknownJob(f"no job {jobs.show(text)} has been taken yet; cronq list shows the ids of those that have")
+    return found
 
 
 def _what(verb: str, words: list[str]) -> dict[str, Any]:
@@ -106,7 +121,7 @@ def queue_lines(verb: str, values: dict[str, Any], words: list[str], root: str) 
         raise UsageError("exec --batch takes its commands from the lines; leave out CMD")
     if verb != "exec" and not words:
         raise UsageError(f"{verb} --batch needs a task: cronq {verb} --batch FILE TASK [ARG…]")
-    options = _asked(values)
+    options = _asked(values, root)
     stdin = options.pop("stdin", None)
     if stdin is not None:
         options["stdin"] = lines.small_text(path, stdin)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from cronq import arrivals, glance, installed, job, spool
+from cronq import arrivals, installed, job, parents, spool
 from cronq.cronfiles import INSTALLED, USERS_FOLDER, user_of
 from cronq.errors import CronqError, NotRunning, UsageError
 
@@ -33,7 +33,7 @@ def crontab(ask: Ask) -> Found:
         error = CronqError(refused[0])
         error.exit_code = refused[1]
         raise error
-    if glance.is_queued(house, f"{uid}-{name}"):
+    if parents.is_queued(house, f"{uid}-{name}"):
         yield {"state": "queued"}
     else:
         yield {"state": installed.INSTALLED, "but": _why_idle(ask)}

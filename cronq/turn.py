@@ -13,7 +13,21 @@ import time
 from collections import Counter
 from typing import Any
 
-from cronq import arrivals, batches, blocked, cancel, cronrun, fire, job, mails, pace, settle, states, task
+from cronq import (
+    arrivals,
+    batches,
+    blocked,
+    cancel,
+    cronrun,
+    depends,
+    fire,
+    job,
+    mails,
+    pace,
+    settle,
+    states,
+    task,
+)
 from cronq.choosing import Choice, why_held
 from cronq.entry import AT_MOST_ONCE, CANCEL_WANTED, HAS_DATA, NONE, Entry
 from cronq.errors import BadConfig, BadJob, CronqError
@@ -43,6 +57,7 @@ def turn(house: House, now: Now, rung: set[Any]) -> float:
             arrivals.admit(house, now, rung)
             fire.fire(house, now)
             ripen(house, now)
+            depends.look(house, now)
         launch(house, now, waiting)
         house.history.flush(now.wall)
         house.shelves.sync()
@@ -74,7 +89,7 @@ def _abandon(waiting: Waiting) -> None:
 
 
 def _patience(house: House, now: Now) -> float:
-    if house.urgent or house.settled:
+    if house.urgent or house.settled or (house.backlog.waits.busy and not house.stopping):
         return 0.0
     due = house.backlog.next_due()
     seconds = POLL if due is None else min(POLL, max(0.0, (due - now.micros) / 1e6))

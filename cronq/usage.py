@@ -42,6 +42,9 @@ OPTIONS = (
     Option("--delay", "DURATION", "Start no earlier than this from now: 90s, 10m, 1h30m, 2d."),
     Option("--at", "TIME", "Start no earlier than this: 2026-12-24T18:00:00+01:00, or 18:00 (the next, local time)."),
     Option("--expires", "TIME", "Do not start after this: a time as for --at, or a duration from now."),
+    Option("--after", "ID", "Run when this job is done, else never; may be repeated: when all are done.", many=True),
+    Option("--after-any", "ID", "Run when this job has ended, however; may be repeated: when all have.", many=True),
+    Option("--after-fail", "ID", "Run if this job fails, else never; may be repeated: if one of them does.", many=True),
     Option("--timeout", "DURATION", "End an attempt that takes longer."),
     Option("--retries", "N", "Further attempts after one that failed."),
     Option("--queue", "QUEUE", "The queue, instead of the task's own."),
@@ -125,6 +128,12 @@ def fields(values: dict[str, Any], now: float, dash: str = "--") -> dict[str, An
     return found
 
 
+def _list(key: str, value: Any, _now: float) -> Any:
+    texts = [value] if isinstance(value, str) else value
+    jobs.READERS[key.lstrip("-").replace("-", "_")](key, texts)
+    return texts
+
+
 def _plain(key: str, value: object, _now: float) -> Any:
     jobs.READERS[key.lstrip("-")](key, value)
     return value
@@ -185,6 +194,9 @@ _READERS = {
     "delay": _duration,
     "at": _instant,
     "expires": _expires,
+    "after": _list,
+    "after_any": _list,
+    "after_fail": _list,
     "timeout": _duration,
     "retries": _whole,
     "backoff": _plain,

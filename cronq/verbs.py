@@ -15,11 +15,12 @@ import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from cronq import arrivals, cancel, entryverbs, glance, job, states, tabverbs
+from cronq import arrivals, cancel, entryverbs, glance, job, parents, states, tabverbs
 from cronq.caller import Caller
-from cronq.entry import CANCEL_WANTED, Entry, is_id
+from cronq.entry import CANCEL_WANTED, WAITS, Entry
 from cronq.errors import BadJob, CronqError, Full, NotPermitted, UnknownJob, UsageError
 from cronq.house import House, Now
+from cronq.job import is_id
 
 Found = Iterator[dict[str, Any] | None]
 
@@ -58,7 +59,7 @@ class Ask:
             kept = self.house.backlog.find(base) if plus else None
             if kept is not None and kept[1].batch is not None and 0 < int(line) <= kept[1].batch[2]:
                 raise Full(f"job {job_id} waits in its batch still; ask for {base}")
-            if glance.is_queued(self.house, job_id):
+            if parents.is_queued(self.house, job_id):
                 raise Full(f"job {job_id} is queued, and has not been looked at yet; ask again in a moment")
             raise unknown(job_id)
         return found
@@ -179,6 +180,8 @@ def _cancel(ask: Ask) -> Found:
 
 def _retry(ask: Ask) -> Found:
     def act(state: str, entry: Entry) -> str:
+        if state == states.SKIPPED:
+            raise BadJob(f"job {entry.id} is skipped: retry what it waits for, and it waits again")
         if state != states.DEAD:
             raise BadJob(f"job {entry.id} is {state}; only a dead job is tried again")
         if entry.id not in ask.house.backlog:
@@ -206,7 +209,7 @@ def _release(ask: Ask) -> Found:
         if state != states.HELD:
             raise BadJob(f"job {entry.id} is {state}; only a held job is released")
         ask.house.crew.bars.clear()  # an account that was locked is looked at again, not in a while
-        move = "defer" if entry.due > ask.now.micros else "release"
+        move = "await" if WAITS in entry.flags else "defer" if entry.due > ask.now.micros else "release"
         return ask.house.move(ask.now, move, state, entry, entry, cause="released")
 
     return _each(ask, act)
@@ -217,6 +220,8 @@ def _rm(ask: Ask) -> Found:
         house = ask.house
         if state in (*cancel.UNSTARTED, states.RUNNING):
             raise BadJob(f"job {entry.id} is {state}; cancel it first")
+        if (child := _waiting_for(house, entry.id)) is not None:
+            raise BadJob(f"job {child} waits for it still, and would never know how it ended; cancel that first")
         if entry.id in house.backlog:  # dead or skipped; its file has not gone to its results
             house.shelves.drop(state, entry)
             house.shelves.drop_data(entry.id)
@@ -226,6 +231,11 @@ def _rm(ask: Ask) -> Found:
         return "removed"
 
     return _each(ask, act)
+
+
+def _waiting_for(house: House, job_id: str) -> str | None:
+    children = ((child, house.backlog.find(child)) for child in house.backlog.waits.children(job_id))
+    return next((child for child, kept in children if kept is not None and kept[0] != states.SKIPPED), None)
 
 
 CHANGING = frozenset(("cancel", "retry", "hold", "release", "rm", "pause", "resume", "run", *tabverbs.VERBS))

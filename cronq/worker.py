@@ -26,9 +26,8 @@ from collections import deque
 
 from cronq import wire
 from cronq.attempt import Attempt, Outcome
-from cronq.entry import is_id
 from cronq.evidence import Judge, Refused
-from cronq.job import LAST_INSTANT
+from cronq.job import LAST_INSTANT, is_id
 from cronq.log import line as log
 from cronq.loop import Loop
 from cronq.process import Hunts

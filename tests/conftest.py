@@ -139,6 +139,23 @@ def world(tmp_path):
 
 
 @pytest.fixture
+def serve(world):
+    """Starts a dispatcher that is killed at a step, once (handover.py); whoever starts it again is its launcher."""
+
+    def start(who, step):
+        flag, log = world.path / "killed", world.path / "log"
+        script = Path(__file__).parent / "handover.py"
+        argv = [sys.executable, str(script), "launch", who, step, str(flag), str(world.spool), str(world.config)]
+        with log.open("w") as file:
+            daemon = subprocess.Popen(argv, env=world.env, stderr=file, text=True)
+        world.daemons.append(daemon)
+        eventually(lambda: "event=ready" in log.read_text())
+        return flag
+
+    return start
+
+
+@pytest.fixture
 def hand(tmp_path):
     """A dispatcher's hand without a dispatcher (workbench.py)."""
     from workbench import Hand

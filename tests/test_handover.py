@@ -1,30 +1,11 @@
 """The hand-over of a job, with a process killed at each of its steps (docs/spool.md, What each crash leaves)."""
 
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 from conftest import eventually
 
 DISPATCHER = ["captured", "locked", "sent", "settled"]
 WORKER = ["received", "starting", "spawned", "started", "ended", "told"]
 EVIDENCE = ["received", "ended", "told"]  # steps at which what happened is known, so nothing runs twice
-
-
-@pytest.fixture
-def serve(world):
-    def start(who, step):
-        flag, log = world.path / "killed", world.path / "log"
-        script = Path(__file__).parent / "handover.py"
-        argv = [sys.executable, str(script), "launch", who, step, str(flag), str(world.spool), str(world.config)]
-        with log.open("w") as file:
-            daemon = subprocess.Popen(argv, env=world.env, stderr=file, text=True)
-        world.daemons.append(daemon)
-        eventually(lambda: "event=ready" in log.read_text())
-        return flag
-
-    return start
 
 
 def run_one(world, delivery):

@@ -231,12 +231,17 @@ CATCHUPS = (
     [None, 1, [], "", "some", "none/6h", "last/"],
     ["last/6x", "all/2d/0", "all/2d/9999"],
 )
+IDS = (
+    [["1000-a"], ["0-065f0c2a1b3c4-k3x9q2ab+000000001", "1000-a", "1000-a"], ["1000-" + "a" * 96]],
+    [None, "1000-a", [], {}, [1], [None], ["a"], ["-a"], ["1000"], ["1000-"], ["1000-a+"], ["1000-a+b"], ["1000-.a"]],
+    [["1000-a\n"], ["1-" + "a" * 97], ["12345678901-a"], ["1-a+1234567890"], ["١-a"]],
+)
 
 JOB = {
     "task": NAMES, "command": COMMANDS, "args": LISTS, "stdin": TEXTS, "env": ENVS, "cwd": PATHS, "queue": NAMES,
     "priority": PRIORITIES, "delay": DURATIONS, "at": INSTANTS, "expires": INSTANTS, "timeout": TIMEOUTS,
     "retries": RETRIES, "backoff": BACKOFFS, "delivery": DELIVERIES, "mutex": WORDS, "weight": HEFTS,
-    "note": LINES,
+    "after": IDS, "after_any": IDS, "after_fail": IDS, "note": LINES,
 }  # fmt: skip
 USERS = (
     ["www-data", "a", "_x.Y", "EXAMPLE\\ann", "ann@example.org", "pc$", "a" * 100],
