@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import stat
 from collections.abc import Iterator
 
 from cronq import attend, become, reach, realm, roottables, show, tabcheck, tabfile, trusted
@@ -22,19 +23,26 @@ from cronq import config as configs
 from cronq import task as tasks
 from cronq.accounts import Accounts
 from cronq.config import Config
+from cronq.cronfiles import user_of
+from cronq.crontab import MAX_BYTES, parse_crontab
 from cronq.errors import BadConfig, UsageError
 from cronq.reach import FAIL, WARN, Finding
+from cronq.shelves import TABLES
 from cronq.task import Task
 
 ONLY_ROOT = "whether users reach what their tasks name was not looked at: only root can; sudo cronq check"
 
 
-def main(paths: list[str], config: str, system: bool, *, columns: bool = False, as_json: bool = False) -> int:
+def main(
+    paths: list[str], config: str, system: bool, *, columns: bool = False, as_json: bool = False, spool: str = ""
+) -> int:
     """Check these files and directories, or `config` without any; returns the exit code, that of the worst.
 
-    With `columns`, crontabs have a user column wherever they are.
+    With `columns`, crontabs have a user column wherever they are. `spool` is where an installed crontab is looked for.
     """
     code = 0
+    if spool and not paths and not system:
+        _say(config, list(twins(spool, config)), as_json)
     for path in paths or [config]:
         if not os.path.lexists(path) and not paths:
             if not as_json:
@@ -80,17 +88,44 @@ def _crontab(path: str, columns: bool, as_json: bool) -> int:
 
 def _configuration(path: str, system: bool, as_json: bool) -> int:
     found = findings(os.path.abspath(path), system) if os.path.isdir(path) else of_file(path, system)
+    _say(path, found, as_json)
+    if any(level == FAIL for level, _ in found):
+        return BadConfig.exit_code
+    if not found and not as_json:
+        print(f"ok    {show.escape(path)}")
+    return 0
+
+
+def _say(path: str, found: list[Finding], as_json: bool) -> None:
     for level, sentence in found:
         if as_json:
             grade = tabcheck.ERROR if level == FAIL else tabcheck.WARNING
             show.one_object({"file": path, "line": 0, "column": 0, "level": grade, "message": sentence})
         else:
             print(f"{level:<5} {show.escape(sentence)}")
-    if any(level == FAIL for level, _ in found):
-        return BadConfig.exit_code
-    if not found and not as_json:
-        print(f"ok    {show.escape(path)}")
-    return 0
+
+
+def twins(spool: str, config: str) -> Iterator[Finding]:
+    """Entries of one's own crontab that do not run, since the installed one has some of the same names."""
+    own = os.path.join(config, "crontab")
+    installed = _identities(os.path.join(spool, TABLES, str(os.getuid())))
+    for name, line in _identities(own).items():
+        if name in installed:
+            yield WARN, f"{own}:{line}: the installed crontab has an entry {name} too, and that one runs; rename one"
+
+
+def _identities(path: str) -> dict[str, int]:
+    """The entries of this user's crontab there, each with its line; none where it is not there, or is another's."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return {}
+    with open(descriptor, "rb") as file:
+        found = os.fstat(descriptor)
+        if found.st_uid != os.getuid() or not stat.S_ISREG(found.st_mode):
+            return {}
+        data = file.read(MAX_BYTES + 1)
+    return {entry.identity: entry.line for entry in parse_crontab(data, user=user_of(os.getuid())).entries}
 
 
 def findings(config: str, system: bool) -> list[Finding]:

@@ -105,7 +105,7 @@ def check(
 
     root = spools.SYSTEM_SPOOL if system or (os.getuid() == 0 and not os.environ.get("CRONQ_SPOOL")) else spools.find()
     everybody = system or root == spools.SYSTEM_SPOOL or spools.is_system(root)
-    return checks.main(files or [], spools.find_config(root), everybody, columns=system, as_json=as_json)
+    return checks.main(files or [], spools.find_config(root), everybody, columns=system, as_json=as_json, spool=root)
 
 
 def explain(

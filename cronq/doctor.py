@@ -52,6 +52,7 @@ def checks(root: str, config: str) -> list[Callable[[], Iterator[Finding]]]:
         lambda: configuration(config, system),
         lambda: dispatcher(root, system),
         *([lambda: whosecron.check(root)] if root == spools.SYSTEM_SPOOL else []),
+        *([] if system else [lambda: check.twins(root, config)]),
         *of_machine,
     ]
 

@@ -77,6 +77,7 @@ class Tables:
         self.ready = False  # and been read
         self._shelves = shelves
         self._lines: dict[tuple[str, str], Line] = {}  # by table's uid, or "" for those of root's, and identity
+        self._hidden: set[Line] = set()  # those that another one of the same name keeps from running
         self._users: dict[int, set[str]] = {}  # the tables of root's that have due lines of this user
         self._queue: deque[tuple[str, bytes]] = deque()  # what is to be read
         self._reading: Iterator[Crontab | None] | None = None
@@ -115,8 +116,8 @@ class Tables:
         return bool(self._queue)
 
     def lines(self) -> Iterator[Line]:
-        """All lines, in the order of the tables' names."""
-        return (line for name in sorted(self.known) for line in self.known[name].lines)
+        """All lines that can run, in the order of the tables' names."""
+        return (line for name in sorted(self.known) for line in self.known[name].lines if line not in self._hidden)
 
     def find(self, uid: int, identity: str) -> Line | None:
         """The line of this user's that has this identity."""
@@ -260,7 +261,12 @@ class Tables:
                 self.complain(line, tablelog.no_user(user))
 
     def _index(self) -> None:
+        self._hidden = set()
         self._lines = {(_owner(line.table), line.identity): line for line in self.lines()}
+        for (owner, identity), line in [] if self._shelves.gid is not None else list(self._lines.items()):
+            if owner == "" and (str(self._shelves.uid), identity) in self._lines:  # both are this user's
+                self._hidden.add(self._lines.pop((owner, identity)))
+                self.complain(line, f"the installed crontab has an entry {identity} too, and that one runs; rename one")
 
     def complain(self, line: Line, reason: str) -> None:
         """Say once why a line does not run, and not of each line that does not for that reason."""

@@ -16,6 +16,7 @@ from conftest import eventually
 from debian_jail import Cron, missing
 from machine import CONFIG
 
+from cronq import check
 from cronq.listing import Listing
 
 EVERY = 4  # seconds
@@ -53,6 +54,27 @@ def test_so_do_we_with_a_table_of_ones_own(bench, place):
     write("# cronq: name=second\n* * * * * true\n")
     bench.minutes(2, 2)
     assert bench.made() == [("tab-first", 60), ("tab-second", 120)]
+
+
+def test_of_one_name_in_both_of_ones_tables_the_installed_entry_runs_and_that_is_told(bench, capfd):
+    bench.crontab("# cronq: name=a\n* * * * * true\n# cronq: name=b\n* * * * * true\n5 * * * * true\n")
+    bench.install("# cronq: name=a\n* * * * * false\n5 * * * * true\n")
+    bench.minutes(0, 1)
+    assert bench.made() == [("tab-a", 60), ("tab-b", 60)]
+    (entry,) = [each for _, each in bench.house.shelves.scan("ready") if "tab-a" in each.id]
+    assert bench.house.tables.find(bench.uid, "a").table == f"installed/{bench.uid}"
+    assert b'"false"' in bench.house.shelves.read("ready", entry, 65536)
+    said = capfd.readouterr().err
+    assert said.count("the installed crontab has an entry a too, and that one runs; rename one") == 1
+    assert "line=2" in said
+    told = list(check.twins(str(bench.root), str(bench.config)))
+    assert [sentence.partition(": ")[0] for _, sentence in told] == [
+        f"{bench.config}/crontab:{line}" for line in (2, 5)
+    ]
+    bench.install("")
+    bench.minutes(2, 2)
+    assert list(check.twins(str(bench.root), str(bench.config))) == []
+    assert bench.made()[1:] == [("tab-a", 120), ("tab-b", 60), ("tab-b", 120)]
 
 
 @pytest.mark.root
