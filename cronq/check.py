@@ -164,6 +164,11 @@ def _of_config(read: Config, system: bool, places: dict[str, str]) -> list[Findi
     accounts = Accounts()
     if system:
         found += _operators(read.operators, accounts)
+        found += [
+            (WARN, f"[limits] shares: there is no user {name}; correct it, or take it out")
+            for name in read.shares
+            if accounts.uid(name) is None
+        ]
     if system and read.tasks and os.getuid() != 0:
         found.append((WARN, ONLY_ROOT))
     for name, task in read.tasks.items():

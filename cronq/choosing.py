@@ -27,11 +27,34 @@ class Choice:
             per_user = per_user_default(said.max_jobs)
         running = [each.entry for each in house.running.values()]
         jobs, ticks = [e for e in running if not e.tabled], [e for e in running if e.tabled]
-        self.gates = Gates(said.max_jobs, said.slots, said.limits, jobs, per_user, ticks, said.key_limits)
+        self.gates = Gates(
+            said.max_jobs,
+            said.slots,
+            said.limits,
+            jobs,
+            per_user,
+            ticks,
+            said.key_limits,
+            self._shares(house),
+            house.served.turn,
+        )
         self.deaf: set[tuple[str, int]] = set()  # whose worker could not take a job: they wait for the next turn
         self.pressed = house.pressure.reason(now.mono, said.max_load, said.min_free_memory)
         self._house = house
         self._now = now
+
+    @staticmethod
+    def _shares(house: House) -> dict[int, float]:
+        """The shares of those whom the configuration gives another one than 1."""
+        if house.authority is None or not house.config.shares:
+            return {}
+        found = {house.authority.accounts.uid(name): share for name, share in house.config.shares.items()}
+        return {uid: share for uid, share in found.items() if uid is not None}
+
+    def started(self, entry: Entry) -> None:
+        """One runs."""
+        self.gates.count(entry)
+        self._house.served.serve(entry.uid, self.gates.share(entry.uid))
 
     def lane(self, queue: str, task: str, submitter: int, weight: int) -> bool:
         """Whether a lane is open."""

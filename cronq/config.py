@@ -82,6 +82,7 @@ class Config:
     max_jobs: int = field(default_factory=default_max_jobs)
     operators: str | None = None  # the group that may see and control every job, beside root
     max_jobs_per_user: int | None = None  # None: as the mode has it (`lanes.per_user_default`)
+    shares: dict[str, float] = field(default_factory=dict)  # of submitters, beside others' 1
     max_load: float | None = None  # above this load no job starts
     min_free_memory: int | None = None  # nor where fewer bytes are free
     cron_system: bool = False  # whether the machine's own crontabs are run
@@ -172,6 +173,7 @@ class _Reading:
             max_jobs=self.main.get("max_jobs") or default_max_jobs(),
             operators=self.main.get("operators"),
             max_jobs_per_user=self.main.get("max_jobs_per_user"),
+            shares=self.main.get("shares") or {},
             max_load=self.main.get("max_load"),
             min_free_memory=self.main.get("min_free_memory"),
             cron_system=self.main.get("system", False),
@@ -274,7 +276,7 @@ QUEUE_READERS: dict[str, Reader] = {
     "burst": limitkeys.count,
 }
 MAIN_READERS: dict[str, dict[str, Reader]] = {
-    "limits": {"max_jobs": taskkeys.count, "max_jobs_per_user": taskkeys.count},
+    "limits": {"max_jobs": taskkeys.count, "max_jobs_per_user": taskkeys.count, "shares": taskkeys.shares},
     "pressure": {"max_load": limitkeys.load, "min_free_memory": taskkeys.size},
     "control": {"operators": taskkeys.operators},
     "exec": {"allow_root": taskkeys.switch},

@@ -154,6 +154,12 @@ Template = Annotated[
         }
     ),
 ]
+_SHARE = {"type": "number", "minimum": taskkeys.LEAST_SHARE, "maximum": taskkeys.MOST_SHARE}
+Shares = Annotated[
+    dict[str, float],
+    _read_by(taskkeys.shares),
+    WithJsonSchema({"type": "object", "patternProperties": {f"^{_ACCOUNT}": _SHARE}, "additionalProperties": False}),
+]
 Umask = Annotated[
     str, _read_by(taskkeys.READERS["umask"]), WithJsonSchema({"type": "string", "pattern": "^0?[0-7]{3}$"})
 ]
@@ -398,6 +404,9 @@ class LimitsForm(Form):
     max_jobs: Count = key("How many jobs may run at once. Default: 4 for each CPU, at least 8.", 16)
     max_jobs_per_user: Count = key(
         "How many jobs of one submitter may run at once. Default: three quarters of max_jobs; rootless, no limit.", 8
+    )
+    shares: Shares = key(
+        "Of how much each submitter has his share, beside others' 1. Default: all alike.", {"ann": 3, "backup": 0.5}
     )
 
 

@@ -12,7 +12,7 @@ All of it is counted from what runs, each turn anew: a stored semaphore would le
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from cronq.entry import Entry
 from cronq.lanes import FITS, LANE_CLOSED, NOT_NOW
@@ -44,6 +44,8 @@ class Gates:
         "max_jobs",
         "per_user",
         "running",
+        "served",
+        "shares",
         "slots",
     )
 
@@ -56,12 +58,18 @@ class Gates:
         per_user: int | None = None,
         others: Iterable[Entry] = (),
         key_limits: dict[str, int] | None = None,
+        shares: dict[int, float] | None = None,
+        served: Callable[[int], float] = lambda _uid: 0.0,
     ) -> None:
-        """`others` run too and pass other gates; only nothing of their keys may run beside them."""
+        """`others` run too and pass other gates; only nothing of their keys may run beside them. `served` says how much
+        each submitter was served, as far as it matters (`shares`).
+        """
         self.max_jobs = max_jobs
         self.slots = slots
         self.limits = limits
         self.key_limits = key_limits or {}
+        self.shares = shares or {}
+        self.served = served
         self.per_user = per_user  # most jobs that one user submitted; None: as many as there are
         self.running: list[Entry] = []
         self.by_queue: Counter[str] = Counter()
@@ -95,10 +103,16 @@ class Gates:
         """Whether nothing at all may start."""
         return len(self.running) >= self.max_jobs
 
-    def load(self, uid: int) -> int | None:
-        """How many jobs of this submitter run; None where no more of them may."""
+    def load(self, uid: int) -> tuple[float, float] | None:
+        """What this submitter has, as `lanes` compares it; None where no more of his may start."""
         count = self.by_user[uid]
-        return None if self.full or (self.per_user is not None and count >= self.per_user) else count
+        if self.full or (self.per_user is not None and count >= self.per_user):
+            return None
+        return count / self.share(uid), self.served(uid)
+
+    def share(self, uid: int) -> float:
+        """How much of the whole is his, beside others' 1."""
+        return self.shares.get(uid, 1.0)
 
     def open(self, queue: str, task: str, uid: int, weight: int = 1) -> bool:
         """Whether a job of this task (empty: a free command) and submitter may start in this queue, if it fits."""

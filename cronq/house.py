@@ -30,6 +30,7 @@ from cronq.pauses import Pauses
 from cronq.policy import Verdict
 from cronq.pressure import Pressure
 from cronq.rate import Rates
+from cronq.shares import Shares
 from cronq.tables import Tables
 from cronq.task import Plan
 
@@ -99,6 +100,7 @@ class House:
     strangers: dict[int, str] = field(default_factory=dict)  # uids whose jobs are held, and why (`guests`)
     reasons: dict[str, str] = field(default_factory=dict)  # why a job is held, by id
     lanes_closed: dict[tuple[str, int], float] = field(default_factory=dict)  # (task, uid): a bad configuration, until
+    served: Shares = field(default_factory=Shares)  # how much each submitter was, in turns
     pressure: Pressure = field(default_factory=Pressure)  # whether the machine has room for more
     rates: Rates = field(default_factory=Rates)  # what was started of what has a rate (`pace`)
     opens: float = float("inf")  # when a rate lets something start that is ready

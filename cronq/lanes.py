@@ -1,7 +1,7 @@
 """What runs next: entries that are due, in lanes, behind the gates that are before them.
 
 Does:    `Ready` keeps entries in the order of dispatch; the next is the first whose gates (`gates`) are open, and of
-         equal ones that of whoever has the fewest jobs running.
+         equal ones that of whoever has the fewest jobs running, or was served the least.
 Reads:   its arguments. No clock, no disk.
 Trusts:  entries.
 Fails:   never.
@@ -25,7 +25,7 @@ FITS, NOT_NOW, LANE_CLOSED = 0.0, float("inf"), -1.0
 
 _Item = tuple[int, int, str, int, Entry]  # an entry's order, a serial number (so that entries are never compared), it
 Gate = Callable[[str, str, int, int], bool]
-Load = Callable[[int], int | None]
+Load = Callable[[int], tuple[float, float] | None]
 Fits = Callable[[Entry], float]
 
 
@@ -138,8 +138,8 @@ class _Submitter(_Heads[_Lane]):
         return best
 
 
-def _alike(_uid: int) -> int:
-    return 0
+def _alike(_uid: int) -> tuple[float, float]:
+    return 0, 0
 
 
 def _always(_entry: Entry) -> float:
@@ -233,31 +233,31 @@ class Ready:
         return entry
 
     def peek(self, gate: Gate, load: Load = _alike, fits: Fits = _always) -> Entry | None:
-        """What runs next: of the highest priority that may start, then of whoever has the fewest jobs running, then
-        what was due first.
+        """What runs next: of the highest priority that may start, then of whoever has the least, then what was due
+        first.
 
-        `gate(queue, task, uid, weight)` says whether a lane is open; `load(uid)` how many jobs of a submitter run, or
-        None where none of his may start: then his lanes, as many as there may be, are not looked at. `fits(entry)` is
-        asked of the first of a row; a time that it gives is that until which the row is not asked of again (`wake`).
+        `gate(queue, task, uid, weight)` says whether a lane is open; `load(uid)` what a submitter has (jobs that run,
+        then what he was served), or None where none of his may start: then his lanes are not looked at. `fits(entry)`
+        is asked of the first of a row; a time that it gives is that until which the row is not asked of again (`wake`).
         """
-        best: tuple[int, int, _Item] | None = None
+        best: tuple[int, tuple[float, float], _Item] | None = None
         for bound in sorted(self._candidates(load)):
             if best is not None and best < bound:
                 break  # whoever comes now has nothing better
-            _, running, head = bound
+            _, has, head = bound
             item = self._submitters[head[-1].uid].first(gate, fits, self._put_to_sleep)
             if item is not None:
-                found = item[0], running, item
+                found = item[0], has, item
                 best = found if best is None else min(best, found)
         return best[-1][-1] if best is not None else None
 
-    def _candidates(self, load: Load) -> Iterator[tuple[int, int, _Item]]:
-        """Of each submitter who may start something: the best that he may have (priority, jobs that run, item)."""
+    def _candidates(self, load: Load) -> Iterator[tuple[int, tuple[float, float], _Item]]:
+        """Of each submitter who may start something: the best that he may have (priority, what he has, item)."""
         for uid, submitter in self._submitters.items():
-            running = load(uid)
-            head = submitter.head if running is not None else None
-            if running is not None and head is not None:
-                yield head[0], running, head  # perhaps it is closed: then what he has comes later
+            has = load(uid)
+            head = submitter.head if has is not None else None
+            if has is not None and head is not None:
+                yield head[0], has, head  # perhaps it is closed: then what he has comes later
 
     def take(self, gate: Gate, load: Load = _alike, fits: Fits = _always) -> Entry | None:
         """The same, and it waits no longer."""

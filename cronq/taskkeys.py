@@ -27,6 +27,7 @@ RLIMITS = ("as", "core", "cpu", "data", "fsize", "memlock", "nofile", "nproc", "
 COUNTED = ("cpu", "nofile", "nproc")  # seconds, descriptors, processes: no bytes, so no 64K
 MAX_COUNTED = 2**31 - 1
 MAX_ACCOUNT = 100
+LEAST_SHARE, MOST_SHARE = 0.01, 100
 _ACCOUNT_FIRST = jobs.NAME_FIRST | frozenset("_")
 _ACCOUNT_REST = jobs.NAME_REST | frozenset("@\\+$")
 _SIZES = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3, "T": 1024**4}
@@ -69,6 +70,17 @@ def account(key: str, value: object, what: str) -> str:
     if not good or text.isdigit():
         raise BadJob(f"{key} must be the name of a {what}, like www-data (no number), not {jobs.show(value)}")
     return text
+
+
+def shares(key: str, value: object) -> dict[str, float]:
+    """How much of the whole each of these users has, beside others' 1. Raises `BadJob`."""
+    if not isinstance(value, dict):
+        raise BadJob(f"{key} must be a table, like {{ ann = 3, backup = 0.5 }}, not {jobs.show(value)}")
+    for name, item in value.items():
+        account(f"{key}: {jobs.show(name)}", name, "user")
+        if isinstance(item, bool) or not isinstance(item, int | float) or not LEAST_SHARE <= item <= MOST_SHARE:
+            raise BadJob(f"{key}.{name} must be a number from {LEAST_SHARE} to {MOST_SHARE}, not {jobs.show(item)}")
+    return {name: float(item) for name, item in value.items()}
 
 
 def _submit(key: str, value: object) -> list[str]:

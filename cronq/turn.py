@@ -139,7 +139,7 @@ def launch(house: House, now: Now, waiting: Waiting) -> None:
     choice = Choice(house, now)
     spent: Counter[int] = Counter()  # by submitter, the nanoseconds that went into what started nothing
 
-    def load(submitter: int) -> int | None:
+    def load(submitter: int) -> tuple[float, float] | None:
         return None if spent[submitter] > SLICE_SECONDS * 1e9 else choice.gates.load(submitter)
 
     while now.mono >= house.paused_until:
@@ -154,7 +154,7 @@ def launch(house: House, now: Now, waiting: Waiting) -> None:
         elif blocked.decide(house, now, choice.gates, entry):
             pass
         elif (started := start(house, now, entry)) is not None:
-            choice.gates.count(entry)
+            choice.started(entry)
             if AT_MOST_ONCE in entry.flags or pace.is_limited(house, entry):
                 waiting.append(started)
             elif not send(house, now, [started]):

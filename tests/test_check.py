@@ -257,6 +257,15 @@ def test_a_machine_without_the_user_of_the_dispatcher_is_told() -> None:
 
 
 @aside
+def test_a_share_of_nobody_is_told() -> None:
+    sound()
+    write("cronq.toml", "[limits]\nshares = { nosuch = 2, root = 3 }\n")
+    assert check.findings(str(CONFIG), True) == [
+        (WARN, "[limits] shares: there is no user nosuch; correct it, or take it out")
+    ]
+
+
+@aside
 def test_operators_that_there_are_not_or_must_not_be_are_told() -> None:
     sound()
     write("cronq.toml", '[control]\noperators = "nosuch"\n')

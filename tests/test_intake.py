@@ -319,7 +319,12 @@ SCHEDULE = {
     "every": PERIODS, "cron": EXPRESSIONS, "zone": ZONES, "catchup": CATCHUPS, "jitter": DURATIONS, "task": NAMES,
     "args": LISTS, "priority": PRIORITIES, "queue": NAMES, "enabled": SWITCHES,
 }  # fmt: skip
-LIMITS = {"max_jobs": COUNTS, "max_jobs_per_user": COUNTS}
+SHARES = (
+    [{}, {"ann": 3, "www-data": 0.5}, {"_x": 100, "a.b": 0.01}],
+    [None, 1, [], {"ann": 0}, {"ann": -1}, {"ann": "3"}, {"ann": True}, {"ann": 101}, {"1000": 1}, {"a b": 1}, {"": 1}],
+    [{"ann": float("nan")}],
+)
+LIMITS = {"max_jobs": COUNTS, "max_jobs_per_user": COUNTS, "shares": SHARES}
 PRESSURE = {
     "max_load": ([1, 0.5, 100_000], [None, 0, -1, "8", True, 100_001, []], [float("nan"), float("inf")]),
     "min_free_memory": SIZES,

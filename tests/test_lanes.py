@@ -14,6 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from cronq.entry import Entry
 from cronq.gates import Gates, per_user_default
 from cronq.lanes import FITS, NOT_NOW, Ready
+from cronq.shares import Shares
 
 # A busy machine is not a failure: an example may take as long as it does.
 patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -529,7 +530,7 @@ def test_a_user_starts_as_many_as_max_jobs_per_user_and_others_go_on() -> None:
     gates = Gates(9, {}, {}, [entry("x", uid=7, queue="q", task="t")], per_user=3)
     assert [each and each.id for each in (choose(ready, gates) for _ in range(4))] == ["8-e", "7-a", "7-b", None]
     assert gates.load(7) is None
-    assert gates.load(8) == 1
+    assert gates.load(8) == (1, 0)
     assert gates.closed(entry("z", uid=7)) == [
         ("max_jobs_per_user = 3 jobs of the same user are running", ["7-x", "7-a", "7-b"])
     ]
@@ -547,6 +548,46 @@ def test_where_all_places_are_taken_nobody_has_any() -> None:
 )
 def test_where_nothing_is_said_a_quarter_of_the_places_is_left_to_others(most: int, one: int) -> None:
     assert per_user_default(most) == one
+
+
+def test_where_one_job_runs_at_a_time_two_users_take_turns_too() -> None:
+    ready, shares = Ready([entry(f"{number:04}", uid=7) for number in range(1000)]), Shares()
+    for number in range(3):
+        ready.add(entry(f"{number}", uid=8, due=9))
+    chosen = []
+    for _ in range(8):
+        each = choose(ready, Gates(1, {}, {}, served=shares.turn))
+        shares.serve(each.uid)
+        chosen.append(each.uid)
+    assert chosen == [7, 8, 7, 8, 7, 8, 7, 7]
+
+
+def test_whoever_has_twice_the_share_of_others_has_twice_as_many_running_and_twice_as_many_turns() -> None:
+    found = [entry(f"{number:03}", uid=uid, due=number) for number in range(100) for uid in (7, 8, 9)]
+    gates = Gates(40, {}, {}, shares={8: 2.0})
+    ready = Ready(found)
+    assert Counter(choose(ready, gates).uid for _ in range(40)) == {7: 10, 8: 20, 9: 10}
+    shares, chosen = Shares(), Counter()
+    for _ in range(40):
+        gates = Gates(1, {}, {}, shares={8: 2.0}, served=shares.turn)
+        each = choose(ready, gates)
+        shares.serve(each.uid, gates.share(each.uid))
+        chosen[each.uid] += 1
+    assert chosen == {7: 10, 8: 20, 9: 10}
+
+
+def test_who_asked_for_nothing_for_a_while_has_saved_up_nothing_and_is_forgotten() -> None:
+    shares = Shares()
+    shares.serve(8)
+    for _ in range(1000):
+        shares.serve(7)
+    assert shares.turn(8) == shares.turn(7) - 1
+    for uid in range(10_000):
+        shares.serve(uid)
+    assert len(shares) < 10_001
+    for _ in range(3):
+        shares.serve(1)
+    assert [shares.turn(uid) < shares.turn(1) for uid in (7, 8, 9)] == [True, True, True]
 
 
 # ---------------------------------------------------------------- floods

@@ -72,3 +72,17 @@ def test_nobodys_job_ends_another_users_for_its_key(machine, proof, on_block):
     assert ready(bobs)
     (proof / "a.gate").touch()
     assert [machine.result(each)["state"] for each in (anns, bobs)] == ["done", "done"]
+
+
+def test_fairness_where_one_job_runs_at_a_time_the_flood_of_one_user_costs_another_one_turn(machine, proof):
+    machine.tasks("[limits]\nmax_jobs = 1\n")
+    machine.start()
+    first = machine.submit("ann", "exec", "--", "sh", "-c", waits("a"))
+    eventually((proof / "a").exists)
+    ledger = f"echo $LOGNAME >> {proof}/ledger"
+    flood = machine.submit("ann", "exec", "--batch", "-", input=f"umask 0; {ledger}\n" * 20)
+    bobs = machine.submit("bob", "exec", "--", "sh", "-c", ledger)
+    eventually(lambda: ready(bobs))
+    (proof / "a.gate").touch()
+    assert [machine.result(each)["state"] for each in (first, flood, bobs)] == ["done"] * 3
+    assert (proof / "ledger").read_text().split().index("bob") <= 1
