@@ -11,7 +11,7 @@ from receiver import Receiver
 pytestmark = pytest.mark.root
 PROOF = Path("/run/told")
 PAGER = CONFIG / "page"
-SAYS = f'#!/bin/sh\nid -un > {PROOF}/$(id -un)-of-$CRONQ_EVENT_USER-$CRONQ_EVENT\n'
+SAYS = f"#!/bin/sh\nid -un > {PROOF}/$(id -un)-of-$CRONQ_EVENT_USER-$CRONQ_EVENT\n"
 
 
 @pytest.fixture
