@@ -19,7 +19,7 @@ import shlex
 import socket
 from typing import Any
 
-from cronq import admission, hooks, job, keys, mails, states
+from cronq import admission, cronmail, hooks, job, keys, mails, states
 from cronq.cronfiles import uid_of
 from cronq.crontext import split_percent
 from cronq.entry import HAS_DATA, HOOK, Entry, digest
@@ -59,6 +59,8 @@ def ended(house: House, now: Now, each: Settled, state: str, why: str | None) ->
 def died(house: House, now: Now, each: Settled, why: str | None) -> None:
     """Tell the configuration's hooks of a job that is dead: it is not tried again by itself."""
     entry = each.running.entry
+    if entry.about and entry.queue == cronmail.QUEUE:
+        mails.undelivered(house, now, entry, each.outcome)
     if not house.config.notify.targets or entry.tabled:
         return
     wanted = each.running.job or job.Job()

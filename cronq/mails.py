@@ -16,6 +16,7 @@ import os
 import pwd
 import socket
 from collections.abc import Iterator
+from typing import Any
 
 from cronq import admission, cronmail, job, states
 from cronq.cronfiles import user_of
@@ -23,6 +24,7 @@ from cronq.crontext import split_percent
 from cronq.entry import HAS_DATA, Entry, digest
 from cronq.errors import BadJob
 from cronq.house import House, Now
+from cronq.inboxes import DATA
 from cronq.log import line as log
 from cronq.tables import Line
 
@@ -109,6 +111,18 @@ def started(house: House, now: Now, tick: Entry, pid: int) -> None:
     line = house.tables.find(tick.uid, tick.line)
     if line is not None:
         house.cronlog.job(pid, name_of(house, tick.uid), "CMD", split_percent(line.entry.command)[0], now.wall)
+
+
+def undelivered(house: House, now: Now, mail: Entry, outcome: dict[str, Any]) -> None:
+    """Say to the system's log, as cron does, that the mailer has not taken a mail."""
+    try:
+        with open(house.shelves.open_file(f"{DATA}/{mail.id}", house.shelves.uid)[0], "rb") as file:
+            size = len(file.read(2 * cronmail.MOST_BYTES).partition(b"\n\n")[2])
+    except (OSError, BadJob):
+        size = 0  # somebody has removed it
+    status = outcome.get("exit_code") or outcome.get("signal")
+    said = f"mailed {size} byte{'' if size == 1 else 's'} of output but got status 0x{status or 0:04x} from MTA"
+    house.cronlog.job(os.getpid(), name_of(house, mail.uid), "MAIL", said, now.wall)
 
 
 def name_of(house: House, uid: int) -> str:

@@ -10,9 +10,10 @@ import pytest
 from bench import UTC
 from conftest import eventually
 
-from cronq import mails
+from cronq import events, mails
 from cronq.cronlog import Cronlog
-from cronq.house import Now
+from cronq.house import Now, Running, Settled
+from cronq.policy import Dead
 
 ME = pwd.getpwuid(os.getuid()).pw_name
 MAILER = """#!/bin/sh
@@ -148,6 +149,27 @@ def test_why_nothing_is_mailed_is_told_to_the_systems_log_as_cron_tells_it(bench
         "plain": "(CRON) info (No MTA installed, discarding output)",
         "unsafe": f"({ME}) UNSAFE MAIL (a, b)",
     }
+
+
+def test_a_mail_that_the_mailer_does_not_take_is_told_to_the_systems_log_as_cron_tells_it(bench, tmp_path):
+    """Debian's own: `CRON[123]: (root) MAIL (mailed 3 bytes of output but got status 0x004b from MTA`."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as server:
+        server.bind(str(tmp_path / "log"))
+        server.settimeout(5)
+        bench.house.cronlog = Cronlog(str(tmp_path / "log"))
+        bench.toml('[cron]\nsendmail = "/bin/false"\n')
+        bench.crontab("# cronq: name=a\n* * * * * x\n")
+        bench.minutes(0, 1)
+        ((_, tick),) = bench.house.shelves.scan("ready")
+        os.write(bench.house.shelves.outputs(tick)[0], b"hi\n")
+        line = bench.house.tables.find(tick.uid, tick.line)
+        mails.post(bench.house, Now(UTC + 61.0, 0.0), tick, line, False, False, None)
+        (mail,) = [entry for _, entry in bench.house.shelves.scan("ready") if entry.about]
+        each = Settled(Running(mail), Dead("exit code 75"), {"exit_code": 75})
+        events.died(bench.house, Now(UTC + 62.0, 0.0), each, "exit code 75")
+        said = server.recv(1000).decode().partition(": ")[2]
+        bench.house.cronlog.close()
+    assert said == f"({ME}) MAIL (mailed 3 bytes of output but got status 0x004b from MTA)"
 
 
 def test_a_start_is_told_to_the_systems_log(bench, tmp_path):
