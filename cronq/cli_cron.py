@@ -81,7 +81,8 @@ def simulate(
 ) -> int:
     """Show what a crontab would start, minute by minute.
 
-    Under a clock of your making, by the very code that the dispatcher runs. Nothing is started.
+    Under a clock of your making, by the very code that the dispatcher runs. Nothing is started. Not simulated are
+    overlap, mutex and jitter.
     """
     from cronq import simulate as simulation
 

@@ -55,6 +55,7 @@ def main(path: str, options: Options) -> int:
     course, end = _course(options, zone)
     tab = tabfile.read(path, system=options.system, user=options.user)
     code = say_errors(tab)
+    _say_left_out(tab)
     events = Simulation(tab, course, zone).events(end)
     if options.as_json:
         for event in events:
@@ -63,6 +64,18 @@ def main(path: str, options: Options) -> int:
         return code
     _print(events, tab, zone)
     return code
+
+
+def _say_left_out(tab: TabFile) -> None:
+    """Which options of this crontab are not simulated."""
+    options = [entry.options for entry in tab.table.entries]
+    given = {
+        "overlap": any(each.overlap != "allow" for each in options),
+        "mutex": any(each.mutex for each in options),
+        "jitter": any(each.jitter for each in options),
+    }
+    if names := [name for name, used in given.items() if used]:
+        attend.say(f"not simulated, each run starts when it is due: {', '.join(names)}")
 
 
 def _course(options: Options, zone: datetime.tzinfo) -> tuple[Course, int]:

@@ -204,3 +204,12 @@ def test_after_a_step_debian_starts_the_same(step: int, tmp_path: Path, capfd: C
     readings = [*range(first, turn, 60), *range(again, last, 60)]
     more = ("--step", f"2026-06-01T11:59={step:+d}")
     assert beside_debian(capfd, tmp_path, "UTC", start, end, readings, *more) > 3
+
+
+def test_options_that_are_not_simulated_are_named(tmp_path, capfd):
+    tab = tmp_path / "tab"
+    tab.write_text("# cronq: name=a overlap=skip jitter=5m\n* * * * * true\n")
+    words = ["simulate", str(tab), "--from", "2027-01-01T00:00", "--to", "2027-01-01T00:02", "--tz", "UTC"]
+    assert "not simulated, each run starts when it is due: overlap, jitter" in cronq(capfd, *words).err
+    tab.write_text("# cronq: name=a overlap=allow\n* * * * * true\n")
+    assert cronq(capfd, *words).err == ""
