@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import os
 
-from cronq import inboxes, intake, job, keys, limitkeys, parents, states
+from cronq import inboxes, intake, job, keys, limitkeys, parents, states, taskkeys
 from cronq.after import Needs
-from cronq.entry import AT_MOST_ONCE, HAS_DATA, WAITS, Entry
+from cronq.entry import AT_MOST_ONCE, WAITS, Entry
 from cronq.errors import BadConfig, BadJob, CronqError, Duplicate
 from cronq.house import House, Now
 from cronq.job import MAX_JOB_BYTES, Job
@@ -101,8 +101,9 @@ def entry_of(house: House, job_id: str, wanted: Job, hashed: str, submitted: flo
     )
     if any(Needs.of(wanted)):
         entry = entry.flagged(WAITS)
+    again = {"snoozes": taskkeys.MAX_AGAIN, "interruptions": taskkeys.MAX_AGAIN}
     try:
-        assert len(entry.flagged(HAS_DATA).but(attempt=999_999, crashes=999_999).name) > 0  # noqa: S101
+        assert len(entry.but(flags="cdmrsw", attempt=999_999, crashes=999_999, **again).name) > 0  # noqa: S101
     except ValueError as error:
         raise BadJob(str(error)) from None
     return entry

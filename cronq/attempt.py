@@ -13,16 +13,15 @@ Fails:   with `ended` and a reason, where the job cannot start; where the disk t
 
 from __future__ import annotations
 
-import errno
-import json
 import os
 import signal
 import time
 from functools import partial
 
 from cronq import process
+from cronq.channel import Channel
+from cronq.deadline import Deadline
 from cronq.gate import settings
-from cronq.log import line as log
 from cronq.output import Stream
 from cronq.start import CannotStart, Starter
 
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
 
     from cronq.gate import Held
     from cronq.loop import Loop, Timer
+    from cronq.outcome import Outcome
     from cronq.process import Hunts
     from cronq.task import Plan
 
@@ -44,37 +44,6 @@ PLACING = 2.0  # seconds for a job's place; then it runs without
 DRAIN_SLICES = 64
 AGAIN = 1.0
 TRACED = 0.02
-_encode = json.JSONEncoder(separators=(",", ":")).encode  # made once: `json.dumps` makes one a line
-
-
-class Outcome:
-    """An attempt's outcome file: one line of JSON for each step."""
-
-    __slots__ = ("descriptor", "size", "too_large")
-
-    def __init__(self, descriptor: int, too_large: Callable[[], object] = lambda: None) -> None:
-        """`too_large` is called where not the disk refuses a line, but this process's limit of a file's size."""
-        self.descriptor = descriptor
-        self.size = 0
-        self.too_large = too_large
-
-    def write(self, step: str, **facts: Any) -> bool:
-        """Append a line by one write, whole or not at all; False if the disk does not take it."""
-        data = _encode({"step": step, "t": round(time.time(), 6), **facts}).encode() + b"\n"
-        try:
-            if os.write(self.descriptor, data) == len(data):
-                self.size += len(data)
-                return True
-            os.ftruncate(self.descriptor, self.size)
-        except OSError as error:
-            log("outcome-unwritten", step=step, error=error)
-            if error.errno == errno.EFBIG:
-                self.too_large()
-        return False
-
-    def close(self) -> None:
-        """The attempt is over: its lock goes."""
-        os.close(self.descriptor)
 
 
 class Attempt:
@@ -108,6 +77,8 @@ class Attempt:
         self.no_room = no_room  # called where it cannot be started for want of processes, memory or descriptors
         self.placed = False  # into a cgroup of its own
         self.streams: list[Stream] = []
+        self.channel: Channel | None = None  # where the job says how it goes
+        self.deadline = Deadline(loop, plan, self.stop)
         self.pid = 0
         self.alive = False
         self.reason: str | None = None
@@ -123,8 +94,11 @@ class Attempt:
 
     # ---------------------------------------------------------------- start
 
-    def start(self, starter: Starter, task: str | None, results: tuple[int, int], data: int | None) -> None:
-        """Start the job; `results`, its output files, become this attempt's own, `data` is closed."""
+    def start(self, starter: Starter, task: str | None, results: list[int], data: int | None) -> None:
+        """Start the job; `results`, its output files and perhaps a status file, become this attempt's own.
+
+        `data` is closed.
+        """
         unowned = [*results] if data is None else [*results, data]
         try:
             if not self.outcome.write("starting"):
@@ -135,12 +109,15 @@ class Attempt:
                 reading, writing = os.pipe2(os.O_CLOEXEC)
                 unowned[unowned.index(result)] = writing
                 os.set_blocking(reading, False)
-                self.streams.append(Stream(reading, result, self.plan.output_max))
+                if len(self.streams) < 2:
+                    self.streams.append(Stream(reading, result, self.plan.output_max))
+                else:
+                    self.channel = Channel(reading, result, self.outcome, self.deadline, self.loop)
             if data is None and (data := starter.input(self.plan, self.id)) is not None:
                 unowned.append(data)
             env = starter.environment(self.plan, self.message, task)
             # A crontab's job has one stream, in order; the other one's pipe has nobody to write to it.
-            outputs = unowned[0], unowned[1 if self.plan.cron is None else 0]
+            outputs = unowned[0], unowned[1 if self.plan.cron is None else 0], *unowned[2 : len(results)]
             self._started = time.time()
             if self.place is None and not settings(self.plan):
                 self.pid = starter.start(self.plan, env, outputs, data)
@@ -160,16 +137,20 @@ class Attempt:
             self._watch()
 
     def _never(self) -> None:
-        for stream in self.streams:
-            stream.close()
+        self._forget()
         self.outcome.close()
         self.over(self)
 
     def _stillborn(self, error: CannotStart) -> None:
         self._ended = _never_ran(error)
+        self._forget()
+        self._conclude()
+
+    def _forget(self) -> None:
         for stream in self.streams:
             stream.close()
-        self._conclude()
+        if self.channel is not None:
+            self.channel.close()
 
     def _watch(self) -> None:
         self.step("spawned")
@@ -182,8 +163,10 @@ class Attempt:
         self.loop.listen(self._pidfd, self._dead)
         for stream in self.streams:
             self.loop.listen(stream.source, partial(self._printed, stream))
+        if self.channel is not None:
+            self.loop.listen(self.channel.source, self._said)
         if self._held is None:
-            self._limit()
+            self.deadline.begin()
         else:
             self.loop.listen(self._held.report, self._told)
             if self.place is not None and self.place(self, self._pidfd):
@@ -199,11 +182,7 @@ class Attempt:
         self.loop.cancel(self._timer)
         self._began = time.monotonic()
         self._held.go()
-        self._limit()
-
-    def _limit(self) -> None:
-        if self.plan.timeout is not None:
-            self._timer = self.loop.after(self.plan.timeout, partial(self.stop, "timeout"))
+        self.deadline.begin()
 
     def _told(self) -> None:
         """The child became the job's program, or could not, or died."""
@@ -216,10 +195,20 @@ class Attempt:
     # ---------------------------------------------------------------- while it runs
 
     def _printed(self, stream: Stream) -> None:
+        self.deadline.heard()
         if stream.pump() == 0:
             self._close(stream)
             if self._draining and not self._open():
                 self._conclude()
+
+    def _said(self) -> None:
+        if self.channel is not None and self.channel.pump() == 0:
+            self._hang_up()
+
+    def _hang_up(self) -> None:
+        if self.channel is not None and self.channel.source >= 0:
+            self.loop.ignore(self.channel.source)
+            self.channel.close()
 
     def _open(self) -> list[Stream]:
         return [stream for stream in self.streams if not stream.closed]
@@ -234,6 +223,7 @@ class Attempt:
         if not self.alive:
             return
         self.reason = self.reason or reason
+        self.deadline.over()
         if self._held is not None and self._held.waiting:
             self._held.shut()  # nothing of the job has run yet
             now = True
@@ -277,6 +267,7 @@ class Attempt:
             return
         self.alive = False
         self.loop.cancel(self._timer)
+        self.deadline.over()
         self._told()  # whatever comes first in a turn
         code = os.waitstatus_to_exitcode(status)
         self._ended = {
@@ -299,6 +290,8 @@ class Attempt:
         for stream in self._open():
             if stream.drain(DRAIN_SLICES):
                 self._close(stream)
+        if self.channel is not None and self.channel.source >= 0 and self.channel.drain(DRAIN_SLICES):
+            self._hang_up()
         if self._leaves() or not self._open():
             self._conclude()
         else:
@@ -311,13 +304,23 @@ class Attempt:
         if not self._leaves():
             for stream in self._open():
                 self._close(stream)
+            self._hang_up()
         told = {name: stream.told() for name, stream in zip(("stdout", "stderr"), self.streams, strict=True)}
-        if not self.outcome.write("ended", **self._ended, **told, started=round(self._started, 6)):
+        if not self.outcome.write("ended", **self._ended, **told, **self._own_words(), started=round(self._started, 6)):
             self.loop.after(AGAIN, self._conclude)
             return
         self.step("ended")
         self.outcome.close()
         self.over(self)
+
+    def _own_words(self) -> dict[str, Any]:
+        """What the job said of itself; its children are heard no more."""
+        if self.channel is None:
+            return {}
+        self.channel.finish()
+        state = self.channel.state
+        found = {"said": state.told(), "snooze": state.snooze, "cursor": state.cursor}
+        return {key: value for key, value in found.items() if value not in (None, {})}
 
 
 def _never_ran(error: CannotStart) -> dict[str, Any]:

@@ -72,10 +72,12 @@ class Authority:
                 f"{', '.join(asked.values())}: the task {task.name} lets no submitter set that; leave it out, or have "
                 f"{' and '.join(asked)} added to the task's allow"
             )
-        if job.timeout is not None and task.timeout is not None and job.timeout > task.timeout:
-            raise NotPermitted(
-                f"timeout: {job.timeout:g}s is longer than the task {task.name} has ({task.timeout:g}s); ask for less"
-            )
+        for key in ("timeout", "watchdog"):
+            wanted, most = getattr(job, key), getattr(task, key)
+            if wanted is not None and most is not None and wanted > most:
+                raise NotPermitted(
+                    f"{key}: {wanted:g}s is longer than the task {task.name} has ({most:g}s); ask for less"
+                )
 
     def runs_as(self, task: Task | None, submitter: int) -> int:
         """The uid that a job of `task` (None: a free command) runs as, if `submitter` submitted it.

@@ -9,7 +9,9 @@ Fails:   `ValueError` with what is wrong with the name.
                         DUE  microseconds since the epoch, 13 hex digits
                         ID   <uid>-NAME, or <uid>-NAME+LINE for a member of a batch
     tags, in this order, each only where it says something:
-      aN attempts begun   cN crashes   fX flags (c cancel wanted, d has data, m at most once, w waits for other jobs)
+      aN attempts begun   cN crashes   fX flags (c cancel wanted, d has data, m at most once, r has a cursor,
+                                                 s has just put itself off, w waits for other jobs)
+      zN how often it has put itself off   iN how often it was interrupted
       tTASK   qQUEUE   xEXPIRES (13 hex)   uKEY unique key   kKEY what it must not run beside
       gKEY concurrency key   wN weight, where it is not 1
       rUID runs as that user, not as its submitter      oOFFSET of a member: where its line begins in its batch
@@ -33,9 +35,9 @@ MAIL = "mail-"  # and of the mail about them
 POST, CALL = "post-", "call-"  # and of the hooks that their tables name, which are told of them: webhook, command
 HOOK = "hook-"  # and of a hook that the configuration names, which is told of any job
 _STAMP = 14  # their end: a dash, and the instant
-CANCEL_WANTED, HAS_DATA, AT_MOST_ONCE, WAITS = "c", "d", "m", "w"
-_FLAGS = CANCEL_WANTED + HAS_DATA + AT_MOST_ONCE + WAITS
-_ORDER = "acftqxukgwrobh"
+CANCEL_WANTED, HAS_DATA, AT_MOST_ONCE, HAS_CURSOR, PUT_OFF, WAITS = "c", "d", "m", "r", "s", "w"
+_FLAGS = CANCEL_WANTED + HAS_DATA + AT_MOST_ONCE + HAS_CURSOR + PUT_OFF + WAITS
+_ORDER = "acfzitqxukgwrobh"
 NONE = -1
 _FIELDS = (
     "priority",
@@ -44,6 +46,8 @@ _FIELDS = (
     "attempt",
     "crashes",
     "flags",
+    "snoozes",
+    "interruptions",
     "task",
     "queue",
     "expires",
@@ -67,6 +71,8 @@ class Entry:
     attempt: int  # attempts begun
     crashes: int  # attempts whose worker died
     flags: str
+    snoozes: int  # attempts that put the job off
+    interruptions: int  # attempts that cronq ended to go itself
     task: str  # empty: a free command
     queue: str
     expires: int  # microseconds since the epoch; 0: never
@@ -86,6 +92,8 @@ class Entry:
         self.attempt = fields.get("attempt", 0)
         self.crashes = fields.get("crashes", 0)
         self.flags = fields.get("flags", "")
+        self.snoozes = fields.get("snoozes", 0)
+        self.interruptions = fields.get("interruptions", 0)
         self.task = fields.get("task", "")
         self.queue = fields.get("queue", DEFAULT_QUEUE)
         self.expires = fields.get("expires", 0)
@@ -181,6 +189,8 @@ class Entry:
             f"a{self.attempt}" if self.attempt else "",
             f"c{self.crashes}" if self.crashes else "",
             f"f{self.flags}" if self.flags else "",
+            f"z{self.snoozes}" if self.snoozes else "",
+            f"i{self.interruptions}" if self.interruptions else "",
             f"t{self.task}" if self.task else "",
             f"q{self.queue}" if self.queue != DEFAULT_QUEUE else "",
             f"x{self.expires:013x}" if self.expires else "",
@@ -279,6 +289,8 @@ _TAGS: dict[str, tuple[str, Any]] = {
     "a": ("attempt", _read_whole),
     "c": ("crashes", _read_whole),
     "f": ("flags", _read_flags),
+    "z": ("snoozes", _read_whole),
+    "i": ("interruptions", _read_whole),
     "t": ("task", _read_name),
     "q": ("queue", _read_name),
     "x": ("expires", _read_instant),

@@ -118,6 +118,7 @@ Ids = Annotated[list[Id], Field(min_length=1)]
 Retries = Annotated[int, Field(ge=0, le=jobs.MAX_RETRIES)]
 Weight = Annotated[int, Field(ge=0, le=jobs.MAX_WEIGHT)]
 Count = Annotated[int, Field(ge=1, le=100_000)]
+Again = Annotated[int, Field(ge=0, le=taskkeys.MAX_AGAIN)]
 Factor = Annotated[float, Field(ge=1, le=100, allow_inf_nan=False)]
 Jitter = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
 Delivery = Literal["at-least-once", "at-most-once"]
@@ -273,6 +274,7 @@ class JobForm(Form):
     after_any: Ids = key("Jobs that must have ended before, however.", ["1000-065f0c2a1b3c4-k3x9q2ab"])
     after_fail: Ids = key("It runs if one of these jobs fails; else it is skipped.", ["1000-065f0c2a1b3c4-k3x9q2ab"])
     timeout: Positive = key("How long one attempt may take before it is ended.", "10m")
+    watchdog: Positive = key("How long an attempt may be silent before it is ended.", "30s")
     retries: Retries = key("How many further attempts a job that failed has.", 3)
     backoff: BackoffForm = key("How long to wait before a further attempt.", {"base": "15s", "factor": 2, "max": "1h"})
     delivery: Delivery = key("Of a free command: what holds after a crash.", "at-most-once")
@@ -323,6 +325,8 @@ class TaskForm(Form):
     queue: Name = key("The queue its jobs stand in. Default: default.", "media")
     priority: Priority = key("Its jobs' priority. Default: normal.", "low")
     timeout: Positive = key("How long one attempt may take. Default: no limit.", "10m")
+    timeout_max: Positive = key("How long an attempt may take in all, with touch. Default: 12h.", "2h")
+    watchdog: Positive = key("How long an attempt may be silent. Default: no limit.", "30s")
     grace: Duration = key("How long after SIGTERM an attempt gets SIGKILL. Default: 10s.", "30s")
     retries: Retries = key("How many further attempts a job that failed has. Default: 0.", 5)
     backoff: BackoffForm = key("How long to wait before a further attempt.", {"base": "1m", "jitter": 0.5})
@@ -331,6 +335,8 @@ class TaskForm(Form):
         "What becomes of a job whose worker died in mid-job. Default: retry; at-most-once: dead.", "hold"
     )
     max_crashes: Count = key("After so many crashes a job is dead. Default: 3.", 1)
+    max_snoozes: Again = key("How often a job may put itself off. Default: 100.", 1000)
+    max_interruptions: Again = key("How often a job may be interrupted. Default: 10.", 100)
     limit: Count = key("How many jobs of the task may run at once. Default: no limit.", 2)
     rate: RateText = key("How many of its jobs may start in how long, evenly spread.", "10/1m")
     burst: Count = key("How many of them at once where there were fewer for a while. Default: 1.", 5)

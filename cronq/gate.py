@@ -15,6 +15,7 @@ start costs one fork instead of three programs. Jobs that ask for nothing are st
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import resource
 import signal
@@ -118,12 +119,16 @@ def hold(
     descriptors: Sequence[int],
     wanted: list[Setting],
 ) -> Held:
-    """Fork a child that waits to become `program`; `descriptors` become its 0, 1 and 2. Raises `OSError`."""
+    """Fork a child that waits to become `program`; `descriptors` become its 0, 1, 2 … Raises `OSError`."""
     image = linux.Image(program, argv, env)
     ends: list[int] = []
     try:
         ends += os.pipe2(os.O_CLOEXEC)
         ends += os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        for number, end in enumerate(ends):
+            if end < len(descriptors):  # where the job will have one of its own
+                ends[number] = fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, len(descriptors))
+                os.close(end)
         gate, opener, report, teller = ends
         # Blocked, a signal that comes before the child has a session and dispositions of its own is not lost.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
@@ -154,8 +159,9 @@ def _wait_and_become(
         os.setsid()
         for place, descriptor in enumerate(descriptors):
             os.dup2(descriptor, place)
+            os.set_inheritable(place, True)  # also where it was there already
         low, high = sorted((gate, teller))
-        for first, end in ((3, low), (low + 1, high), (high + 1, MOST_DESCRIPTORS)):
+        for first, end in ((len(descriptors), low), (low + 1, high), (high + 1, MOST_DESCRIPTORS)):
             if first < end:
                 os.closerange(first, end)
         for number in IGNORED:

@@ -15,12 +15,13 @@ import os
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
-from cronq import after, inboxes, job, linux, parents, settle, spool, states, task
+from cronq import after, inboxes, job, linux, parents, settle, spool, states, status, task
 from cronq.backlog import given_name
 from cronq.entry import Entry
 from cronq.errors import CronqError
 from cronq.house import House
 from cronq.job import MAX_JOB_BYTES, is_id
+from cronq.shelves import STATUS
 
 RUN = 2048  # names that are looked at or sorted at a time: about a millisecond
 _ORDER = (states.RUNNING, states.READY, states.DELAYED, states.WAITING, states.HELD, states.DEAD, states.SKIPPED)
@@ -179,6 +180,8 @@ def view(house: House, state: str, entry: Entry) -> dict[str, Any]:
     if state == states.WAITING:
         open_ones = after.judge(needs, lambda parent: parents.end(house, parent)).open
         basic["reason"] = f"waits for {after.names(open_ones)}" if open_ones else None
+    if state == states.RUNNING and not entry.tabled:
+        basic |= status.read(house.shelves.small(entry, STATUS))
     if entry.runner != entry.uid:
         basic["runs_as"] = entry.runner
     if entry.batch is not None:

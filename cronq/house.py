@@ -58,6 +58,7 @@ class Running:
     orphan: bool = False  # its worker is not one of this dispatcher's crew: its outcome file tells
     reaping: float | None = None  # since when a worker has been asked to make sure that it is dead
     reap: dict[str, Any] | None = None
+    cursor: Any = None  # that it gave before its worker died
 
 
 @dataclass(slots=True)

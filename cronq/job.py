@@ -40,6 +40,7 @@ KEYS = (
     "after_any",
     "after_fail",
     "timeout",
+    "watchdog",
     "retries",
     "backoff",
     "delivery",
@@ -97,6 +98,7 @@ class Job:
     after_any: list[str] | None
     after_fail: list[str] | None
     timeout: float | None
+    watchdog: float | None
     retries: int | None
     backoff: Backoff | None
     delivery: str | None
@@ -368,6 +370,7 @@ READERS: dict[str, Any] = {
     "after_any": _ids,
     "after_fail": _ids,
     "timeout": _positive,
+    "watchdog": _positive,
     "retries": _retries,
     "backoff": _backoff,
     "delivery": _delivery,

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cronq import job as jobs
-from cronq.entry import AT_MOST_ONCE, CANCEL_WANTED, Entry
+from cronq.entry import AT_MOST_ONCE, CANCEL_WANTED, PUT_OFF, Entry
 from cronq.job import Backoff
 from cronq.task import Plan
 
@@ -26,6 +26,8 @@ NEVER_AGAIN = {
     77: "it lacks a permission",
     78: "its configuration is wrong",
 }
+INTERRUPTED = "interrupted"  # as a worker tells it
+AT_ONCE = 1.0
 SHORTEST_CRASH_DELAY = 1.0  # a job that kills its worker must not do so in a tight loop, whatever its backoff says
 
 
@@ -36,10 +38,11 @@ class Done:
 
 @dataclass(frozen=True, slots=True)
 class Again:
-    """A further attempt is due at `at` (seconds since the epoch)."""
+    """A further attempt is due at `at` (seconds since the epoch); `uses` is what is counted (`after`)."""
 
     at: float
     reason: str
+    uses: str = "attempts"  # crashes, snoozes, interruptions: these have limits of their own
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,17 +75,43 @@ def judge(outcome: dict[str, Any], entry: Entry, plan: Plan, now: float, chance:
     A timeout is one even where the job then exits with 0: many programs end so on SIGTERM, their work half done.
     """
     code, reason = _whole(outcome.get("exit_code")), outcome.get("reason")
-    if code == 0 and reason is None:
+    snooze = _seconds(outcome.get("snooze")) if reason is None and code in (0, TRY_AGAIN) else None
+    if code == 0 and reason is None and snooze is None:
         return Done()
     why = describe(outcome)
     if reason == "cancelled" or CANCEL_WANTED in entry.flags:
         return Cancelled(why)
+    if snooze is not None:
+        return _put_off(snooze, entry, plan, now)
+    if reason == INTERRUPTED:
+        if entry.interruptions >= plan.max_interruptions:
+            return Dead(f"interrupted once more after {entry.interruptions} times (max_interruptions)")
+        return Again(_due(now, AT_ONCE), "interrupted, since cronq was to stop; no attempt is used", "interruptions")
     if reason is None and code in NEVER_AGAIN:
         return Dead(f"{why}: {NEVER_AGAIN[code]}, so it is never tried again")
     most = 1 + plan.retries
     if entry.attempt < most:
         return Again(_due(now, delay(plan.backoff, entry.attempt, chance)), why)
     return Dead(f"{why} (attempt {entry.attempt} of {most})" if most > 1 else why)
+
+
+def _put_off(snooze: float, entry: Entry, plan: Plan, now: float) -> Verdict:
+    """It ended well, or wants to be tried again, and said `snooze`."""
+    if entry.snoozes >= plan.max_snoozes:
+        return Dead(f"it put itself off once more after {entry.snoozes} times (max_snoozes = {plan.max_snoozes})")
+    return Again(_due(now, snooze), f"it put itself off for {snooze:g}s; no attempt is used", "snoozes")
+
+
+def after(entry: Entry, verdict: Again) -> Entry:
+    """The entry that waits for its further attempt: what it used is counted, and nothing else."""
+    changed = entry.but(due=int(verdict.at * 1e6))
+    if verdict.uses not in ("crashes", "snoozes", "interruptions"):
+        return changed
+    if verdict.uses == "snoozes":
+        changed = changed.but(snoozes=entry.snoozes + 1).flagged(PUT_OFF)
+    elif verdict.uses == "interruptions":
+        changed = changed.but(interruptions=entry.interruptions + 1)
+    return changed.but(attempt=max(0, entry.attempt - 1))
 
 
 def crash(entry: Entry, plan: Plan, known: bool, now: float, chance: float) -> Verdict:
@@ -106,7 +135,7 @@ def crash(entry: Entry, plan: Plan, known: bool, now: float, chance: float) -> V
     if entry.crashes >= plan.max_crashes:
         times = "once" if entry.crashes == 1 else f"{entry.crashes} times"
         return Dead(f"poison: its worker died in mid-job {times} (max_crashes = {plan.max_crashes})")
-    return Again(_due(now, max(SHORTEST_CRASH_DELAY, delay(plan.backoff, entry.crashes, chance))), why)
+    return Again(_due(now, max(SHORTEST_CRASH_DELAY, delay(plan.backoff, entry.crashes, chance))), why, "crashes")
 
 
 def delay(backoff: Backoff, attempt: int, chance: float) -> float:
@@ -127,6 +156,8 @@ def describe(outcome: dict[str, Any]) -> str:
     reason, code, number = outcome.get("reason"), _whole(outcome.get("exit_code")), _whole(outcome.get("signal"))
     if reason == "timeout":
         return "ran longer than its timeout"
+    if reason == "watchdog":
+        return "was silent for longer than its watchdog allows"
     if isinstance(reason, str) and reason.isprintable() and 0 < len(reason) <= 500:
         return reason
     if reason is not None:
@@ -143,6 +174,11 @@ def _signal_name(number: int) -> str:
         return f" ({signal.Signals(number).name})"
     except ValueError:
         return ""
+
+
+def _seconds(value: object) -> float | None:
+    good = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= jobs.MAX_SECONDS
+    return float(value) if good else None  # type: ignore[arg-type]
 
 
 def _whole(value: object) -> int | None:

@@ -13,13 +13,14 @@ import json
 import os
 from typing import Any
 
-from cronq import events, job, pace, policy, spool, states, task
-from cronq.entry import HAS_DATA, Entry, digest
+from cronq import cursors, events, job, pace, policy, spool, states, status, task
+from cronq.entry import HAS_DATA, PUT_OFF, Entry, digest
 from cronq.errors import BadJob, CronqError
 from cronq.house import House, Now, Running, Settled, encode
 from cronq.inboxes import DATA
 from cronq.job import MAX_JOB_BYTES
 from cronq.log import line as log
+from cronq.shelves import STATUS
 
 REAP_AGAIN = 5.0
 NOT_NOW = 1.0
@@ -64,6 +65,7 @@ def examine(house: House, now: Now, running: Running) -> None:
         _refused(house, now, running, last)
     elif steps:
         started = next((step for step in steps if step.get("step") == "started"), {})
+        running.cursor = next((step.get("cursor") for step in reversed(steps) if step.get("step") == "cursor"), None)
         identity = {key: started.get(key) for key in ("pid", "start", "boot")}
         running.reap = {"do": "reap", "id": running.entry.id, "attempt": running.entry.attempt, **identity}
         log("worker-died", id=running.entry.id, attempt=running.entry.attempt)
@@ -119,6 +121,7 @@ def _crashed(house: House, now: Now, running: Running, known: bool) -> None:
     counted = running.entry.but(crashes=running.entry.crashes + 1)
     verdict = policy.crash(counted, plan, known, now.wall, house.chance())
     outcome = {"reason": getattr(verdict, "reason", "its worker died"), "crashed": True, "t": now.wall}
+    outcome |= {"said": status.read(house.shelves.small(running.entry, STATUS)), "cursor": running.cursor}
     _decide(house, now, running, verdict, outcome)
 
 
@@ -130,7 +133,9 @@ def _decide(
     house.settled.append(Settled(running, verdict, outcome))
     if not noted:
         to = _STATES[type(verdict)]
-        facts = {"attempt": entry.attempt, "outcome": outcome, "verdict": type(verdict).__name__}
+        facts: dict[str, Any] = {"attempt": entry.attempt, "outcome": outcome, "verdict": type(verdict).__name__}
+        if isinstance(verdict, policy.Again):
+            facts |= {"at": verdict.at, "uses": verdict.uses}
         house.history.note(
             now.wall, entry.id, states.RUNNING, to, task=entry.task or None, cause=_reason(verdict), **facts
         )
@@ -161,6 +166,7 @@ def publish(house: House, now: Now) -> None:
         elif isinstance(verdict, policy.Dead):
             events.died(house, now, each, _reason(verdict))
         if isinstance(verdict, policy.Done):
+            cursors.forget(house.shelves, entry)
             house.end(now, "finish", states.RUNNING, entry, found)
         elif isinstance(verdict, policy.Cancelled):
             house.end(now, "stop", states.RUNNING, entry, found)
@@ -173,14 +179,16 @@ def publish(house: House, now: Now) -> None:
 def _keep(house: House, entry: Entry, verdict: policy.Verdict, each: Settled, found: dict[str, Any]) -> None:
     crashed = bool(each.outcome.get("crashed"))
     changed = entry.but(crashes=entry.crashes + 1) if crashed else entry
+    changed = cursors.keep(house.shelves, entry, changed.unflagged(PUT_OFF), each.outcome)
     if isinstance(verdict, policy.Again):
-        changed = changed.but(due=int(verdict.at * 1e6))
-        if crashed:  # not its fault: a crash uses no attempt, it has a limit of its own
-            changed = changed.but(attempt=max(0, entry.attempt - 1))
+        changed = policy.after(changed, verdict)
         move = "retry"
     else:
         move = "bury" if isinstance(verdict, policy.Dead) else "suspend"
-    house.shelves.publish(entry, encode(found), last=move == "bury")
+    if PUT_OFF in changed.flags:
+        house.shelves.drop_outcome(entry)  # it may do so a thousand times: the history has each
+    else:
+        house.shelves.publish(entry, encode(found), last=move == "bury")
     state = house.shelves.move(move, states.RUNNING, entry, changed)
     house.backlog.put(state, changed)
     if move == "bury":
@@ -211,8 +219,11 @@ def result(house: House, each: Settled) -> dict[str, Any]:
         "exit_code": outcome.get("exit_code"),
         "signal": outcome.get("signal"),
         "reason": _reason(each.verdict),
-        "timeout": outcome.get("reason") == "timeout",
+        "timeout": outcome.get("reason") in ("timeout", "watchdog"),
         **{key: outcome.get(key) for key in ("wall", "cpu", "max_rss", "stdout", "stderr")},
+        **status.clean(outcome.get("said")),
+        **{key: outcome[key] for key in ("snooze", "cursor") if outcome.get(key) is not None},
+        **({"watchdog": True} if outcome.get("reason") == "watchdog" else {}),
     }
 
 
@@ -285,8 +296,9 @@ def refuse(house: House, now: Now, entry: Entry, state: str, error: CronqError) 
 def _publish_again(house: House, now: Now, running: Running, found: dict[str, Any]) -> None:
     """The result was written, but a crash kept it from its place; the history may or may not have the line."""
     outcome = {**found, "t": found.get("ended")}
+    outcome["said"] = found
     if found.get("timeout"):
-        outcome["reason"] = "timeout"
+        outcome["reason"] = "watchdog" if found.get("watchdog") else "timeout"
     elif found["state"] != states.CANCELLED:
         outcome["reason"] = None if found.get("exit_code") is not None or found.get("signal") else found.get("reason")
     else:
@@ -315,7 +327,7 @@ def _restore(record: dict[str, Any], now: Now) -> policy.Verdict:
     reason = str(record.get("cause"))
     verdicts: dict[str, policy.Verdict] = {
         "Done": policy.Done(),
-        "Again": policy.Again(now.wall, reason),
+        "Again": policy.Again(float(record.get("at") or now.wall), reason, str(record.get("uses"))),
         "Cancelled": policy.Cancelled(reason),
         "Held": policy.Held(reason),
     }

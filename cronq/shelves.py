@@ -22,11 +22,12 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from cronq import acl, linux, safeopen, states
-from cronq.entry import HAS_DATA, Entry, parse
+from cronq.entry import HAS_DATA, PUT_OFF, Entry, parse
 from cronq.inboxes import CAPTURE, DATA, Inboxes
 from cronq.spool import write_all
 
 OUTCOME = "queue/outcome"
+STATUS = "status"  # what a running job says of itself, as its worker writes it
 MOST_STATE = 1 << 20  # bytes of what the dispatcher remembers
 TABLES = "schedule/tables"  # installed crontabs: <uid>, and its predecessors <uid>.<N>
 SHARD_DIGITS = {states.READY: 7, states.DELAYED: 6}  # of a due time's 13: 17 seconds, 4.5 minutes a directory
@@ -211,16 +212,23 @@ class Shelves:
         self.touch(OUTCOME)
 
     def outputs(self, entry: Entry) -> list[int]:
-        """New `stdout` and `stderr` in the job's result directory; those of the attempt before get its number."""
+        """New `stdout`, `stderr` and `status` in the job's result directory.
+
+        Those of the attempt before get its number; of one that put itself off they go, and `status` always does. What
+        is there for a crontab has no `status`.
+        """
         folder = self.result_folder(entry)
         found: list[int] = []
         try:
-            for name in ("stdout", "stderr"):
+            for name in ("stdout", "stderr") if entry.tabled else ("stdout", "stderr", STATUS):
                 path = f"{folder}/{name}"
                 try:
                     found.append(self._create(path))
                 except FileExistsError:
-                    self._number(folder, name)
+                    if name == STATUS or PUT_OFF in entry.flags:
+                        os.unlink(path, dir_fd=self.fd)
+                    else:
+                        self._number(folder, name)
                     found.append(self._create(path))
         except OSError:
             for descriptor in found:
@@ -260,7 +268,30 @@ class Shelves:
             os.close(descriptor)
         name = "result.json" if last else f"result.json.{self._free_number(folder, 'result.json')}"
         os.rename(outcome, f"{folder}/{name}", src_dir_fd=self.fd, dst_dir_fd=self.fd)
+        if not entry.tabled:
+            self.drop_small(entry, STATUS)  # the result says it all
         self.touch(folder, OUTCOME)
+
+    def small(self, entry: Entry, name: str) -> bytes:
+        """What a small file in the job's result directory holds; empty where there is none."""
+        try:
+            with open(self._path(f"out/{entry.uid}/{entry.id}/{name}"), "rb") as file:
+                return file.read(MOST_STATE)
+        except OSError:
+            return b""
+
+    def put_small(self, entry: Entry, name: str, data: bytes) -> None:
+        """Write a small file into the job's result directory, whole or not at all."""
+        folder = self.result_folder(entry)
+        self.replace(f"{folder}/{name}", [data], 0o644)
+        self.touch(folder)
+
+    def drop_small(self, entry: Entry, name: str) -> None:
+        """Remove such a file."""
+        try:
+            os.unlink(f"out/{entry.uid}/{entry.id}/{name}", dir_fd=self.fd)
+        except FileNotFoundError:
+            pass
 
     def revive(self, entry: Entry) -> None:
         """Move an old result aside, so that whoever waits sees that the job has not ended."""

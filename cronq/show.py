@@ -20,7 +20,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from cronq import spool as spools
-from cronq import usage
+from cronq import status, usage
 
 # They end a line, or show what follows the other way round.
 _TURNING = (0x061C, 0x200E, 0x200F, *range(0x2028, 0x202F), *range(0x2066, 0x206A))
@@ -129,12 +129,13 @@ def _moment(job: dict[str, Any]) -> Any:
 
 
 def why(job: dict[str, Any]) -> str:
-    """Why it is as it is: the reason, else how it ended, else its note."""
+    """Why it is as it is: the reason, else how it ended; how far it is, while it runs; else its note."""
     if job.get("reason"):
         return str(job["reason"])
     if job.get("exit_code"):
         return f"exit code {job['exit_code']}"
-    return str(job.get("note") or "")
+    says = status.words(status.clean(job)) if job.get("state") == "running" else ""
+    return says or str(job.get("note") or "")
 
 
 def instant(seconds: Any) -> str:
@@ -153,6 +154,8 @@ def details(job: dict[str, Any]) -> None:
 
 
 def _value(key: str, value: Any) -> str:
+    if key == "progress":
+        return status.words({"progress": value})
     if key in _TIMES and isinstance(value, int | float):
         return usage.rfc3339(value)
     if key in ("command", "args") and isinstance(value, list):

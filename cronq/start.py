@@ -1,7 +1,8 @@
-"""Starting a job's process: its environment, its directory, its program, its three descriptors.
+"""Starting a job's process: its environment, its directory, its program, its descriptors.
 
 Does:    `start` spawns by vfork (posix_spawn: a quarter of a millisecond however large this process is), in a session
-         of its own, with default signals, an empty mask, and descriptors 0, 1 and 2 only: others are close-on-exec.
+         of its own, with default signals, an empty mask, and descriptors 0, 1, 2 only, and 3 for its status where it
+         gets one: others are close-on-exec.
          `hold` forks a child that is all of that and waits (`gate`): where a job is placed into a cgroup before it
          runs, and where its task changes more about its process than its umask.
 Reads:   the passwd entry of the user, once; LANG of the daemon; the task's `env_file`, at each start.
@@ -32,13 +33,14 @@ if TYPE_CHECKING:
     from cronq.task import Plan
 
     Child = TypeVar("Child")
-    Given = tuple[int, ...]  # the descriptors that become 0, 1 and 2
+    Given = tuple[int, ...]  # the descriptors that become 0, 1, 2 and perhaps 3
 
 NOT_FOUND = 127
 NOT_STARTED = 126
 NO_ROOM = (errno.EAGAIN, errno.ENOMEM)  # of processes, or of memory
 DEFAULT_UMASK = 0o022
 IGNORED = gate.IGNORED
+STATUS = 3  # the descriptor by which a job says how it goes (`status`)
 
 
 class CannotStart(Exception):
@@ -70,7 +72,7 @@ class Starter:
         self._common = {key.encode(): os.fsencode(value) for key, value in variables.items()}
         self._spool = os.fsencode(spool)
         self._null = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
-        self._places = [os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC) for _ in range(3)]
+        self._places = [os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC) for _ in range(STATUS + 1)]
         self._limits = resource.getrlimit(resource.RLIMIT_NOFILE)
         self._raised = (self._limits[1], self._limits[1])
         resource.setrlimit(resource.RLIMIT_NOFILE, self._raised)  # eight descriptors a job: the worker needs many
@@ -96,6 +98,12 @@ class Starter:
         found[b"CRONQ_REDELIVERED"] = b"1" if message["redelivered"] else b"0"
         moment = time.gmtime(message["scheduled"])
         found[b"CRONQ_SCHEDULED_AT"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", moment).encode()
+        found.pop(b"CRONQ_CURSOR", None)
+        if message.get("cursor"):
+            found[b"CRONQ_CURSOR"] = message["cursor"].encode()
+        found.pop(b"CRONQ_STATUS_FD", None)
+        if message.get("status"):
+            found[b"CRONQ_STATUS_FD"] = b"%d" % STATUS
         return found
 
     def input(self, plan: Plan, job_id: str) -> int | None:
@@ -108,14 +116,14 @@ class Starter:
             return _memory(plan.cron.stdin, process.input_name(self._spool, job_id.encode()))
         return None if plan.stdin is None else _memory(plan.stdin.encode(), b"stdin")
 
-    def start(self, plan: Plan, env: dict[bytes, bytes], outputs: tuple[int, int], data: int | None) -> int:
+    def start(self, plan: Plan, env: dict[bytes, bytes], outputs: Given, data: int | None) -> int:
         """The pid of the job's process, which leads its own session and group.
 
         Raises `CannotStart`, or `OSError` where there is no room for it now: that is no fault of the job's.
         """
         return self._begin(self._limited, plan, env, outputs, data)
 
-    def hold(self, plan: Plan, env: dict[bytes, bytes], outputs: tuple[int, int], data: int | None) -> gate.Held:
+    def hold(self, plan: Plan, env: dict[bytes, bytes], outputs: Given, data: int | None) -> gate.Held:
         """The same, waiting at its gate, not the job's program yet. Raises `CannotStart`, or `OSError` for no room."""
         own: gate.Setting = ("its descriptors", partial(resource.setrlimit, resource.RLIMIT_NOFILE, self._limits))
         wanted = [own, *gate.settings(plan)]
@@ -144,7 +152,7 @@ class Starter:
         make: Callable[[bytes, list[bytes], dict[bytes, bytes], Given], Child],
         plan: Plan,
         env: dict[bytes, bytes],
-        outputs: tuple[int, int],
+        outputs: Given,
         data: int | None,
     ) -> Child:
         """Make the child in its directory, with its umask and its input."""
@@ -162,11 +170,11 @@ class Starter:
             return _spawn(program, argv, env, given)
         low = max(given) < self._limits[0]
         if not low:  # glibc hands on no descriptor beyond the limit: these places are below it
-            for descriptor, place in zip(given, self._places, strict=True):
+            for descriptor, place in zip(given, self._places, strict=False):
                 os.dup2(descriptor, place, inheritable=False)
         resource.setrlimit(resource.RLIMIT_NOFILE, self._limits)
         try:
-            return _spawn(program, argv, env, given if low else tuple(self._places))
+            return _spawn(program, argv, env, given if low else tuple(self._places[: len(given)]))
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, self._raised)
             for place in () if low else self._places:

@@ -38,12 +38,16 @@ KEYS = (
     "queue",
     "priority",
     "timeout",
+    "timeout_max",
+    "watchdog",
     "grace",
     "retries",
     "backoff",
     "delivery",
     "on_crash",
     "max_crashes",
+    "max_snoozes",
+    "max_interruptions",
     "limit",
     "rate",
     "burst",
@@ -67,6 +71,8 @@ KEYS = (
 DEFAULT_GRACE = 10.0
 DEFAULT_OUTPUT_MAX = 10 * 1024 * 1024
 DEFAULT_MAX_CRASHES = 3
+DEFAULT_MAX_SNOOZES = 100
+DEFAULT_MAX_INTERRUPTIONS = 10
 DEFAULT_PATH = "/usr/local/bin:/usr/bin:/bin"
 # What a plan takes over from the task as it is; the rest is asked of the job too, or made of both.
 _AS_IT_IS = (
@@ -80,8 +86,11 @@ _AS_IT_IS = (
     "memory_max",
     "pids_max",
     "cpu_weight",
+    "timeout_max",
     "grace",
     "max_crashes",
+    "max_snoozes",
+    "max_interruptions",
     "limit",
     "output_max",
     "leave_children",
@@ -104,12 +113,16 @@ class Task:
     queue: str
     priority: int
     timeout: float | None
+    timeout_max: float | None
+    watchdog: float | None
     grace: float
     retries: int
     backoff: Backoff
     delivery: str
     on_crash: str | None
     max_crashes: int
+    max_snoozes: int
+    max_interruptions: int
     limit: int | None
     rate: tuple[int, float] | None  # how many may start in how many seconds
     burst: int
@@ -143,6 +156,8 @@ class Task:
         self.backoff = fields.get("backoff") or Backoff()
         self.delivery = fields.get("delivery", "at-least-once")
         self.max_crashes = fields.get("max_crashes", DEFAULT_MAX_CRASHES)
+        self.max_snoozes = fields.get("max_snoozes", DEFAULT_MAX_SNOOZES)
+        self.max_interruptions = fields.get("max_interruptions", DEFAULT_MAX_INTERRUPTIONS)
         self.burst = fields.get("burst", 1)
         self.weight = fields.get("weight", 1)
         self.env = fields.get("env") or {}
@@ -171,6 +186,7 @@ class Plan:
         "retries",
         "stdin",
         "timeout",
+        "watchdog",
         "weight",
         *_AS_IT_IS,
     )
@@ -193,6 +209,8 @@ class Plan:
     queue: str
     priority: int
     timeout: float | None
+    timeout_max: float | None  # how long an attempt may take in all, however often it says `touch`
+    watchdog: float | None
     weight: int
     grace: float
     retries: int
@@ -200,6 +218,8 @@ class Plan:
     delivery: str
     on_crash: str
     max_crashes: int
+    max_snoozes: int
+    max_interruptions: int
     limit: int | None
     output_max: int
     leave_children: bool
@@ -233,6 +253,7 @@ def plan(job: Job, tasks: dict[str, Task], system: bool = False) -> Plan:
     made.queue = _either(job.queue, task.queue)
     made.priority = _either(job.priority, task.priority)
     made.timeout = _either(job.timeout, task.timeout)
+    made.watchdog = _either(job.watchdog, task.watchdog)
     made.weight = _either(job.weight, task.weight)
     made.retries = _either(job.retries, task.retries)
     made.backoff = _either(job.backoff, task.backoff)

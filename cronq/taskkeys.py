@@ -26,6 +26,7 @@ UNLIMITED = "unlimited"
 RLIMITS = ("as", "core", "cpu", "data", "fsize", "memlock", "nofile", "nproc", "stack")
 COUNTED = ("cpu", "nofile", "nproc")  # seconds, descriptors, processes: no bytes, so no 64K
 MAX_COUNTED = 2**31 - 1
+MAX_AGAIN = 9999  # a job's file name counts them
 MAX_ACCOUNT = 100
 LEAST_SHARE, MOST_SHARE = 0.01, 100
 _ACCOUNT_FIRST = jobs.NAME_FIRST | frozenset("_")
@@ -191,12 +192,16 @@ READERS: dict[str, Any] = {
     "queue": jobs.READERS["queue"],
     "priority": jobs.READERS["priority"],
     "timeout": jobs.READERS["timeout"],
+    "timeout_max": jobs.READERS["timeout"],
+    "watchdog": jobs.READERS["watchdog"],
     "grace": jobs.READERS["delay"],
     "retries": jobs.READERS["retries"],
     "backoff": jobs.READERS["backoff"],
     "delivery": jobs.READERS["delivery"],
     "on_crash": _on_crash,
     "max_crashes": count,
+    "max_snoozes": lambda key, value: whole(key, value, 0, MAX_AGAIN),
+    "max_interruptions": lambda key, value: whole(key, value, 0, MAX_AGAIN),
     "limit": count,
     "rate": limitkeys.rate,
     "burst": limitkeys.count,

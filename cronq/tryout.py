@@ -24,13 +24,14 @@ from collections.abc import Iterator
 
 from cronq import cronjobs, cronmail, follow, hooks, intake, job, policy, show, tabclient, task
 from cronq import spool as spools
-from cronq.attempt import Attempt, Outcome
+from cronq.attempt import Attempt
 from cronq.cronfiles import INSTALLED, MACHINES, MACHINES_FOLDER, MOST_BYTES, USERS_FOLDER, Places
 from cronq.crontab import CronEntry, parse_crontab
 from cronq.cronworld import World
 from cronq.entry import LINE, POST
 from cronq.errors import BadConfig, BadJob, UnknownJob, UsageError
 from cronq.loop import Loop
+from cronq.outcome import Outcome
 from cronq.start import DEFAULT_UMASK, Starter
 
 SLICE = 1 << 16
@@ -150,7 +151,7 @@ class Trial:
         message = {"id": self._id, "attempt": 1, "redelivered": False, "scheduled": time.time()}
         outcome = Outcome(os.dup(steps.fileno()))
         attempt = Attempt(message, self._plan, outcome, self._loop, self._end, lambda _step: None)
-        results = os.dup(self.printed.fileno()), os.open("/dev/null", os.O_WRONLY | os.O_CLOEXEC)
+        results = [os.dup(self.printed.fileno()), os.open("/dev/null", os.O_WRONLY | os.O_CLOEXEC)]
         with self._interrupts(attempt):
             attempt.start(Starter(root, os.getuid()), None, results, None)
             self._look_again()

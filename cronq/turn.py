@@ -19,6 +19,7 @@ from cronq import (
     blocked,
     cancel,
     cronrun,
+    cursors,
     depends,
     fire,
     job,
@@ -189,7 +190,7 @@ def start(house: House, now: Now, entry: Entry) -> tuple[dict[str, Any], list[in
         house.move(now, "hold", states.READY, entry, entry, cause=reason)
         log("held", id=entry.id, reason=reason)
         return None
-    redelivered = entry.attempt > 0 or entry.crashes > 0
+    redelivered = entry.attempt > 0 or entry.crashes > 0 or entry.interruptions > 0
     changed = entry.but(attempt=entry.attempt + 1, runs_as=NONE if runner == entry.uid else runner)
     spent = pace.spend(house, now, changed)
     house.move(now, "start", states.READY, entry, changed, attempt=changed.attempt, uid=runner, rate=spent)
@@ -213,6 +214,8 @@ def start(house: House, now: Now, entry: Entry) -> tuple[dict[str, Any], list[in
         "data": HAS_DATA in entry.flags,
         "offset": entry.offset,
         "table": cronrun.table(house, entry),
+        "status": not entry.tabled,
+        "cursor": cursors.load(house.shelves, entry),
     }
     return message, descriptors, running
 

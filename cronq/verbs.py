@@ -187,7 +187,8 @@ def _retry(ask: Ask) -> Found:
         if entry.id not in ask.house.backlog:
             raise BadJob(f"job {entry.id} is no dead letter any more: its crontab's line has come again since")
         ask.house.shelves.revive(entry)
-        changed = entry.but(attempt=0, crashes=0, due=ask.now.micros).unflagged(CANCEL_WANTED)
+        anew = dict.fromkeys(("attempt", "crashes", "snoozes", "interruptions"), 0)
+        changed = entry.but(**anew, due=ask.now.micros).unflagged(CANCEL_WANTED)
         return ask.house.move(ask.now, "revive", state, entry, changed, cause="retry")
 
     return _each(ask, act)

@@ -19,9 +19,10 @@ Launcher to dispatcher   {"worker": PID, "uid": N}               with its socket
                          {"failed": SENTENCE, "uid": N}          with "job" or "number" where one was named
 Dispatcher to worker     {"do": "run", "id", "attempt", "redelivered", "scheduled", "hash", "data": bool,
                          "offset": where its line begins, of a batch's member, else -1,
-                         "table": the crontab of whose line it is a tick, or ""}
+                         "table": the crontab of whose line it is a tick, or "",
+                         "status": bool, "cursor": what the attempt before gave, or ""}
                          with the job file (or its batch's, or the installed crontab), the outcome file (locked),
-                         stdout, stderr, the data if any
+                         stdout, stderr, the status file if so, the data if any
                          {"do": "stop", "id", "now": bool}       end that job: TERM and grace, or KILL at once
                          {"do": "go", "id", "attempt", "placed": bool}   its process has its place, or gets none
                          {"do": "reap", "id", "attempt", "pid", "start", "boot"}   end a job whose worker died

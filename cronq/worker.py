@@ -25,13 +25,15 @@ import tomllib  # noqa: F401 - the same: `task.load`
 from collections import deque
 
 from cronq import wire
-from cronq.attempt import Attempt, Outcome
+from cronq.attempt import Attempt
 from cronq.evidence import Judge, Refused
 from cronq.job import LAST_INSTANT, is_id
 from cronq.log import line as log
 from cronq.loop import Loop
+from cronq.outcome import Outcome
 from cronq.process import Hunts
 from cronq.start import IGNORED, Starter
+from cronq.status import is_cursor
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -55,6 +57,8 @@ _KEYS: dict[str, dict[str, tuple[type, ...]]] = {
         "data": (bool,),
         "offset": (int,),
         "table": (str,),
+        "status": (bool,),
+        "cursor": (str,),
     },
     "stop": {"id": (str,), "now": (bool,)},
     "go": {"id": (str,), "attempt": (int,)},
@@ -175,10 +179,11 @@ class Worker:
 
     def _obey(self, message: dict[str, Any], descriptors: list[int]) -> None:
         verb = message.get("do")
-        message.setdefault("table", "")
+        for key, nothing in (("table", ""), ("status", False), ("cursor", "")):
+            message.setdefault(key, nothing)
         if not _well_formed(message):
             log("message-unknown", message=str(message)[:200])
-        elif verb == "run" and len(descriptors) == (5 if message["data"] else 4):
+        elif verb == "run" and len(descriptors) == 4 + message["data"] + message["status"]:
             self._run(message, descriptors)
             return
         elif verb == "stop" and message["id"] in self.attempts:
@@ -194,7 +199,8 @@ class Worker:
     # ---------------------------------------------------------------- a job
 
     def _run(self, message: dict[str, Any], descriptors: list[int]) -> None:
-        job_file, outcome_file, stdout, stderr, *data = descriptors
+        job_file, outcome_file, *results = descriptors
+        data = results.pop() if message["data"] else None
         self.step("received")
         self._say({"is": "starting", "id": message["id"], "attempt": message["attempt"]})
         outcome = Outcome(outcome_file, self._too_large)
@@ -203,12 +209,12 @@ class Worker:
                 raise Refused("it runs already", 65)
             if time.monotonic() - self.born > OLDEST:  # a broken dispatcher might keep it, and the rights that it has
                 raise Refused("this worker has served its time", 75, again=True)
-            job, plan = self.judge.judge(message, job_file, data)
+            job, plan = self.judge.judge(message, job_file, [] if data is None else [data])
         except Refused as error:
             outcome.write("refused", reason=error.sentence, code=error.code, again=error.again)
             log("refused", id=message["id"], reason=error.sentence)
             outcome.close()
-            for descriptor in (stdout, stderr, *data):
+            for descriptor in results if data is None else [*results, data]:
                 os.close(descriptor)
             self._over(message["id"], message["attempt"])
             return
@@ -219,7 +225,10 @@ class Worker:
             message, plan, outcome, self.loop, self._finished, self.step, place, self.hunts, self._no_room
         )
         self.attempts[attempt.id] = attempt
-        attempt.start(self.starter, job.task, (stdout, stderr), data[0] if data else None)
+        if plan.cron is not None:  # it gets what cron gives it, and nothing more
+            for descriptor in results[2:]:
+                os.close(descriptor)
+        attempt.start(self.starter, job.task, results[:2] if plan.cron is not None else results, data)
 
     def _place(self, attempt: Attempt, pidfd: int) -> bool:
         if self.gone:
@@ -269,4 +278,7 @@ def _well_formed(message: dict[str, Any]) -> bool:
     if kinds is None:
         return False
     typed = all(isinstance(message.get(key), kind) for key, kind in kinds.items()) and is_id(message["id"])
-    return typed and (verb != "run" or 0 <= message["scheduled"] < LAST_INSTANT)  # what a clock can show; no NaN
+    if verb != "run" or not typed:
+        return typed
+    known = message["cursor"] == "" or is_cursor(message["cursor"])
+    return known and 0 <= message["scheduled"] < LAST_INSTANT  # what a clock can show; no NaN

@@ -196,6 +196,7 @@ INSTANTS = (
     ["2026-02-30", "1960-01-01", "2113-01-01", "2026-12-24\n"],
 )
 RETRIES = ([0, 1, 1000], [None, -1, 1001, "3", True, 1.5, []], [3.0])
+AGAIN = ([0, 1, 9999], [None, -1, 10_000, "3", True, 1.5, []], [3.0])
 COUNTS = ([1, 100_000], [None, 0, -1, 100_001, "3", True, 1.5, []], [3.0])
 FACTORS = ([1, 1.5, 100], [None, 0.9, 101, "2", True, []], [float("nan"), float("inf")])
 JITTERS = ([0, 0.2, 100], [None, -0.1, 101, "2", False], [float("nan")])
@@ -240,8 +241,8 @@ IDS = (
 JOB = {
     "task": NAMES, "command": COMMANDS, "args": LISTS, "stdin": TEXTS, "env": ENVS, "cwd": PATHS, "queue": NAMES,
     "priority": PRIORITIES, "delay": DURATIONS, "at": INSTANTS, "expires": INSTANTS, "timeout": TIMEOUTS,
-    "retries": RETRIES, "backoff": BACKOFFS, "delivery": DELIVERIES, "mutex": WORDS, "weight": HEFTS,
-    "after": IDS, "after_any": IDS, "after_fail": IDS, "note": LINES,
+    "watchdog": TIMEOUTS, "retries": RETRIES, "backoff": BACKOFFS, "delivery": DELIVERIES, "mutex": WORDS,
+    "weight": HEFTS, "after": IDS, "after_any": IDS, "after_fail": IDS, "note": LINES,
 }  # fmt: skip
 USERS = (
     ["www-data", "a", "_x.Y", "EXAMPLE\\ann", "ann@example.org", "pc$", "a" * 100],
@@ -308,6 +309,7 @@ WEIGHTS = ([1, 10_000], [None, 0, 10_001, "3", True, 1.5], [3.0])
 TASK = {
     "description": TEXTS, "command": COMMANDS, "shell": SHELLS, "user": USERS, "submit": SUBMITTERS, "allow": ALLOWS,
     "allow_root": SWITCHES, "queue": NAMES, "priority": PRIORITIES, "timeout": TIMEOUTS, "grace": DURATIONS,
+    "timeout_max": TIMEOUTS, "watchdog": TIMEOUTS, "max_snoozes": AGAIN, "max_interruptions": AGAIN,
     "retries": RETRIES, "backoff": BACKOFFS, "delivery": DELIVERIES, "on_crash": CRASHES, "max_crashes": COUNTS,
     "limit": COUNTS, "rate": RATES, "burst": COUNTS, "concurrency": CONCURRENCIES, "mutex": WORDS, "weight": HEFTS,
     "env": ENVS, "env_file": PATHS, "cwd": PATHS, "umask": UMASKS, "nice": NICE, "oom_score_adj": OOM,

@@ -12,7 +12,7 @@ from cronq import job as jobs
 from cronq import policy
 from cronq.entry import AT_MOST_ONCE, CANCEL_WANTED, Entry
 from cronq.job import Backoff, Job
-from cronq.policy import Again, Cancelled, Dead, Done, Held, Verdict, delay, describe
+from cronq.policy import Again, Cancelled, Dead, Done, Held, Verdict, after, delay, describe
 from cronq.task import Plan, Task, plan
 
 # A busy machine is not a failure: an example may take as long as it does.
@@ -30,8 +30,15 @@ def outcome(code: object = None, signal: object = None, reason: object = None) -
     return {"exit_code": code, "signal": signal, "reason": reason, "wall": 1.0}
 
 
-def judged(ended: dict[str, Any], *, attempt: int = 1, flags: str = "", chance: float = 0.0, **fields: Any) -> Verdict:
-    entry = Entry(due=1, id="1-a", attempt=attempt, flags=flags)
+COUNTED = ("attempt", "flags", "snoozes", "interruptions")
+
+
+def entry_of(**fields: Any) -> Entry:
+    return Entry(due=1, id="1-a", **{"attempt": 1} | fields)
+
+
+def judged(ended: dict[str, Any], *, chance: float = 0.0, **fields: Any) -> Verdict:
+    entry = entry_of(**{key: fields.pop(key) for key in COUNTED if key in fields})
     return policy.judge(ended, entry, planned(**fields), NOW, chance)
 
 
@@ -75,6 +82,7 @@ ENDINGS = [
     (outcome(None, 9), "killed by signal 9 (SIGKILL)"),
     (outcome(None, reason="timeout"), "ran longer than its timeout"),
     (outcome(None, 15, reason="timeout"), "ran longer than its timeout"),
+    (outcome(None, 15, reason="watchdog"), "was silent for longer than its watchdog allows"),
     (outcome(65, reason="timeout"), "ran longer than its timeout"),
     (outcome(127, reason="cannot start: x: no such program"), "cannot start: x: no such program"),
     (outcome(126, reason="cannot start: x: permission denied"), "cannot start: x: permission denied"),
@@ -117,15 +125,54 @@ def test_an_at_most_once_job_may_be_held_for_a_person_after_a_crash() -> None:
 
 
 def test_a_crash_is_retried_without_any_retries() -> None:
-    assert crashed(retries=0) == Again(NOW + 15, "its worker died in mid-job; the job was ended too")
+    assert crashed(retries=0) == Again(NOW + 15, "its worker died in mid-job; the job was ended too", "crashes")
 
 
 def test_a_crash_says_where_the_jobs_fate_is_unknown() -> None:
-    assert crashed(known=False) == Again(NOW + 15, "its worker died in mid-job; whether the job went on is unknown")
+    assert crashed(known=False) == Again(
+        NOW + 15, "its worker died in mid-job; whether the job went on is unknown", "crashes"
+    )
+
+
+@pytest.mark.parametrize("code", [0, 75])
+def test_a_snooze_uses_no_attempt(code: int) -> None:
+    verdict = judged(outcome(code) | {"snooze": 60.0}, attempt=1, retries=0)
+    assert verdict == Again(NOW + 60, "it put itself off for 60s; no attempt is used", "snoozes")
+    entry = entry_of(attempt=1, flags="c")
+    assert (after(entry, verdict).attempt, after(entry, verdict).snoozes, after(entry, verdict).flags) == (0, 1, "cs")
+
+
+@pytest.mark.parametrize(("snoozes", "most"), [(100, 100), (0, 0), (1, 1)])
+def test_a_job_that_has_put_itself_off_too_often_is_dead(snoozes: int, most: int) -> None:
+    verdict = judged(outcome(0) | {"snooze": 60.0}, snoozes=snoozes, max_snoozes=most)
+    assert verdict == Dead(f"it put itself off once more after {snoozes} times (max_snoozes = {most})")
+
+
+@pytest.mark.parametrize("ended", [outcome(3), outcome(65), outcome(None, signal=9), outcome(0, reason="timeout")])
+def test_a_snooze_does_not_make_a_failure_good(ended: dict[str, Any]) -> None:
+    assert isinstance(judged(ended | {"snooze": 60.0}, retries=0), Dead)
+
+
+def test_a_cancelled_job_does_not_come_again_for_a_snooze() -> None:
+    assert isinstance(judged(outcome(0) | {"snooze": 60.0}, flags=CANCEL_WANTED), Cancelled)
+
+
+@pytest.mark.parametrize("snooze", [True, "60", -1, float("nan"), 1e300, [60], None])
+def test_a_snooze_of_no_known_form_is_none(snooze: object) -> None:
+    assert judged(outcome(0) | {"snooze": snooze}) == Done()
+
+
+def test_an_interruption_uses_no_attempt_and_has_a_limit_of_its_own() -> None:
+    ended = outcome(None, signal=15, reason="interrupted")
+    verdict = judged(ended, attempt=1, retries=0)
+    assert isinstance(verdict, Again)
+    changed = after(entry_of(attempt=1), verdict)
+    assert (verdict.uses, changed.attempt, changed.interruptions) == ("interruptions", 0, 1)
+    assert isinstance(judged(ended, interruptions=2, max_interruptions=2), Dead)
 
 
 def test_crashes_wait_longer_each_time() -> None:
-    assert crashed(crashes=2) == Again(NOW + 30, "its worker died in mid-job; the job was ended too")
+    assert crashed(crashes=2) == Again(NOW + 30, "its worker died in mid-job; the job was ended too", "crashes")
 
 
 def test_a_crash_is_never_retried_at_once_whatever_the_backoff() -> None:

@@ -16,8 +16,9 @@ from conftest import eventually, soon
 from workbench import UID, alive, numbers
 
 from cronq import attempt, envfile, gate, job, linux, process, realm, task
-from cronq.attempt import Attempt, Outcome
+from cronq.attempt import Attempt
 from cronq.loop import Loop
+from cronq.outcome import Outcome
 from cronq.start import Starter
 
 OTHER = 12345  # an ordinary user, without an account
@@ -488,7 +489,7 @@ class Stage:
         found = Attempt(
             message, plan_of(table), Outcome(outcome), self.loop, self.over.append, self.steps.append, **parts
         )
-        found.start(self.starter, "a", (results[0], results[1]), None)
+        found.start(self.starter, "a", results, None)
         return found
 
     def until(self, probe, within: float = 45.0):

@@ -20,6 +20,7 @@ from workbench import FILES, TREE, UID, Hand, alive, empty, idle, numbers, real
 from cronq import attempt, process
 from cronq.cgroup import Leaves
 from cronq.loop import Loop
+from cronq.outcome import Outcome
 from cronq.task import DEFAULT_PATH
 
 
@@ -382,7 +383,7 @@ def test_an_outcome_without_room_at_the_end_is_written_later_and_stays_locked(ha
 
 def test_an_outcome_line_is_whole_or_absent(tmp_path):
     path = tmp_path / "outcome"
-    outcome = attempt.Outcome(os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND))
+    outcome = Outcome(os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND))
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     assert outcome.write("starting")
     whole = path.read_bytes()

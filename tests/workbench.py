@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from conftest import eventually
 
-from cronq import launcher, process, spool, wire, worker
+from cronq import launcher, process, spool, status, wire, worker
 from cronq.entry import digest
 
 UID = os.getuid()
@@ -63,6 +63,10 @@ class Hand:
             except BlockingIOError:
                 return True
             return False
+
+    def status(self, name: str) -> dict:
+        """What the status file of a running attempt says."""
+        return status.read(self.output(name, "status"))
 
     def output(self, name: str, stream: str = "stdout") -> bytes:
         return (self.spool / "out" / f"{name}.{stream}").read_bytes()
@@ -136,6 +140,8 @@ class Worker:
         ]
         if files["outcome"] is None:
             fcntl.flock(descriptors[1], fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if how.get("status"):
+            descriptors.append(self._open(self.hand.spool / "out" / f"{name}.status", os.O_WRONLY | os.O_CREAT))
         if data is not None:
             descriptors.append(self._open(data, os.O_RDONLY))
         self.send(
