@@ -70,7 +70,7 @@ pwd.getpwuid = keeps_open
 
 
 def test_no_descriptor_of_roots_comes_along(lie):
-    # Whatever the launcher, or a library in it, has open: dispatcher and worker have four, and the job three.
+    # Whatever the launcher, or a library in it, has open: dispatcher and worker have four, and this job three.
     liar = lie(before=OPENS, pass_fds=(shadow := os.open("/etc/shadow", os.O_RDONLY),))
     os.close(shadow)
     assert "/etc/shadow" in fds(liar.launcher.pid).values()
@@ -91,7 +91,7 @@ def test_no_descriptor_of_roots_comes_along(lie):
     assert {what for what in held.values() if what not in outside and what.startswith("/")} == set()
 
 
-def test_jobs_side_by_side_have_their_own_three_descriptors_each(machine):
+def test_jobs_side_by_side_have_their_own_four_descriptors_each(machine):
     """At many concurrent jobs, started by the real dispatcher; the daemons have none of theirs either."""
     number = 500 if LONG else 200
     machine.tasks(f"[limits]\nmax_jobs = {number}\nmax_jobs_per_user = {number}\n")
@@ -100,10 +100,10 @@ def test_jobs_side_by_side_have_their_own_three_descriptors_each(machine):
         machine.submit("ann", "exec", "--batch", "-", input="exec sleep 1000\n" * 50)
     jobs = eventually(lambda: len(found := _sleeping(machine)) == number and found, 60)
     held = [fds(pid) for pid in jobs]
-    assert {tuple(sorted(each)) for each in held} == {(0, 1, 2)}
+    assert {tuple(sorted(each)) for each in held} == {(0, 1, 2, 3)}
     assert {each[0] for each in held} == {"/dev/null"}
-    pipes = [each[place] for each in held for place in (1, 2)]
-    assert len({pipe for pipe in pipes if pipe.startswith("pipe:")}) == 2 * number  # each has its own
+    pipes = [each[place] for each in held for place in (1, 2, 3)]
+    assert len({pipe for pipe in pipes if pipe.startswith("pipe:")}) == 3 * number  # each has its own
     (worker,) = machine.workers()[2001]
     files = [what for what in fds(worker).values() if what.startswith("/")]
     assert {what.rpartition("/")[0] for what in files} <= {"/dev", *(str(machine.base),), *_results(files)}

@@ -40,6 +40,7 @@ def test_the_environment_is_the_expected_set_and_nothing_of_the_daemons(machine,
         "CRONQ_ATTEMPT": "1",
         "CRONQ_MAX_ATTEMPTS": "1",
         "CRONQ_REDELIVERED": "0",
+        "CRONQ_STATUS_FD": "3",
     }
 
 
