@@ -89,10 +89,15 @@ def test_an_unknown_name_is_one_sentence_with_the_name_that_was_meant(begun):
 
 
 def test_a_name_that_means_two_lines_is_refused_with_both(begun):
-    begun.run("crontab", "-", input="# cronq: name=backup\n5 5 5 5 * true\n")
-    said = begun.run("run", "backup", code=65).stderr
+    begun.run("crontab", "-", input="# cronq: name=report\n5 5 5 5 * true\n")
+    said = begun.run("run", "report", code=65).stderr
     assert f"installed/{begun.uid}:2 ({ME})" in said
-    assert f"{begun.config}/crontab:2 ({ME})" in said
+    assert "schedules.report" in said
+
+
+def test_a_name_in_both_of_ones_crontabs_means_the_installed_line(begun):
+    begun.run("crontab", "-", input="# cronq: name=backup\n5 5 5 5 * echo installed\n")
+    assert begun.run("run", "backup", "--wait").stdout == "installed\n"
 
 
 def test_a_pause_outlives_a_killed_dispatcher(begun):
