@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
-from cronq import client, follow, safeopen, show
+from cronq import client, follow, live, safeopen, show
 from cronq import spool as spools
 from cronq.errors import NotRunning
 
@@ -37,8 +37,7 @@ def job(root: str, job_id: str, since: float, *, as_json: bool, write: Write) ->
             ((_, found),) = follow.wait(root, [job_id], since=since)
             spools.write_all(1, show.json_line({"id": job_id} | found))
         else:
-            outputs: dict[str, Callable[[bytes], object]] = {"stdout": partial(write, 1), "stderr": partial(write, 2)}
-            found = follow.stream(root, job_id, outputs, since=since)
+            found = _watch(root, job_id, since, write)
     except KeyboardInterrupt:
         say(f"interrupted; the job goes on: cronq wait {job_id}, cronq cancel {job_id}")
         return INTERRUPTED
@@ -47,6 +46,24 @@ def job(root: str, job_id: str, since: float, *, as_json: bool, write: Write) ->
     if found.get("exit_code") is None:
         say(sentence(job_id, found))
     return follow.exit_code(found)
+
+
+def _watch(root: str, job_id: str, since: float, write: Write) -> dict[str, Any]:
+    """Show what it prints, and on a terminal below that what it says of itself; its result."""
+    line = live.Line() if os.isatty(2) else None
+    if line is None:
+        return follow.stream(root, job_id, {"stdout": partial(write, 1), "stderr": partial(write, 2)}, since=since)
+    write = line.below(write)
+    try:
+        return follow.stream(
+            root,
+            job_id,
+            {"stdout": partial(write, 1), "stderr": partial(write, 2)},
+            since=since,
+            look=lambda known: line.show(live.said(root, known)),
+        )
+    finally:
+        line.erase()
 
 
 def _warn_if_nobody_runs_it(root: str, job_id: str) -> None:
@@ -103,6 +120,8 @@ class Tally:
         self.done = 0
         self.failures: list[str] = []
         self.changed = changed
+        self.look: Callable[[list[str]], object] = lambda _job_ids: None  # at those that may run now
+        self.over: Callable[[], object] = lambda: None  # before the report
 
     def take(self, job_id: str, found: dict[str, Any] | None) -> None:
         """Count one job."""
@@ -114,6 +133,7 @@ class Tally:
 
     def report(self) -> None:
         """The failures and the sums, on standard error."""
+        self.over()
         for failure in self.failures[:_SAID]:
             say(failure)
         if len(self.failures) > _SAID:
@@ -141,7 +161,7 @@ def _gather(root: str, batch_id: str, tally: Tally, *, in_order: bool, as_json: 
 def _as_they_end(root: str, batch_id: str, tally: Tally) -> Iterator[tuple[str, dict[str, Any] | None]]:
     """The jobs of the batch; the batch itself only where it was refused, and before any job."""
     refused = None
-    for job_id, of_it in follow.members(root, batch_id, tally.count):
+    for job_id, of_it in follow.members(root, batch_id, tally.count, look=tally.look):
         if job_id == batch_id:
             refused = of_it if of_it and of_it.get("state") == "rejected" else None
         else:

@@ -184,8 +184,17 @@ def member_ids(batch_id: str, count: int) -> list[str]:
     return [f"{batch_id}+{line:0{width}d}" for line in range(1, count + 1)]
 
 
-def members(root: str, batch_id: str, count: int, since: float = 0.0) -> Iterator[tuple[str, dict[str, Any] | None]]:
-    """Each job of a batch with its result, as they end (None: it has none), and the batch with its own at last."""
+def members(
+    root: str,
+    batch_id: str,
+    count: int,
+    since: float = 0.0,
+    look: Callable[[list[str]], object] = lambda _job_ids: None,
+) -> Iterator[tuple[str, dict[str, Any] | None]]:
+    """Each job of a batch with its result, as they end (None: it has none), and the batch with its own at last.
+
+    `look` is called with those that come next, and may run already, before it waits for them.
+    """
     bell = Bell(root, [batch_id])
     try:
         batch_id = _begun(root, batch_id, bell, since)
@@ -203,17 +212,25 @@ def members(root: str, batch_id: str, count: int, since: float = 0.0) -> Iterato
                 return
             pending = [job_id for job_id in looked if found[job_id] is None] + behind
             if len(pending) == len(looked) + len(behind):
+                look(pending[:_WATCHED])
                 bell.wait(None)
     finally:
         bell.close()
 
 
 def stream(
-    root: str, job_id: str, outputs: dict[str, Callable[[bytes], object]], *, earlier: bool = True, since: float = 0.0
+    root: str,
+    job_id: str,
+    outputs: dict[str, Callable[[bytes], object]],
+    *,
+    earlier: bool = True,
+    since: float = 0.0,
+    look: Callable[[str], object] = lambda _job_id: None,
 ) -> dict[str, Any]:
     """Hand on what a job writes, as it writes it, until it ends; returns its result.
 
     `outputs` takes the parts of `stdout` and `stderr`. With `earlier=False`, attempts that are over are left out.
+    `look` is called with the job's id whenever something may have changed.
     """
     tails: list[tuple[Tail, Callable[[bytes], object]]] = []
     bell = Bell(root, [job_id])
@@ -228,6 +245,7 @@ def stream(
                     take(part)
             if over is not None:
                 return over
+            look(job_id)
             bell.wait(None)
     finally:
         bell.close()

@@ -1,7 +1,7 @@
 """`cronq map`: a job for each input line, as one batch; waits, prints what they print, and sums up.
 
-Does:    queues the batch and gathers it (attend.py); a progress bar where standard error is a terminal, otherwise only
-         the sums at the end.
+Does:    queues the batch and gathers it (attend.py); a progress bar where standard error is a terminal, with what the
+         jobs say of themselves, otherwise only the sums at the end.
 Fails:   1 where a job failed, naming it; a refused batch with the refusal's code.
 """
 
@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
-from cronq import attend, show, submit
+from cronq import attend, live, show, status, submit
 from cronq import spool as spools
 from cronq.attend import Tally, Write
 
@@ -24,24 +24,29 @@ def run(values: dict[str, Any], words: list[str], *, keep_order: bool) -> int:
     batch_id, count = submit.queue_lines("map", {"batch": "-"} | values, words, root)
     tally = Tally(count)
     plainly = attend.writer("raw" in values)
-    with _bar(tally, plainly) if sys.stderr.isatty() else nullcontext(plainly) as write:
+    with _bar(root, tally, plainly) if sys.stderr.isatty() else nullcontext(plainly) as write:
         return attend.batch(root, batch_id, tally, in_order=keep_order, as_json="json" in values, write=write)
 
 
 @contextmanager
-def _bar(tally: Tally, plainly: Write) -> Iterator[Write]:
+def _bar(root: str, tally: Tally, plainly: Write) -> Iterator[Write]:
     """A progress bar on standard error; what goes to the same terminal is put above it."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     console = Console(stderr=True)
-    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[failed]} failed"), TimeElapsedColumn())
+    counted = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[failed]} failed"), TimeElapsedColumn())
+    columns = (*counted, TextColumn("{task.fields[says]}", markup=False))
     with Progress(*columns, console=console, transient=True) as progress:
-        bar = progress.add_task("", total=tally.count, failed=0)
+        bar = progress.add_task("", total=tally.count, failed=0, says="")
 
-        def step() -> None:
+        def step(under_way: float = 0.0, says: str = "") -> None:
             failed = len(tally.failures)
-            progress.update(bar, completed=tally.done + failed, failed=failed)
+            progress.update(bar, completed=tally.done + failed + under_way, failed=failed, says=says)
+
+        def look(job_ids: list[str]) -> None:
+            told = [found for job_id in job_ids if (found := live.said(root, job_id))]
+            step(sum(map(status.part, told)), next((text for each in told if (text := status.words(each))), ""))
 
         def above(descriptor: int, part: bytes) -> None:
             if os.isatty(descriptor):
@@ -49,5 +54,5 @@ def _bar(tally: Tally, plainly: Write) -> Iterator[Write]:
             else:
                 plainly(descriptor, part)
 
-        tally.changed = step
+        tally.changed, tally.look, tally.over = step, look, progress.stop
         yield above

@@ -303,5 +303,11 @@ def words(told: dict[str, Any]) -> str:
     return " ".join(parts)
 
 
+def part(told: dict[str, Any]) -> float:
+    """How much of it is done, of 1."""
+    progress = told.get("progress")
+    return progress[0] / progress[1] if progress else 0.0
+
+
 def _shown(number: float) -> str:
     return str(number) if isinstance(number, int) else f"{number:g}"

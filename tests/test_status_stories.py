@@ -2,14 +2,17 @@
 
 import json
 import os
+import pty
+import select
 import shutil
 import signal
 import subprocess
 import sys
+import termios
 from pathlib import Path
 
 import pytest
-from conftest import eventually
+from conftest import CRONQ, eventually
 
 SEEN = 'echo "${CRONQ_CURSOR:-none}" >> $W/seen; '
 
@@ -199,3 +202,75 @@ def test_the_examples_in_each_language_say_how_they_go(world, program):
     assert {key: ended.get(key) for key in wanted} == wanted
     again = world.submit("exec", "--", "env", "CRONQ_CURSOR=2", *argv)
     assert "warnings" not in world.result(again)  # it went on behind the second
+
+
+class Terminal:
+    """A command whose standard error is a terminal."""
+
+    def __init__(self, world, *argv: str) -> None:
+        self.ours, theirs = pty.openpty()
+        termios.tcsetwinsize(theirs, (24, 60))
+        self.command = subprocess.Popen(
+            [*CRONQ, *argv], env=world.env | {"TERM": "xterm"}, stdin=theirs, stdout=theirs, stderr=theirs
+        )
+        os.close(theirs)
+        self.seen = ""
+
+    def shows(self, text: str) -> bool:
+        """Whether it has shown this by now; waits a moment for more."""
+        if text not in self.seen and select.select([self.ours], [], [], 0.05)[0]:
+            try:
+                self.seen += os.read(self.ours, 65536).decode()
+            except OSError:
+                assert text in self.seen, self.seen
+        return text in self.seen
+
+    def code(self) -> int:
+        """What the command exited with."""
+        while True:
+            try:
+                self.seen += os.read(self.ours, 65536).decode()
+            except OSError:  # its end
+                os.close(self.ours)
+                return self.command.wait(20)
+
+
+def test_a_waiting_command_shows_on_its_terminal_how_far_the_job_is(world, gate):
+    world.start()
+    text = "echo first; echo progress 3/10 >&3; printf 'status a\\033]52;c;x\\007b\\n' >&3; cat $W/gate; echo last"
+    terminal = Terminal(world, "exec", "--wait", *script(world, text))
+    eventually(lambda: terminal.shows("3/10 a?]52;c;x?b"))
+    gate.write_text("")
+    assert terminal.code() == 0
+    assert terminal.seen.startswith("first\r\n")
+    assert "\r\x1b[Klast\r\n" in terminal.seen  # the line is gone before more is printed, and at the end
+    assert terminal.seen.endswith("\r\x1b[K")
+    assert "]52" in terminal.seen
+    assert "\x1b]52" not in terminal.seen
+
+
+def test_a_line_that_is_longer_than_the_terminal_is_cut(world, gate):
+    world.start()
+    terminal = Terminal(world, "exec", "--wait", *script(world, f"echo status {'x' * 150} >&3; cat $W/gate"))
+    eventually(lambda: terminal.shows("x" * 59))
+    gate.write_text("")
+    assert terminal.code() == 0
+    assert "x" * 60 not in terminal.seen
+
+
+def test_map_shows_what_its_jobs_say_and_counts_the_parts_of_those_under_way(world, gate):
+    world.tasks(f"[tasks.copy]\nshell = 'echo progress 1/2 >&3; echo \"status copying $1\" >&3; cat {gate}'\n")
+    world.start()
+    lines = world.path / "lines"
+    lines.write_text("b.jpg\n")
+    terminal = Terminal(world, "map", "--batch", str(lines), "copy")
+    eventually(lambda: terminal.shows("1/2 copying b.jpg"))
+    gate.write_text("")
+    assert terminal.code() == 0
+    assert terminal.seen.endswith("\r\x1b[1A\x1b[2K1 done, 0 failed\r\n")  # the bar has gone before
+
+
+def test_where_nobody_looks_nothing_of_it_is_printed(world):
+    world.start()
+    done = world.run("exec", "--wait", *script(world, "echo out; echo status copying >&3; sleep 0.3; echo err >&2"))
+    assert (done.stdout, done.stderr) == ("out\n", "err\n")
