@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import os
 
-from cronq import inboxes, intake, job, keys, limitkeys, parents, states, taskkeys
+from cronq import inboxes, intake, job, keys, limitkeys, parents, states, taskkeys, unique, uniquekeys
 from cronq.after import Needs
-from cronq.entry import AT_MOST_ONCE, WAITS, Entry
+from cronq.entry import AT_MOST_ONCE, UNTIL_START, UNTIL_SUCCESS, WAITS, WINDOW, Entry
 from cronq.errors import BadConfig, BadJob, CronqError, Duplicate
 from cronq.house import House, Now
 from cronq.job import MAX_JOB_BYTES, Job
@@ -89,6 +89,7 @@ def entry_of(house: House, job_id: str, wanted: Job, hashed: str, submitted: flo
     entry = Entry(
         key=_key(house, wanted, uid),
         group=_group(house, wanted, uid, plan.queue),
+        unique=_unique(house, wanted, uid, plan.queue),
         priority=plan.priority,
         due=int(due * 1e6),
         id=job_id,
@@ -99,11 +100,18 @@ def entry_of(house: House, job_id: str, wanted: Job, hashed: str, submitted: flo
         expires=int((wanted.expires or 0) * 1e6),
         hash=hashed,
     )
+    for flag, is_so in (
+        (UNTIL_START, wanted.unique_until == uniquekeys.START),
+        (UNTIL_SUCCESS, wanted.unique_until == uniquekeys.SUCCESS),
+        (WINDOW, wanted.unique_for is not None or getattr(wanted.on_conflict, "action", "") == uniquekeys.THROTTLE),
+    ):
+        if is_so:
+            entry = entry.flagged(flag)
     if any(Needs.of(wanted)):
         entry = entry.flagged(WAITS)
     again = {"snoozes": taskkeys.MAX_AGAIN, "interruptions": taskkeys.MAX_AGAIN}
     try:
-        assert len(entry.but(flags="cdmrsw", attempt=999_999, crashes=999_999, **again).name) > 0  # noqa: S101
+        assert len(entry.but(flags="cdmrsvwy", attempt=999_999, crashes=999_999, **again).name) > 0  # noqa: S101
     except ValueError as error:
         raise BadJob(str(error)) from None
     return entry
@@ -128,6 +136,17 @@ def _group(house: House, wanted: Job, submitter: int, queue: str) -> str:
     return keys.group(said.group, task.name, limitkeys.render(said.key, wanted, submitter, queue))
 
 
+def _unique(house: House, wanted: Job, submitter: int, queue: str) -> str:
+    """Of what there is one at a time: among its submitter's jobs, or where its task says so, among everybody's."""
+    made = unique.text(wanted, queue)
+    task = house.config.tasks.get(wanted.task or "")
+    if not made:
+        return ""
+    if task is not None and task.unique_scope == "global":
+        return keys.unique(house.master, f"{task.name}\0{made}")
+    return keys.unique(submitter, made)
+
+
 def place(house: House, now: Now, captured: str, entry: Entry) -> None:
     """Give a judged job its state."""
     reason = house.strangers.get(entry.uid)
@@ -137,7 +156,10 @@ def place(house: House, now: Now, captured: str, entry: Entry) -> None:
     house.backlog.put(state, entry)
     if reason:
         house.reasons[entry.id] = reason
-    house.history.note(now.wall, entry.id, states.QUEUED, state, move=move, cause=reason, task=entry.task or None)
+    facts: dict[str, object] = {"move": move, "cause": reason, "task": entry.task or None}
+    if (window := house.backlog.taken.window(entry)) is not None:
+        facts |= {"unique": entry.unique, "window": window}
+    house.history.note(now.wall, entry.id, states.QUEUED, state, **facts)
 
 
 def arrival(now: Now, entry: Entry) -> str:

@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-from cronq import batches, inboxes, installed, safeopen
+from cronq import batches, claim, inboxes, installed, safeopen, states
 from cronq.admission import Behind, NotWhole, arrived, entry_of, identify, judged, know_parents, permit, place, refuse
 from cronq.entry import HAS_DATA, LINE, Entry, digest
 from cronq.errors import BadJob, CronqError
@@ -181,6 +181,7 @@ def _admit_job(
     permit(house, wanted, uid)
     know_parents(house, uid, name, wanted)
     entry = entry_of(house, identify(house, uid, name, found), wanted, digest(data), arrived(now, name, found))
+    entry = claim.claim(house, now, entry, wanted)
     is_copied = house.authority is not None and _runner(house, entry) != uid
     if is_copied and _has_many(house, uid):
         raise NotWhole
@@ -189,6 +190,7 @@ def _admit_job(
         try:
             if is_copied:
                 house.judging[captured] = Payload(house.shelves, entry)
+                house.backlog.taken.moved(entry, states.WAITING)  # its key is its own while its input is copied
                 return
             os.close(house.shelves.open_file(f"{inboxes.DATA}/{entry.id}", uid)[0])
         except BadJob as error:
@@ -227,6 +229,8 @@ def _read_on(house: House, now: Now, captured: str) -> None:
     except NotWhole as error:
         _look_again(house, now, captured, error)
     except CronqError as error:
+        if isinstance(long, Payload):
+            house.backlog.taken.moved(long.job, "")
         refuse(house, now, captured, error)
     else:
         if isinstance(long, installed.Table):

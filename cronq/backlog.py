@@ -18,6 +18,7 @@ from cronq.after import Waits
 from cronq.entry import WAITS, Entry
 from cronq.lanes import Ready
 from cronq.states import DEAD, DELAYED, HELD, KEPT, READY, RUNNING, SKIPPED, WAITING
+from cronq.unique import Taken
 
 WINDOW = 64  # members of one batch that wait as entries of their own
 _UNSTARTED = (READY, DELAYED, WAITING, HELD)
@@ -38,6 +39,7 @@ class Backlog:
         self._members: dict[str, set[str]] = {}  # the unfinished members of each batch
         self._names: dict[tuple[int, str], str] = {}  # unfinished jobs by (uid, the name their producer gave them)
         self.waits = Waits()  # which jobs wait for which others
+        self.taken = Taken()  # the unique keys that jobs keep
         self._over: set[str] = set()  # batches that may have ended: none of their members is unfinished
         self._due = _Alarms()
         self._expiring = _Alarms()
@@ -100,6 +102,7 @@ class Backlog:
         if state == RUNNING and entry.batch is not None:
             self._over.add(entry.id)
         self.waits.moved(entry.id, state, WAITS in entry.flags)
+        self.taken.moved(entry, state)
 
     def forget(self, job_id: str) -> None:
         """No entry of this id is below `queue/` any more."""
@@ -107,6 +110,8 @@ class Backlog:
         state = self._take_out(job_id)
         if found is not None and state is not None and found[1].parent:
             self._count(found[1], -_unfinished(state))
+        if found is not None:
+            self.taken.moved(found[1], "")
         self.waits.moved(job_id, "", waits=False)
 
     def _take_out(self, job_id: str) -> str | None:

@@ -59,6 +59,8 @@ class Batch:
             try:
                 wanted = judged(line, young=False)
                 permit(house, wanted, self.uid)
+                if wanted.unique is not None:
+                    raise BadJob("unique is no key of a batch's job; submit those one by one")
                 know_parents(house, self.uid, self.name, wanted)
                 entry = entry_of(house, f"{self.id}+{number + 1:09d}", wanted, digest(line), self.submitted)
             except CronqError as error:

@@ -23,7 +23,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from cronq import arrivals, cancel, config, control, installed, pace, settle, shelves, spool, states
+from cronq import arrivals, cancel, claim, config, control, installed, pace, settle, shelves, spool, states
 from cronq.authority import Authority
 from cronq.crew import Crew
 from cronq.doorbell import Doorbell
@@ -164,6 +164,7 @@ def take_up(house: House, now: Now) -> None:
     installed.recover(house)
     settle.recover(house, now)
     cancel.take_up(house)
+    claim.recover(house, now)
     arrivals.recover(house, now)
 
 

@@ -47,6 +47,17 @@ class Duplicate(CronqError):
     exit_code = 73
 
 
+class Same(CronqError):
+    """Another job stands for this one, `job_id`; with `attached`, whoever waits for this one gets that one's result."""
+
+    exit_code = 0
+
+    def __init__(self, sentence: str, job_id: str = "", attached: bool = False) -> None:
+        super().__init__(sentence)
+        self.job_id = job_id
+        self.attached = attached
+
+
 class Full(CronqError):
     """No room, or a broken disk: nothing was queued, try later."""
 

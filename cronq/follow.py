@@ -76,6 +76,8 @@ def actual(root: str, job_id: str, since: float = 0.0) -> str:
 
     Of several it is the first one from the instant `since` on, or without that the latest; `job_id` if there is none.
     """
+    if (same := spools.twin(root, job_id)) is not None and same[1] and refusal(root, job_id, since) is not None:
+        return same[0]
     if spools.time_of(job_id) is not None:
         return job_id
     owner, _, name = job_id.partition("-")
@@ -99,7 +101,7 @@ def exit_code(found: dict[str, Any]) -> int:
     if state == "done":
         return int(code or 0)
     if state == "rejected":
-        return int(found.get("code") or 65)
+        return int(found.get("code", 65))
     if found.get("timeout"):
         return 124
     if isinstance(signal, int):
@@ -239,6 +241,8 @@ def stream(
         tails.extend((Tail(root, job_id, name, earlier), take) for name, take in outputs.items())
         while True:
             bell.arm([job_id], growth=True)
+            if (known := actual(root, job_id, since)) != job_id:  # another job stands for it
+                return stream(root, known, outputs, earlier=earlier)
             over = ended(root, job_id, since)  # looked at first: what it wrote before its end is then all there
             for tail, take in tails:
                 for part in tail.read():

@@ -25,7 +25,7 @@ from pydantic import (
     model_validator,
 )
 
-from cronq import hooks, limitkeys, rhythm, taskkeys
+from cronq import hooks, limitkeys, rhythm, taskkeys, uniquekeys
 from cronq import job as jobs
 from cronq.errors import BadJob
 
@@ -68,6 +68,21 @@ def _text_schema(times: str) -> dict[str, Any]:
     return {"type": "string", "pattern": f"^{_NO_CONTROLS_BUT_LINES}{times}$", "maxLength": jobs.MAX_JOB_BYTES}
 
 
+def _table(keys: dict[str, Any], needed: str) -> dict[str, Any]:
+    return {"type": "object", "properties": keys, "required": [needed], "additionalProperties": False}
+
+
+_LONGER = {
+    "anyOf": [
+        {"type": "number", "exclusiveMinimum": 0, "maximum": jobs.MAX_SECONDS},
+        {
+            "type": "string",
+            "pattern": _DURATION.replace("^", "^(?=.*[1-9])"),
+            "maxLength": jobs.MAX_DURATION_TEXT,
+        },
+    ]
+}
+_PARTS = {"type": "array", "items": {"enum": list(uniquekeys.PARTS)}, "minItems": 1}
 Text = Annotated[str, StringConstraints(pattern=f"^{_NO_CONTROLS_BUT_LINES}*$", max_length=jobs.MAX_JOB_BYTES)]
 Line = Annotated[str, StringConstraints(pattern=f"^{_NO_CONTROLS}*$", max_length=1000)]
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,47}$")]
@@ -115,6 +130,34 @@ Catchup = Annotated[
 Instant = Annotated[str, _read_by(jobs.READERS["at"]), WithJsonSchema({"type": "string", "pattern": _INSTANT})]
 Id = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,10}-[A-Za-z0-9][A-Za-z0-9._-]{0,95}(\+[0-9]{1,9})?$")]
 Ids = Annotated[list[Id], Field(min_length=1)]
+Unique = Annotated[
+    str | list[Literal["task", "command", "args", "queue", "cwd"]],
+    _read_by(uniquekeys.unique),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "string", "pattern": f"^{_NO_CONTROLS}+$", "maxLength": uniquekeys.MOST_KEY},
+                {"type": "array", "items": {"enum": list(uniquekeys.FIELDS)}, "minItems": 1},
+            ]
+        }
+    ),
+]
+Position = Annotated[int, Field(ge=0, le=uniquekeys.MOST_POSITION)]
+Positions = Annotated[list[Position], Field(min_length=1)]
+OnConflict = Annotated[
+    str | dict[str, Any],
+    _read_by(uniquekeys.on_conflict),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"enum": list(uniquekeys.WORDS)},
+                _table({"throttle": _LONGER}, "throttle"),
+                _table({"debounce": _LONGER, "max_wait": _LONGER}, "debounce"),
+                _table({"replace": _PARTS}, "replace"),
+            ]
+        }
+    ),
+]
 Retries = Annotated[int, Field(ge=0, le=jobs.MAX_RETRIES)]
 Weight = Annotated[int, Field(ge=0, le=jobs.MAX_WEIGHT)]
 Count = Annotated[int, Field(ge=1, le=100_000)]
@@ -253,6 +296,9 @@ class JobForm(Form):
                 "command": {"not": {"required": ["args"]}},
                 "task": {"not": {"required": ["delivery"]}},
                 "delay": {"not": {"required": ["at"]}},
+                "unique_keys": {
+                    "properties": {"unique": {"type": "array", "contains": {"enum": ["args", "command"]}}},
+                },
             },
         },
     )
@@ -273,6 +319,15 @@ class JobForm(Form):
     )
     after_any: Ids = key("Jobs that must have ended before, however.", ["1000-065f0c2a1b3c4-k3x9q2ab"])
     after_fail: Ids = key("It runs if one of these jobs fails; else it is skipped.", ["1000-065f0c2a1b3c4-k3x9q2ab"])
+    unique: Unique = key(
+        "One job of this key at a time: a text, or the fields that make it.", "nightly", ["task", "args"]
+    )
+    unique_keys: Positions = key("Which of the args, or words of the command, count: positions from 0.", [0])
+    unique_until: Literal["start", "end", "success"] = key("Until when its key is taken. Default: end.", "start")
+    unique_for: Positive = key("How long its key is taken at least.", "10m")
+    on_conflict: OnConflict = key(
+        "What becomes of it if its key is taken. Default: ignore.", "attach", {"throttle": "5s"}
+    )
     timeout: Positive = key("How long one attempt may take before it is ended.", "10m")
     watchdog: Positive = key("How long an attempt may be silent before it is ended.", "30s")
     retries: Retries = key("How many further attempts a job that failed has.", 3)
@@ -345,6 +400,9 @@ class TaskForm(Form):
     )
     mutex: Word = key("Its jobs never run at once with anything else that has this word.", "disk")
     weight: Weight = key("For how many jobs one counts in slots and limit, 0 to 1000. Default: 1.", 2)
+    unique_scope: Literal["user", "global"] = key(
+        "Whether its unique keys are each submitter's own, or all submitters'. Default: user.", "global"
+    )
     env: Env = key("Environment variables to add; the job's own come on top.", {"LANG": "C.UTF-8"})
     env_file: Path = key("A file of further variables that only its user can read.", "/etc/cronq/resize.env")
     cwd: Path = key("The directory to run in. Default: the job's; with user, that user's home.", "/srv/photos")

@@ -153,6 +153,21 @@ class History:
                         continue
         return found
 
+    def windows(self) -> dict[str, tuple[int, str]]:
+        """Of each unique key that was taken for a while: until when (microseconds), and by which job, the last one."""
+        found: dict[str, tuple[int, str]] = {}
+        for path in self.days():
+            with open(path, "rb") as file:
+                for line in file:
+                    if b'"window":' not in line:
+                        continue
+                    try:
+                        record = json.loads(line)
+                        found[record["unique"]] = int(record["window"]), record["id"]
+                    except (ValueError, KeyError, TypeError):
+                        continue
+        return found
+
     def close(self) -> None:
         """Close the day's file."""
         if self._fd >= 0:

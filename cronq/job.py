@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Collection
     from typing import Any
 
+    from cronq.uniquekeys import Conflict
+
 MAX_JOB_BYTES = 64 * 1024
 MAX_DEPTH = 16
 PRIORITIES = {"low": -10, "normal": 0, "high": 10}
@@ -39,6 +41,11 @@ KEYS = (
     "after",
     "after_any",
     "after_fail",
+    "unique",
+    "unique_keys",
+    "unique_until",
+    "unique_for",
+    "on_conflict",
     "timeout",
     "watchdog",
     "retries",
@@ -97,6 +104,11 @@ class Job:
     after: list[str] | None
     after_any: list[str] | None
     after_fail: list[str] | None
+    unique: str | list[str] | None
+    unique_keys: list[int] | None
+    unique_until: str | None
+    unique_for: float | None
+    on_conflict: Conflict | None
     timeout: float | None
     watchdog: float | None
     retries: int | None
@@ -207,6 +219,10 @@ def clashes(keys: Collection[str]) -> list[str]:
         found.append("delivery is a free command's key; a task says its own")
     if "delay" in keys and "at" in keys:
         found.append("delay and at exclude each other; keep one of them")
+    if any(key in keys for key in ("unique_keys", "unique_until", "unique_for", "on_conflict")):
+        from cronq import uniquekeys
+
+        found += uniquekeys.clashes(keys, keys)
     return found
 
 
@@ -316,6 +332,17 @@ def _ids(key: str, value: object) -> list[str]:
     return list(value)
 
 
+def _unique(name: str) -> Any:
+    """A reader of uniquekeys.py, which is imported where a job has such a key."""
+
+    def read(key: str, value: object) -> Any:
+        from cronq import uniquekeys
+
+        return getattr(uniquekeys, name)(key, value)
+
+    return read
+
+
 def _retries(key: str, value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MAX_RETRIES:
         raise BadJob(f"{key} must be a whole number from 0 to {MAX_RETRIES}, not {show(value)}")
@@ -369,6 +396,11 @@ READERS: dict[str, Any] = {
     "after": _ids,
     "after_any": _ids,
     "after_fail": _ids,
+    "unique": _unique("unique"),
+    "unique_keys": _unique("positions"),
+    "unique_until": _unique("until"),
+    "unique_for": _positive,
+    "on_conflict": _unique("on_conflict"),
     "timeout": _positive,
     "watchdog": _positive,
     "retries": _retries,

@@ -37,5 +37,10 @@ def hook(uid: int, lane: str) -> str:
     return _key("hook", str(uid), lane)
 
 
+def unique(owner: int, text: str) -> str:
+    """The key of the jobs of which there is one at a time."""
+    return _key("unique", str(owner), text)
+
+
 def _key(*parts: str) -> str:
     return digest("\0".join(parts).encode())[:LETTERS]

@@ -28,7 +28,7 @@ class Payload:
 
     def __init__(self, shelves: Shelves, entry: Entry) -> None:
         self._shelves = shelves
-        self._entry = entry
+        self.job = entry
         self._path = f"{DATA}/{entry.id}"
         self._copy = f"{DATA}/.{entry.id}.copy"  # no job has a name like this
         self._copied = 0
@@ -74,7 +74,7 @@ class Payload:
         if self._target >= 0:
             os.rename(self._copy, self._path, src_dir_fd=self._shelves.fd, dst_dir_fd=self._shelves.fd)
             self._shelves.touch(DATA)
-        return self._entry
+        return self.job
 
     def close(self) -> None:
         """Let go of both files."""

@@ -15,7 +15,7 @@ import os
 import time
 
 from cronq import job as jobs
-from cronq.errors import CronqError, Duplicate, NotRunning, disk_error
+from cronq.errors import CronqError, Duplicate, NotRunning, Same, disk_error
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -275,13 +275,35 @@ def reason(root: str, uid: int, name: str) -> tuple[str, int] | None:
                 sentence, code = file.read().rstrip("\n").rsplit("\nexit ", 1)
         except (OSError, ValueError):
             continue
-        return sentence, int(code)
+        return sentence.partition(_SAME)[0], int(code)
     return None
+
+
+_SAME = "\nthe same as "
+_ATTACHED = " (attached)"
+
+
+def twin(root: str, job_id: str) -> tuple[str, bool] | None:
+    """The job that stands for this one, and whether its result is for who waits for this one; None: there is none."""
+    from cronq import safeopen
+
+    owner, _, name = job_id.partition("-")
+    try:
+        path = os.path.join(refusals("", int(owner)), f"{name}.job.reason")
+        with open(safeopen.open_below(root, path), encoding="utf-8") as file:
+            found = file.read().partition(_SAME)[2].partition("\n")[0]
+    except (OSError, ValueError):
+        return None
+    other = found.removesuffix(_ATTACHED)
+    return (other, found != other) if jobs.is_id(other) else None
 
 
 def reason_text(error: CronqError) -> str:
     """What a NAME.reason file holds: the sentence, and the exit code on a line of its own."""
-    return f"{error.sentence}\nexit {error.exit_code}\n"
+    same = ""
+    if isinstance(error, Same):
+        same = f"{_SAME}{error.job_id}{_ATTACHED if error.attached else ''}"
+    return f"{error.sentence}{same}\nexit {error.exit_code}\n"
 
 
 def time_of(job_id: str) -> float | None:

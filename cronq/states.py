@@ -50,7 +50,7 @@ MOVES: dict[str, tuple[tuple[str, ...], str]] = {
     "cancel": (_UNSTARTED, CANCELLED),
     "hold": ((READY, DELAYED, WAITING), HELD),
     "release": ((HELD,), READY),
-    "defer": ((HELD, WAITING), DELAYED),  # let go on before it is due
+    "defer": ((HELD, WAITING, READY), DELAYED),  # let go on before it is due, or put off
     "revive": ((DEAD,), READY),
     "rejoin": ((SKIPPED,), WAITING),
 }

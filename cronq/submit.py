@@ -18,7 +18,7 @@ import time
 from cronq import job as jobs
 from cronq import spool as spools
 from cronq import usage
-from cronq.errors import BadJob, CronqError, UnknownJob, UsageError
+from cronq.errors import BadJob, CronqError, Full, NotPermitted, NotRunning, UnknownJob, UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from typing import Any
 
 _API_ONLY = frozenset(("backoff", "sync"))
+_JUDGED = 10.0  # seconds in which a dispatcher that runs has looked at a job
+_ASK_AGAIN = 0.05
 _CLI_ONLY = frozenset(("wait", "raw", "no_sync", "json", "batch"))
 
 
@@ -53,14 +55,21 @@ def run(verb: str, values: dict[str, Any], words: list[str]) -> int:
         job_id, count = queue_lines(verb, values, words, root)
     else:
         job_id, count = _queue_one(verb, values, words, root), 0
+    same, waits = None, True
+    if "unique" in values and not count:
+        same, waits = _standing_for(root, job_id) or (None, True)
     if "wait" in values:
         from cronq import attend
 
         as_json, write = "json" in values, attend.writer("raw" in values)
         if count:
             return attend.batch(root, job_id, attend.Tally(count), as_json=as_json, write=write)
+        if same is not None and waits:
+            return attend.job(root, same, 0.0, as_json=as_json, write=write)
         return attend.job(root, job_id, since, as_json=as_json, write=write)
-    shown = jobs.encode({"id": job_id, "jobs": count or None}) if "json" in values else f"{job_id}\n".encode()
+    job_id = same or job_id
+    fields = {"id": job_id, "jobs": count or None, "conflict": True if same else None}
+    shown = jobs.encode(fields) if "json" in values else f"{job_id}\n".encode()
     try:
         os.write(1, shown)
     except OSError as error:
@@ -83,6 +92,32 @@ def _queue_one(verb: str, values: dict[str, Any], words: list[str], root: str) -
     except OSError as error:
         raise UsageError(f"--stdin {path}: {error.strerror}") from None
     return _queue(_what(verb, words), root, options | {"stdin": descriptor}, "--")
+
+
+def _standing_for(root: str, job_id: str) -> tuple[str, bool] | None:
+    """The job that stands for this one, and whether it is waited for; None where none does, or nobody knows yet.
+
+    Raises `CronqError` where this one was refused.
+    """
+    from cronq import client, follow
+
+    end = time.monotonic() + _JUDGED
+    while True:
+        try:
+            list(client.ask(root, {"do": "show", "id": job_id}))
+            return None
+        except (NotRunning, NotPermitted):
+            return None  # it is decided when the dispatcher is there; who waits for this id gets it all the same
+        except CronqError as error:
+            if isinstance(error, Full) and time.monotonic() < end:
+                time.sleep(_ASK_AGAIN)
+                continue
+        refused = follow.refusal(root, job_id)
+        if refused is None:
+            return None
+        if refused["code"]:
+            raise client.refusal({"error": refused["reason"], "code": refused["code"]})
+        return spools.twin(root, job_id)
 
 
 def _asked(values: dict[str, Any], root: str) -> dict[str, Any]:
@@ -117,6 +152,8 @@ def queue_lines(verb: str, values: dict[str, Any], words: list[str], root: str) 
     from cronq import lines
 
     path = values["batch"]
+    if "unique" in values:
+        raise UsageError("--unique is for one job, not for --batch; submit those one by one")
     if verb == "exec" and words:
         raise UsageError("exec --batch takes its commands from the lines; leave out CMD")
     if verb != "exec" and not words:

@@ -54,6 +54,7 @@ KEYS = (
     "concurrency",
     "mutex",
     "weight",
+    "unique_scope",
     "env",
     "env_file",
     "cwd",
@@ -129,6 +130,7 @@ class Task:
     concurrency: Concurrency | None
     mutex: str | None
     weight: int
+    unique_scope: str
     env: dict[str, str]
     env_file: str | None
     cwd: str | None
@@ -160,6 +162,7 @@ class Task:
         self.max_interruptions = fields.get("max_interruptions", DEFAULT_MAX_INTERRUPTIONS)
         self.burst = fields.get("burst", 1)
         self.weight = fields.get("weight", 1)
+        self.unique_scope = fields.get("unique_scope", "user")
         self.env = fields.get("env") or {}
         self.rlimits = fields.get("rlimits") or {}
         self.no_new_privs = fields.get("no_new_privs", False)

@@ -9,7 +9,7 @@ Fails:   `BadJob` with a sentence that names the key and says what would be righ
 from __future__ import annotations
 
 from cronq import job as jobs
-from cronq import limitkeys
+from cronq import limitkeys, uniquekeys
 from cronq.errors import BadJob
 
 TYPE_CHECKING = False
@@ -208,6 +208,7 @@ READERS: dict[str, Any] = {
     "concurrency": limitkeys.concurrency,
     "mutex": jobs.READERS["mutex"],
     "weight": jobs.READERS["weight"],
+    "unique_scope": uniquekeys.scope,
     "env": jobs.READERS["env"],
     "env_file": jobs.READERS["cwd"],
     "cwd": jobs.READERS["cwd"],

@@ -45,6 +45,18 @@ OPTIONS = (
     Option("--after", "ID", "Run when this job is done, else never; may be repeated: when all are done.", many=True),
     Option("--after-any", "ID", "Run when this job has ended, however; may be repeated: when all have.", many=True),
     Option("--after-fail", "ID", "Run if this job fails, else never; may be repeated: if one of them does.", many=True),
+    Option("--unique", "KEY", "One job of this key at a time.", of=PRODUCERS[:2]),
+    Option(
+        "--unique-until", "WHEN", "Until when its key is taken: start, end (the default), success.", of=PRODUCERS[:2]
+    ),
+    Option("--unique-for", "DURATION", "Its key is taken for so long at least.", of=PRODUCERS[:2]),
+    Option(
+        "--on-conflict",
+        "HOW",
+        "If the key is taken: ignore (the default), reject, attach, requeue-once, replace[=args,at,priority], "
+        "throttle=5s, debounce=5s[/1m].",
+        of=PRODUCERS[:2],
+    ),
     Option("--timeout", "DURATION", "End an attempt that takes longer."),
     Option("--watchdog", "DURATION", "End an attempt that prints and says nothing for so long."),
     Option("--retries", "N", "Further attempts after one that failed."),
@@ -121,36 +133,54 @@ def fields(values: dict[str, Any], now: float, dash: str = "--") -> dict[str, An
         for key, read in _READERS.items():
             value = values.get(key)
             if value is not None:
-                found[key] = read(dash + key, value, now)
+                found[key] = read(dash + (key.replace("_", "-") if dash else key), value, now)
     except BadJob as error:
         raise UsageError(error.sentence) from None
     if "delay" in found and "at" in found:
         raise UsageError(f"{dash}delay and {dash}at exclude each other; keep one of them")
+    for key in ("unique_until", "unique_for", "on_conflict"):
+        if key in found and "unique" not in found:
+            raise UsageError(f"{dash}{key.replace('_', '-') if dash else key} needs {dash}unique beside it")
     return found
+
+
+def _reader(key: str) -> Any:
+    return jobs.READERS[key.lstrip("-").replace("-", "_")]
 
 
 def _list(key: str, value: Any, _now: float) -> Any:
     texts = [value] if isinstance(value, str) else value
-    jobs.READERS[key.lstrip("-").replace("-", "_")](key, texts)
+    _reader(key)(key, texts)
     return texts
 
 
+def _conflict(key: str, value: Any, _now: float) -> Any:
+    how, equals, rest = value.partition("=") if isinstance(value, str) else (value, "", "")
+    if equals and how == "replace":
+        value = {how: rest.split(",")}
+    elif equals:
+        wait, slash, most = rest.partition("/")
+        value = {how: wait} | ({"max_wait": most} if slash else {})
+    jobs.READERS["on_conflict"](key, value)
+    return value
+
+
 def _plain(key: str, value: object, _now: float) -> Any:
-    jobs.READERS[key.lstrip("-")](key, value)
+    _reader(key)(key, value)
     return value
 
 
 def _whole(key: str, value: object, _now: float) -> Any:
     if isinstance(value, str) and value.isascii() and value[value[:1] in "+-" : 9].isdigit():
         value = int(value)
-    jobs.READERS[key.lstrip("-")](key, value)
+    _reader(key)(key, value)
     return value
 
 
 def _duration(key: str, value: object, _now: float) -> Any:
     if isinstance(value, str) and value.isascii() and value[:18].replace(".", "", 1).isdigit():
         value = float(value)  # 30 is thirty seconds
-    jobs.READERS[key.lstrip("-")](key, value)
+    _reader(key)(key, value)
     return value
 
 
@@ -198,6 +228,10 @@ _READERS = {
     "after": _list,
     "after_any": _list,
     "after_fail": _list,
+    "unique": _plain,
+    "unique_until": _plain,
+    "unique_for": _duration,
+    "on_conflict": _conflict,
     "timeout": _duration,
     "watchdog": _duration,
     "retries": _whole,

@@ -237,12 +237,38 @@ IDS = (
     [None, "1000-a", [], {}, [1], [None], ["a"], ["-a"], ["1000"], ["1000-"], ["1000-a+"], ["1000-a+b"], ["1000-.a"]],
     [["1000-a\n"], ["1-" + "a" * 97], ["12345678901-a"], ["1-a+1234567890"], ["١-a"]],
 )
+UNIQUES = (
+    ["nightly", "ä b", "x" * 200, ["task"], ["task", "args", "queue"]],
+    [None, 1, {}, [], "", ["env"], [1], "a\nb", "a\0", "x" * 201],
+    [],
+)
+POSITIONS = ([[0], [0, 2, 999]], [None, 0, "0", [], [-1], [1000], ["0"], [True], [None]], [[1.0]])
+UNTILS = (["start", "end", "success"], [None, "", "done", 1, []], [])
+SCOPES = (["user", "global"], [None, "", "all", 1, []], [])
+CONFLICTS = (
+    [
+        *("ignore", "reject", "attach", "requeue-once", "replace", {"throttle": "5s"}, {"debounce": 5}),
+        *({"debounce": "5s", "max_wait": "1m"}, {"replace": ["args"]}, {"replace": ["at", "priority"]}),
+    ],
+    [
+        *(None, "", "throttle", 1, [], {}, {"throttle": 0}, {"throttle": None}, {"max_wait": "5s"}, {"debounce": "x"}),
+        *(
+            {"throttle": "5s", "debounce": "5s"},
+            {"replace": []},
+            {"replace": ["env"]},
+            {"replace": "args"},
+            {"ignore": 1},
+        ),
+    ],
+    [],
+)
 
 JOB = {
     "task": NAMES, "command": COMMANDS, "args": LISTS, "stdin": TEXTS, "env": ENVS, "cwd": PATHS, "queue": NAMES,
     "priority": PRIORITIES, "delay": DURATIONS, "at": INSTANTS, "expires": INSTANTS, "timeout": TIMEOUTS,
     "watchdog": TIMEOUTS, "retries": RETRIES, "backoff": BACKOFFS, "delivery": DELIVERIES, "mutex": WORDS,
-    "weight": HEFTS, "after": IDS, "after_any": IDS, "after_fail": IDS, "note": LINES,
+    "weight": HEFTS, "after": IDS, "after_any": IDS, "after_fail": IDS, "unique": UNIQUES, "unique_keys": POSITIONS,
+    "unique_until": UNTILS, "unique_for": TIMEOUTS, "on_conflict": CONFLICTS, "note": LINES,
 }  # fmt: skip
 USERS = (
     ["www-data", "a", "_x.Y", "EXAMPLE\\ann", "ann@example.org", "pc$", "a" * 100],
@@ -312,6 +338,7 @@ TASK = {
     "timeout_max": TIMEOUTS, "watchdog": TIMEOUTS, "max_snoozes": AGAIN, "max_interruptions": AGAIN,
     "retries": RETRIES, "backoff": BACKOFFS, "delivery": DELIVERIES, "on_crash": CRASHES, "max_crashes": COUNTS,
     "limit": COUNTS, "rate": RATES, "burst": COUNTS, "concurrency": CONCURRENCIES, "mutex": WORDS, "weight": HEFTS,
+    "unique_scope": SCOPES,
     "env": ENVS, "env_file": PATHS, "cwd": PATHS, "umask": UMASKS, "nice": NICE, "oom_score_adj": OOM,
     "rlimits": RLIMITS, "no_new_privs": SWITCHES, "memory_max": MEMORY, "pids_max": PIDS, "cpu_weight": WEIGHTS,
     "output_max": SIZES, "leave_children": SWITCHES,

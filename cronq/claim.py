@@ -1,0 +1,118 @@
+"""Claiming a key: at its acceptance, and only then, a unique job is compared with those that have the same key.
+
+Does:    `claim` lets a new job pass, perhaps changed, or says which job stands for it; `recover` finds the windows of
+         keys again.
+Reads:   which keys are taken (`unique.Taken`); after a restart the history, and the files of jobs it does not tell of.
+Writes:  ends an older job that a newer one replaces, before that has its place: a crash in between leaves the newer one
+         captured, and it is judged again.
+Trusts:  nothing in the job: the key of another user's job counts only where a task says so, and nothing of that job is
+         told then.
+Fails:   `Same` where another job stands for it, `Duplicate` where there must be none.
+"""
+
+from __future__ import annotations
+
+from cronq import job, settle, spool, states
+from cronq.entry import WINDOW, Entry, digest
+from cronq.errors import BadJob, CronqError, Duplicate, Same
+from cronq.house import House, Now
+from cronq.job import MAX_JOB_BYTES, Job
+from cronq.uniquekeys import ATTACH, DEBOUNCE, REJECT, REPLACE, THROTTLE, Conflict
+
+_UNSTARTED = (states.READY, states.DELAYED, states.WAITING, states.HELD)
+
+
+def claim(house: House, now: Now, entry: Entry, wanted: Job) -> Entry:
+    """Take the job's key for it; its entry, as it is to be placed. Raises `Same`, `Duplicate`."""
+    if not entry.unique:
+        return entry
+    taken, said = house.backlog.taken, wanted.on_conflict or Conflict()
+    found = taken.holder(entry.unique, now.micros, said.action)
+    if found is not None:
+        entry = _conflict(house, now, entry, said, *found)
+    if said.action == DEBOUNCE:
+        first = now.wall if found is None else taken.first.get(entry.unique, now.wall)
+        taken.first[entry.unique] = first
+        due = now.wall + said.wait
+        if said.longest is not None:
+            due = min(due, first + said.longest)
+        entry = entry.but(due=max(entry.due, int(due * 1e6)))
+    length = said.wait if said.action == THROTTLE else wanted.unique_for
+    if length is not None:
+        taken.open(entry.unique, _until(entry, length), entry.id, now.micros)
+    return entry
+
+
+def _until(entry: Entry, length: float) -> int:
+    return entry.due + int(length * 1e6)
+
+
+def _conflict(house: House, now: Now, entry: Entry, said: Conflict, job_id: str, state: str) -> Entry:
+    if int(job_id.partition("-")[0]) != entry.uid:
+        raise Duplicate("another user's job has this unique key; submit it again when that has ended")
+    how = f"is {state}" if state else "was submitted not long ago"
+    if said.action == REJECT:
+        raise Duplicate(f"job {job_id} has this unique key, and {how}")
+    if said.action in (REPLACE, DEBOUNCE):
+        kept = house.backlog.find(job_id)
+        if kept is None or kept[0] not in _UNSTARTED:
+            raise Duplicate(f"job {job_id} has this unique key, and {how}: too late to replace it")
+        return _replace(house, now, entry, said, *kept)
+    raise Same(f"job {job_id} has this unique key, and {how}: it stands for this one", job_id, said.action == ATTACH)
+
+
+def _replace(house: House, now: Now, entry: Entry, said: Conflict, state: str, older: Entry) -> Entry:
+    """Have the newer job in the older one's place; or of the older one only what is asked for changed."""
+    if "args" in said.parts:
+        first = house.backlog.taken.first.get(entry.unique)
+        settle.end_unstarted(house, now, "cancel", state, older, f"replaced by {entry.id}")
+        house.step("replaced")
+        if first is not None:
+            house.backlog.taken.first[entry.unique] = first
+        return entry.but(
+            due=entry.due if "at" in said.parts else older.due,
+            priority=entry.priority if "priority" in said.parts else older.priority,
+        )
+    changed = older.but(
+        due=entry.due if "at" in said.parts else older.due,
+        priority=entry.priority if "priority" in said.parts else older.priority,
+    )
+    if changed != older:
+        _reorder(house, now, state, older, changed, f"as {entry.id} wanted it")
+    raise Same(f"job {older.id} has this unique key, and was changed instead", older.id, attached=True)
+
+
+def _reorder(house: House, now: Now, state: str, older: Entry, changed: Entry, cause: str) -> None:
+    if state == states.READY and changed.due > now.micros:
+        house.move(now, "defer", state, older, changed, cause=cause)
+        return
+    house.shelves.rename(state, older, changed)
+    house.backlog.put(state, changed)
+    house.history.note(now.wall, older.id, state, state, cause=cause)
+
+
+def recover(house: House, now: Now) -> None:
+    """After a restart: until when keys are taken, as the history tells, or the job where a crash came before that."""
+    taken = house.backlog.taken
+    taken.windows = {key: window for key, window in house.history.windows().items() if window[0] > now.micros}
+    for job_id in [each for own in taken.holders.values() for each in own]:
+        state, entry = house.backlog.find(job_id) or ("", None)
+        if entry is not None and WINDOW in entry.flags and entry.unique not in taken.windows:
+            _read_again(house, now, state, entry)
+
+
+def _read_again(house: House, now: Now, state: str, entry: Entry) -> None:
+    try:
+        data = house.shelves.read(state, entry, MAX_JOB_BYTES)
+        if digest(data) != entry.hash:
+            raise BadJob("it was changed")
+        wanted = job.decode(data)
+    except (CronqError, FileNotFoundError):
+        return
+    said = wanted.on_conflict or Conflict()
+    length = said.wait if said.action == THROTTLE else wanted.unique_for
+    begun = spool.submitted(entry.id, entry.due) if entry.attempt else entry.due / 1e6
+    until = int((begun + (length or 0.0)) * 1e6)
+    if until > now.micros:
+        house.backlog.taken.open(entry.unique, until, entry.id, now.micros)
+        house.history.note(now.wall, entry.id, state, state, cause="restart", unique=entry.unique, window=until)
