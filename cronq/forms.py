@@ -72,7 +72,7 @@ def _table(keys: dict[str, Any], needed: str) -> dict[str, Any]:
     return {"type": "object", "properties": keys, "required": [needed], "additionalProperties": False}
 
 
-_LONGER = {
+_LONGER: dict[str, Any] = {
     "anyOf": [
         {"type": "number", "exclusiveMinimum": 0, "maximum": jobs.MAX_SECONDS},
         {
@@ -82,7 +82,16 @@ _LONGER = {
         },
     ]
 }
-_PARTS = {"type": "array", "items": {"enum": list(uniquekeys.PARTS)}, "minItems": 1}
+_THROTTLE = _LONGER | {"description": "One in so long.", "examples": ["5s"]}
+_DEBOUNCE = _LONGER | {"description": "How long nothing more has to come.", "examples": ["5s"]}
+_MAX_WAIT = _LONGER | {"description": "How long to wait in all.", "examples": ["1m"]}
+_PARTS = {
+    "description": "What is replaced.",
+    "examples": [["args"]],
+    "type": "array",
+    "items": {"enum": list(uniquekeys.PARTS)},
+    "minItems": 1,
+}
 Text = Annotated[str, StringConstraints(pattern=f"^{_NO_CONTROLS_BUT_LINES}*$", max_length=jobs.MAX_JOB_BYTES)]
 Line = Annotated[str, StringConstraints(pattern=f"^{_NO_CONTROLS}*$", max_length=1000)]
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,47}$")]
@@ -151,8 +160,8 @@ OnConflict = Annotated[
         {
             "anyOf": [
                 {"enum": list(uniquekeys.WORDS)},
-                _table({"throttle": _LONGER}, "throttle"),
-                _table({"debounce": _LONGER, "max_wait": _LONGER}, "debounce"),
+                _table({"throttle": _THROTTLE}, "throttle"),
+                _table({"debounce": _DEBOUNCE, "max_wait": _MAX_WAIT}, "debounce"),
                 _table({"replace": _PARTS}, "replace"),
             ]
         }
@@ -292,11 +301,13 @@ class JobForm(Form):
         title="cronq job, version 1",
         json_schema_extra={
             "oneOf": [{"required": ["task"]}, {"required": ["command"]}],
+            "dependentRequired": {key: ["unique"] for key in ("unique_until", "unique_for", "on_conflict")},
             "dependentSchemas": {
                 "command": {"not": {"required": ["args"]}},
                 "task": {"not": {"required": ["delivery"]}},
                 "delay": {"not": {"required": ["at"]}},
                 "unique_keys": {
+                    "required": ["unique"],
                     "properties": {"unique": {"type": "array", "contains": {"enum": ["args", "command"]}}},
                 },
             },
