@@ -89,6 +89,7 @@ class Config:
     sendmail: str = cronmail.SENDMAIL  # the program that takes mail
     notify: hooks.Notify = field(default_factory=hooks.Notify)  # who else is told what became of jobs
     drain_timeout: float = 0.0  # seconds that a dispatcher waits for running jobs when it is told to stop
+    stop_mode: str = "leave"  # what it does about them then: leave them, or interrupt them
     # How often something may start: of `queue NAME`, of `task NAME`, by `key NAME` of each key of a task.
     rates: dict[str, Rate] = field(init=False, compare=False, repr=False)
 
@@ -180,6 +181,7 @@ class _Reading:
             sendmail=self.main.get("sendmail", cronmail.SENDMAIL),
             notify=hooks.Notify(**{key: value for key, value in self.main.items() if key in hooks.READERS}),
             drain_timeout=self.main.get("drain_timeout", 0.0),
+            stop_mode=self.main.get("mode", "leave"),
         )
 
     def file(self, path: str, tables: dict[str, Any], *, main: bool) -> None:
@@ -282,5 +284,5 @@ MAIN_READERS: dict[str, dict[str, Reader]] = {
     "exec": {"allow_root": taskkeys.switch},
     "cron": {"system": taskkeys.switch, "sendmail": taskkeys.READERS["env_file"]},
     "notify": hooks.READERS,
-    "stop": {"drain_timeout": jobs.READERS["delay"]},
+    "stop": {"drain_timeout": jobs.READERS["delay"], "mode": taskkeys.stop_mode},
 }

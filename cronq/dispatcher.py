@@ -8,7 +8,7 @@ Trusts:  the launcher. When the launcher is gone it exits; workers and their job
 Fails:   `BadConfig` at the start: exit 78. At a reload the old configuration stays, and the log says why.
 
 SIGTERM: start nothing more, wait for running jobs as long as `drain_timeout` says, leave them to their workers, exit; a
-second one: at once. SIGHUP: read the configuration anew.
+second one: at once (`leaving`). SIGHUP: read the configuration anew.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from cronq import arrivals, cancel, claim, config, control, installed, pace, settle, shelves, spool, states
+from cronq import arrivals, cancel, claim, config, control, installed, leaving, pace, settle, shelves, spool, states
 from cronq.authority import Authority
 from cronq.crew import Crew
 from cronq.doorbell import Doorbell
@@ -125,7 +125,7 @@ def run(
             if guests is not None:
                 guests.invite(now)
         crew.hear(rung, now.mono)
-        if crew.launcher_gone or (house.stopping and _drained(house, now)):
+        if crew.launcher_gone or (house.stopping and leaving.drained(house, now)):
             return _leave(house, now)
         if guests is not None and guests.turn(now, rung):  # first: who is who, before anybody is answered
             _watch(house, bell)
@@ -200,15 +200,6 @@ def _complain(house: House) -> None:
     for sentence in house.crew.complaints:
         log("crew", reason=sentence)
     house.crew.complaints.clear()
-
-
-def _drained(house: House, now: Now) -> bool:
-    """Whether a dispatcher that was told to stop has waited for running jobs as long as it is to."""
-    if house.leave_at is None:
-        house.leave_at = now.mono + house.config.drain_timeout
-        if house.running and house.config.drain_timeout:
-            log("draining", running=len(house.running), seconds=house.config.drain_timeout)
-    return not house.running or now.mono >= house.leave_at
 
 
 def _leave(house: House, now: Now) -> int:

@@ -526,6 +526,9 @@ class StopForm(Form):
     """The table [stop] of cronq.toml: what happens to running jobs when the dispatcher is told to stop."""
 
     drain_timeout: Duration = key("How long to wait for them; then they run on without. Default: 0.", "30s")
+    mode: Literal["leave", "interrupt"] = key(
+        "Whether they are ended then, to begin again. Default: leave.", "interrupt"
+    )
 
 
 class ConfigForm(Form):

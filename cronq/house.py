@@ -111,6 +111,7 @@ class House:
     broken: str = ""  # a flush failed: nothing is accepted or started any more
     stopping: bool = False
     leave_at: float | None = None  # until when a stopping dispatcher waits for running jobs
+    interrupted: set[str] = field(default_factory=set)  # those that it has had ended, to go itself
     urgent: bool = False  # something is left to do at once
     chance: Callable[[], float] = random.random
     step: Callable[[str], None] = lambda _name: None

@@ -18,6 +18,7 @@ from cronq import job as jobs
 from cronq.entry import AT_MOST_ONCE, CANCEL_WANTED, PUT_OFF, Entry
 from cronq.job import Backoff
 from cronq.task import Plan
+from cronq.wire import INTERRUPTED
 
 TRY_AGAIN = 75  # EX_TEMPFAIL
 NEVER_AGAIN = {
@@ -26,7 +27,6 @@ NEVER_AGAIN = {
     77: "it lacks a permission",
     78: "its configuration is wrong",
 }
-INTERRUPTED = "interrupted"  # as a worker tells it
 AT_ONCE = 1.0
 SHORTEST_CRASH_DELAY = 1.0  # a job that kills its worker must not do so in a tight loop, whatever its backoff says
 
@@ -83,6 +83,8 @@ def judge(outcome: dict[str, Any], entry: Entry, plan: Plan, now: float, chance:
         return Cancelled(why)
     if snooze is not None:
         return _put_off(snooze, entry, plan, now)
+    if reason == INTERRUPTED and (plan.delivery == "at-most-once" or AT_MOST_ONCE in entry.flags):
+        return Dead("interrupted, since cronq was to stop; an at-most-once job is not run again")
     if reason == INTERRUPTED:
         if entry.interruptions >= plan.max_interruptions:
             return Dead(f"interrupted once more after {entry.interruptions} times (max_interruptions)")

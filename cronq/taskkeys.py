@@ -115,6 +115,13 @@ def _on_crash(key: str, value: object) -> str:
     return str(value)
 
 
+def stop_mode(key: str, value: object) -> str:
+    """What a dispatcher that stops does about running jobs. Raises `BadJob`."""
+    if value not in ("leave", "interrupt"):
+        raise BadJob(f"{key} must be leave or interrupt, not {jobs.show(value)}")
+    return str(value)
+
+
 def whole(key: str, value: object, least: int, most: int) -> int:
     """A whole number from `least` to `most`. Raises `BadJob`."""
     if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:

@@ -23,7 +23,8 @@ Dispatcher to worker     {"do": "run", "id", "attempt", "redelivered", "schedule
                          "status": bool, "cursor": what the attempt before gave, or ""}
                          with the job file (or its batch's, or the installed crontab), the outcome file (locked),
                          stdout, stderr, the status file if so, the data if any
-                         {"do": "stop", "id", "now": bool}       end that job: TERM and grace, or KILL at once
+                         {"do": "stop", "id", "now": bool}       end that job: TERM and grace, or KILL at once;
+                                                                 with "why": "interrupted" it is to come again
                          {"do": "go", "id", "attempt", "placed": bool}   its process has its place, or gets none
                          {"do": "reap", "id", "attempt", "pid", "start", "boot"}   end a job whose worker died
 Worker to dispatcher     {"is": "barred", "reason", "hold": bool}   its user gets no worker; it leaves
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
 
 MAX_MESSAGE = 64 * 1024
 MAX_DESCRIPTORS = 8
+INTERRUPTED = "interrupted"
 _encode = json.JSONEncoder(separators=(",", ":")).encode  # made once: `json.dumps` makes one a message
 
 

@@ -187,7 +187,8 @@ class Worker:
             self._run(message, descriptors)
             return
         elif verb == "stop" and message["id"] in self.attempts:
-            self.attempts[message["id"]].stop("cancelled", message["now"])
+            why = wire.INTERRUPTED if message.get("why") == wire.INTERRUPTED else "cancelled"
+            self.attempts[message["id"]].stop(why, message["now"])
         elif verb == "go" and message["id"] in self.attempts:
             if self.attempts[message["id"]].number == message["attempt"]:
                 self.attempts[message["id"]].go(message.get("placed") is not False)

@@ -73,9 +73,9 @@ def test_all_tables_are_read_from_all_files(folder: Folder) -> None:
 
 def test_the_main_file_says_who_operates_and_how_it_stops(folder: Folder) -> None:
     found = folder.main(
-        '[control]\noperators = "adm"\n[exec]\nallow_root = true\n[stop]\ndrain_timeout = "5s"\n'
+        '[control]\noperators = "adm"\n[exec]\nallow_root = true\n[stop]\ndrain_timeout = "5s"\nmode = "interrupt"\n'
     ).load()
-    assert (found.operators, found.drain_timeout) == ("adm", 5.0)
+    assert (found.operators, found.drain_timeout, found.stop_mode) == ("adm", 5.0, "interrupt")
     assert Config().operators is None
     assert folder.main("[control]\n[exec]\n").load() == Config()
 

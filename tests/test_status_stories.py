@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from conftest import CRONQ, eventually
+from workbench import alive
 
 SEEN = 'echo "${CRONQ_CURSOR:-none}" >> $W/seen; '
 
@@ -274,3 +275,55 @@ def test_where_nobody_looks_nothing_of_it_is_printed(world):
     world.start()
     done = world.run("exec", "--wait", *script(world, "echo out; echo status copying >&3; sleep 0.3; echo err >&2"))
     assert (done.stdout, done.stderr) == ("out\n", "err\n")
+
+
+def interrupted(world, *options: str, text: str = "", more: str = "") -> str:
+    """A job that was running when its dispatcher was told to stop and to interrupt; that has gone."""
+    world.tasks(f'[stop]\nmode = "interrupt"\n{more}')
+    daemon = world.start()
+    text = text or SEEN + 'echo "cursor ${CRONQ_CURSOR:-}x" >&3; test -e $W/go || { echo $$ > $W/pid; exec sleep 300; }'
+    command = script(world, text) if not more else ["--env", f"W={world.path}"]
+    job_id = world.submit("submit" if more else "exec", *options, *command, *(["long"] if more else []))
+    eventually(lambda: (world.path / "pid").exists() and (world.path / "pid").read_text().endswith("\n"))
+    daemon.send_signal(signal.SIGTERM)
+    assert daemon.wait(20) == 0
+    return job_id
+
+
+def test_an_interruption_by_a_restart_is_no_failure_and_uses_no_attempt(world):
+    job_id = interrupted(world)
+    assert not alive(int((world.path / "pid").read_text()))
+    (name,) = queued(world, "delayed")
+    assert ",fr,i1," in name
+    (world.path / "go").touch()
+    world.start()
+    found = world.result(job_id)
+    assert (found["state"], found["attempt"], found["max_attempts"]) == ("done", 1, 1)
+    assert (world.path / "seen").read_text() == "none\nx\n"
+
+
+def test_a_job_that_is_interrupted_too_often_is_dead(world):
+    shell = "echo $$ > $W/pid; exec sleep 300"
+    job_id = interrupted(world, more=f"[tasks.long]\nshell = '{shell}'\nmax_interruptions = 0\n")
+    assert "interrupted once more after 0 times" in world.result(job_id)["reason"]
+
+
+def test_a_job_that_runs_at_most_once_is_not_interrupted(world):
+    text = "echo $$ > $W/pid; until test -e $W/go; do sleep 0.02; done; exit 3"
+    job_id = interrupted(world, "--delivery", "at-most-once", text=text)
+    assert alive(int((world.path / "pid").read_text()))
+    (world.path / "go").touch()
+    world.start()
+    assert world.result(job_id)["exit_code"] == 3
+
+
+def test_without_that_mode_running_jobs_run_on(world):
+    daemon = world.start()
+    text = "echo $$ > $W/pid; until test -e $W/go; do sleep 0.02; done; exit 3"
+    job_id = world.submit("exec", *script(world, text))
+    eventually((world.path / "pid").exists)
+    daemon.send_signal(signal.SIGTERM)
+    assert daemon.wait(20) == 0
+    (world.path / "go").touch()
+    world.start()
+    assert world.result(job_id)["exit_code"] == 3
