@@ -6,7 +6,7 @@ BIN = $(VENV)/bin
 LAUNCHER_TESTS = $(addprefix tests/,test_launcher.py test_realm.py test_become.py test_ground.py test_roottables.py \
   test_authority.py test_cgroup.py attacks/test_verbs.py attacks/test_drop.py system/test_accounts.py)
 
-.PHONY: demo test booted cron long defences cover-launcher lint quick install clean
+.PHONY: demo test booted cron long model defences cover-launcher lint quick install clean
 
 demo: $(VENV)/installed
 	$(BIN)/cronq demo
@@ -26,6 +26,9 @@ cron: $(VENV)/installed  # thousands of tables, DST nights, steps, packages' fil
 long: $(VENV)/installed  # all tests whole, where `make test` takes a slice of them: needs root, and an hour
 	.ci/packages
 	CRONQ_LONG=1 tests/side_by_side $(BIN)/pytest -q
+
+model: $(VENV)/installed  # many more random steps of the real dispatcher beside the model of the queue
+	CRONQ_LONG=1 $(BIN)/pytest -q tests/model
 
 defences: $(VENV)/installed  # takes each defence away in turn, and sees its attack succeed: needs root; ONLY="row 3:" some of them
 	.ci/packages

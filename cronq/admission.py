@@ -175,4 +175,9 @@ def refuse(house: House, now: Now, captured: str, error: CronqError) -> None:
     house.history.note(
         now.wall, f"{uid}-{name[0] if name else ''}", states.QUEUED, states.REJECTED, cause=error.sentence
     )
+    if name and name[1] == ".job":
+        try:
+            house.shelves.set_data_aside(uid, name[0], reason_text(error))
+        except BadJob:
+            pass  # it cannot be taken out of the inbox
     house.shelves.set_aside(f"{inboxes.CAPTURE}/{captured}", uid, filename, reason_text(error))

@@ -177,6 +177,18 @@ def _member(house: House, now: Now, batch: Entry, member_id: str, line: bytes, o
         house.backlog.put(state, entry)
 
 
+def open_batch(house: House, batch_id: str) -> int:
+    """A descriptor of a batch's file, which proves whose its members are. Raises `BadJob`.
+
+    A member that is dead may be tried again when its batch has ended: then the file lies by the batch's results.
+    """
+    found = house.backlog.find(batch_id)
+    try:
+        return house.shelves.open_ended(batch_id) if found is None else house.shelves.open_entry(*found)
+    except FileNotFoundError:
+        raise BadJob("its batch is gone") from None
+
+
 def _reject(house: House, batch: Entry, number: int) -> None:
     tally = house.tallies.setdefault(batch.id, {})
     tally[states.REJECTED] = tally.get(states.REJECTED, 0) + number

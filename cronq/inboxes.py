@@ -102,7 +102,7 @@ class Inboxes:
         """
         captured = f"{uid},{filename}"
         try:
-            self._take(uid, filename, f"{CAPTURE}/{captured}")
+            self.take(uid, filename, f"{CAPTURE}/{captured}")
         except (FileNotFoundError, FileExistsError):
             return None
         self._touch(CAPTURE, f"in/{uid}")
@@ -111,7 +111,7 @@ class Inboxes:
     def take_data(self, uid: int, name: str, job_id: str) -> bool:
         """Take the NAME.data that belongs to a job; whether there is one (taken now, or before a crash)."""
         try:
-            self._take(uid, f"{name}{DATA_ENDING}", f"{DATA}/{job_id}")
+            self.take(uid, f"{name}{DATA_ENDING}", f"{DATA}/{job_id}")
         except FileNotFoundError:
             try:
                 os.stat(f"{DATA}/{job_id}", dir_fd=self._spool, follow_symlinks=False)
@@ -125,7 +125,7 @@ class Inboxes:
         self._touch(DATA, f"in/{uid}")
         return True
 
-    def _take(self, uid: int, filename: str, place: str) -> None:
+    def take(self, uid: int, filename: str, place: str) -> None:
         """Rename what has this name to its place, unseen. Raises `BadJob` for what must stay."""
         folder = self.enter(uid)
         try:

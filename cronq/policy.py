@@ -124,14 +124,14 @@ def crash(entry: Entry, plan: Plan, known: bool, now: float, chance: float) -> V
     """
     fate = "the job was ended too" if known else "whether the job went on is unknown"
     why = f"its worker died in mid-job; {fate}"
-    if CANCEL_WANTED in entry.flags and known:
+    once = plan.delivery == "at-most-once" or AT_MOST_ONCE in entry.flags
+    cancelled = CANCEL_WANTED in entry.flags
+    if cancelled and (known or not once):
         return Cancelled(f"cancelled; {why}")
-    if plan.on_crash == "hold":
+    if plan.on_crash == "hold" and not cancelled:  # whoever cancelled it has decided
         return Held(why)
-    if plan.delivery == "at-most-once" or AT_MOST_ONCE in entry.flags:
+    if once:
         return Dead(f"unknown: {why}; an at-most-once job is not run again")
-    if CANCEL_WANTED in entry.flags:
-        return Cancelled(f"cancelled; {why}")
     if plan.on_crash == "dead":
         return Dead(f"crashed: {why}")
     if entry.crashes >= plan.max_crashes:

@@ -185,6 +185,8 @@ def _keep(house: House, entry: Entry, verdict: policy.Verdict, each: Settled, fo
         move = "retry"
     else:
         move = "bury" if isinstance(verdict, policy.Dead) else "suspend"
+        if crashed and move == "suspend":  # a crash uses no attempt here either
+            changed = changed.but(attempt=max(0, entry.attempt - 1))
     if PUT_OFF in changed.flags:
         house.shelves.drop_outcome(entry)  # it may do so a thousand times: the history has each
     else:

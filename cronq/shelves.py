@@ -18,13 +18,13 @@ import json
 import os
 import stat
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from cronq import acl, linux, safeopen, states
 from cronq.entry import HAS_DATA, PUT_OFF, Entry, parse
 from cronq.inboxes import CAPTURE, DATA, Inboxes
-from cronq.spool import write_all
+from cronq.spool import DATA_ENDING, write_all
 
 OUTCOME = "queue/outcome"
 STATUS = "status"  # what a running job says of itself, as its worker writes it
@@ -64,12 +64,25 @@ class Shelves:
 
     def set_aside(self, place: str, uid: int, filename: str, reason: str) -> None:
         """Keep a refused file in `rejected/<uid>/`, with its reason beside it."""
+        self._set_aside(lambda target: linux.rename_new(self.fd, place, self.fd, target), uid, filename, reason)
+        self.touch(f"rejected/{uid}", os.path.dirname(place))
+
+    def set_data_aside(self, uid: int, name: str, reason: str) -> None:
+        """Keep what lies in the inbox for a job that is refused there too: it is no later job's. Raises `BadJob`."""
+        filename = f"{name}{DATA_ENDING}"
+        try:
+            self._set_aside(lambda target: self.inboxes.take(uid, filename, target), uid, filename, reason)
+        except FileNotFoundError:
+            return
+        self.touch(f"rejected/{uid}", f"in/{uid}")
+
+    def _set_aside(self, take: Callable[[str], None], uid: int, filename: str, reason: str) -> None:
         folder = f"rejected/{uid}"
         self._own(folder, uid)
         kept, count = filename, 0
         while True:
             try:
-                linux.rename_new(self.fd, place, self.fd, f"{folder}/{kept}")
+                take(f"{folder}/{kept}")
                 break
             except FileExistsError:
                 count += 1
@@ -77,7 +90,6 @@ class Shelves:
         self._lend_file(f"{folder}/{kept}")
         for text in {filename, kept}:
             self.give_reason(uid, text, reason)
-        self.touch(folder, os.path.dirname(place))
 
     def give_reason(self, uid: int, filename: str, reason: str) -> None:
         """Write beside what was refused, why."""
@@ -161,6 +173,11 @@ class Shelves:
         """A descriptor of a queued job's file. Raises `BadJob`, `FileNotFoundError`."""
         owner = self.uid if entry.ours else entry.uid
         return self.open_file(f"{self.place(state, entry)}/{entry.name}", owner)[0]
+
+    def open_ended(self, job_id: str) -> int:
+        """A descriptor of the file of a user's job that has ended. Raises `BadJob`, `FileNotFoundError`."""
+        uid = job_id.partition("-")[0]
+        return self.open_file(f"out/{uid}/{job_id}/job.json", int(uid))[0]
 
     def open_installed(self, uid: int) -> int:
         """A descriptor of this user's installed crontab. Raises `BadJob`, `FileNotFoundError`."""

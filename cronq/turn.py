@@ -41,6 +41,7 @@ POLL = 1.0
 DISK_PAUSE = 1.0
 CONFIG_PAUSE = 1.0
 PRUNE_EVERY = 60.0
+EXPIRED = "it had not started when it expired"
 SLICE_SECONDS = 0.020  # how long a turn is at what starts nothing: ending what expired, ripening, refusing, expanding
 Waiting = list[tuple[dict[str, Any], list[int], Running]]
 
@@ -107,7 +108,7 @@ def ripen(house: House, now: Now) -> None:
     """What expired ends; what became due is ready before anything is chosen: a slice of each, of all users in turn."""
     deadline = time.monotonic() + SLICE_SECONDS
     for state, entry in house.backlog.expired(now.micros):
-        settle.end_unstarted(house, now, "expire", state, entry, "it had not started when it expired")
+        settle.end_unstarted(house, now, "expire", state, entry, EXPIRED)
         if time.monotonic() > deadline:
             house.urgent = True
             break
@@ -150,6 +151,8 @@ def launch(house: House, now: Now, waiting: Waiting) -> None:
         began = time.monotonic_ns()
         if CANCEL_WANTED in entry.flags:  # an attempt that never started was given back meanwhile
             cancel.cancel(house, now, states.READY, entry, at_once=False)
+        elif 0 < entry.expires <= now.micros:  # a batch's member that was just made, or more expired than a turn ends
+            settle.end_unstarted(house, now, "expire", states.READY, entry, EXPIRED)
         elif entry.batch is not None:
             batches.expand(house, now, entry)
         elif blocked.decide(house, now, choice.gates, entry):
@@ -225,10 +228,7 @@ def _examine(house: House, entry: Entry, descriptors: list[int]) -> tuple[job.Jo
     if entry.tabled:
         return cronrun.examine(house, entry, descriptors)
     if entry.parent:
-        batch = house.backlog.find(entry.parent)
-        if batch is None:
-            raise BadJob("its batch is gone")
-        descriptors.append(house.shelves.open_entry(*batch))
+        descriptors.append(batches.open_batch(house, entry.parent))
     else:
         descriptors.append(house.shelves.open_entry(states.READY, entry))
     wanted = job.decode(settle.check_bytes(descriptors[0], entry))

@@ -1,0 +1,221 @@
+"""The queue as its rules have it: jobs in memory, and one method for each thing that can happen to them.
+
+It knows of no file, lock, worker or restart, and shares nothing with cronq but the words. `test_model` does the same to
+it and to a real dispatcher, and wants both to agree. Instants are microseconds, as in the names of jobs.
+"""
+
+from dataclasses import dataclass, field
+
+UNSTARTED = ("ready", "delayed", "held")
+UNFINISHED = ("queued", *UNSTARTED, "running")
+NEVER_AGAIN = (64, 65, 77, 78)
+WINDOW = 3  # members of one batch that wait as jobs of their own
+
+
+@dataclass(eq=False)
+class Job:
+    """What its submitter and its task want, and where it stands."""
+
+    id: str
+    due: int = 0
+    priority: int = 0
+    queue: str = "default"
+    task: str = ""
+    weight: int = 1
+    mutex: str = ""
+    expires: int = 0
+    retries: int = 0
+    backoff: tuple[float, float, float, float] = (15.0, 2.0, 3600.0, 0.2)  # base, factor, most, jitter
+    once: bool = False
+    on_crash: str = "retry"
+    max_crashes: int = 3
+    parent: "Job | None" = None
+    members: "list[Job]" = field(default_factory=list)  # of a batch: all of them
+    made: int = 0  # how many of those are jobs of their own by now
+    state: str = "queued"
+    reason: str = ""
+    attempt: int = 0
+    crashes: int = 0
+    cancel: bool = False
+
+    @property
+    def order(self) -> tuple[int, int, str]:
+        return -self.priority, self.due, f"{self.id},"  # a batch comes after its members
+
+    @property
+    def waiting(self) -> int:
+        """Of a batch: how many of its members are jobs of their own, and have not ended."""
+        return sum(member.state in UNFINISHED for member in self.members[: self.made])
+
+
+class Queue:
+    """Every job, and what may run beside what."""
+
+    def __init__(self, max_jobs: int, slots: dict[str, int], limits: dict[str, int], chance: float) -> None:
+        self.max_jobs, self.slots, self.limits, self.chance = max_jobs, slots, limits, chance
+        self.jobs: dict[str, Job] = {}
+        self.running: list[Job] = []
+        self.arrived: list[Job] = []
+        self.news: list[tuple[Job, object]] = []  # how attempts ended
+        self.log: list[tuple[str, str, str]] = []  # every transition: whose, from where, to where
+
+    def move(self, job: Job, state: str, reason: str = "") -> None:
+        self.log.append((job.id, job.state, state))
+        job.state, job.reason = state, reason
+
+    def of(self, *states: str) -> list[Job]:
+        return sorted((job for job in self.jobs.values() if job.state in states), key=lambda job: job.order)
+
+    # ---------------------------------------------------------------- what people do: the state then, None if refused
+
+    def cancelled(self, job: Job) -> str | None:
+        """What waits ends; what runs is to end, and is not tried again; a batch is all of its members."""
+        if job.members and job.state in UNFINISHED and (job.made or job.state == "running"):
+            job.cancel = True
+            if job.state in ("held", "delayed"):
+                self.move(job, "ready")
+            if job.state == "ready":
+                self.move(job, "running")
+            for member in job.members[: job.made]:
+                self.cancelled(member)
+        elif job.state in UNSTARTED:
+            self.move(job, "cancelled", "cancelled")
+        elif job.state == "running":
+            job.cancel = True
+        return "cancelling" if job.state == "running" else job.state
+
+    def held(self, job: Job) -> str | None:
+        if job.state not in UNSTARTED:
+            return None
+        if job.state != "held":
+            self.move(job, "held", "held by hand")
+        return "held"
+
+    def released(self, job: Job, now: int) -> str | None:
+        """Back to its place."""
+        if job.state != "held":
+            return None
+        self.move(job, "delayed" if job.due > now else "ready")
+        return job.state
+
+    def retried(self, job: Job, now: int) -> str | None:
+        """Due now, as if it had never run."""
+        if job.state != "dead":
+            return None
+        job.attempt = job.crashes = 0
+        job.due, job.cancel = now, False
+        self.move(job, "ready")
+        return "ready"
+
+    def removed(self, job: Job) -> str | None:
+        if job.state in UNFINISHED:
+            return None
+        self.move(job, "removed")
+        return "removed"
+
+    # ---------------------------------------------------------------- what an attempt comes to
+
+    def judged(self, job: Job, how: object, now: int) -> tuple[str, str]:
+        """The state that a job is in after an attempt that ended so, and why. A crash uses no attempt."""
+        if how in ("crashed", "unknown"):
+            job.crashes += 1
+            job.attempt -= 1
+            if job.cancel and (how == "crashed" or not job.once):
+                return "cancelled", "worker died"
+            if job.on_crash == "hold" and not job.cancel:
+                return "held", "worker died"
+            if job.once:
+                return "dead", "unknown"
+            if job.on_crash == "dead":
+                return "dead", "crashed"
+            if job.crashes >= job.max_crashes:
+                return "dead", "poison"
+            job.due = self.later(job, now, job.crashes, 1.0)
+            return "delayed", "worker died"
+        if how == 0:
+            return "done", ""
+        if job.cancel or how == "cancelled":
+            return "cancelled", "cancelled" if how == "cancelled" else f"{how}"
+        if how in NEVER_AGAIN or job.attempt > job.retries:
+            return "dead", f"{how}"
+        job.due = self.later(job, now, job.attempt, 0.0)
+        return "delayed", f"{how}"
+
+    def later(self, job: Job, now: int, number: int, least: float) -> int:
+        base, factor, most, jitter = job.backoff
+        wait = min(most, base * factor ** (number - 1)) * (1 + jitter * self.chance)
+        return int((now / 1e6 + max(least, wait)) * 1e6)
+
+    # ---------------------------------------------------------------- one turn
+
+    def turn(self, now: int) -> None:
+        """What is over, what came, what is due, what may start."""
+        over, self.news = self.news, []
+        for job, how in over:
+            self.running.remove(job)
+            if how == "never started":
+                job.attempt -= 1
+                self.move(job, "ready")
+                if job.cancel:
+                    self.cancelled(job)
+        for job in sorted(self.arrived, key=lambda job: job.id):
+            self.jobs[job.id] = job
+            self.move(job, "delayed" if job.due > now else "ready")
+        self.arrived = []
+        for job in self.of(*UNSTARTED):
+            if 0 < job.expires <= now:
+                self.move(job, "expired", "expired")
+        for job in self.of("delayed"):
+            if job.due <= now:
+                self.move(job, "ready")
+        while (found := self.next()) is not None:
+            self.start(found, now)
+        for job, how in over:
+            if how != "never started":
+                self.move(job, *self.judged(job, how, now))
+                if job.cancel and job.state == "delayed":
+                    self.cancelled(job)
+        for batch in [job for job in self.of("running") if job.members]:
+            if not batch.waiting:
+                self.move(batch, "cancelled" if batch.cancel else "done")
+
+    def next(self) -> Job | None:
+        """The first that fits beside what runs; room that is too small for an earlier one is kept for that one."""
+        kept: set[tuple[str, str]] = set()
+        for job in self.of("ready") if len(self.running) < self.max_jobs else []:
+            if job.mutex and any(other.mutex == job.mutex for other in self.running):
+                continue
+            if job.members:
+                if job.waiting < WINDOW:
+                    return job
+                continue
+            rooms = [("queue", job.queue, self.slots.get(job.queue)), ("task", job.task, self.limits.get(job.task))]
+            narrow = set()
+            full = False
+            for kind, name, most in rooms if job.weight else []:
+                used = sum(other.weight for other in self.running if getattr(other, kind) == name)
+                full = full or (most is not None and used >= most) or (kind, name) in kept
+                if most is not None and 0 < used < most < used + job.weight:
+                    narrow.add((kind, name))
+            if not full and not narrow:
+                return job
+            if not full:
+                kept |= narrow
+        return None
+
+    def start(self, job: Job, now: int) -> None:
+        if 0 < job.expires <= now:
+            self.move(job, "expired", "expired")
+            return
+        if not job.members:
+            job.attempt += 1
+            self.running.append(job)
+            self.move(job, "running")
+            return
+        while job.made < len(job.members) and job.waiting < WINDOW:
+            member = job.members[job.made]
+            job.made += 1
+            self.jobs[member.id] = member
+            member.state = "delayed" if member.due > now else "ready"
+        if job.made == len(job.members):
+            self.move(job, "running")

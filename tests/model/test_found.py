@@ -1,0 +1,65 @@
+"""What the model found in the dispatcher, each once more and by itself: the same play (test_model.py), by hand."""
+
+import pytest
+from players import HEARS
+from test_model import UID, Calm
+
+FREE = {"task": ""}
+
+
+@pytest.fixture
+def play():
+    made = Calm()
+    yield made
+    made.teardown()
+
+
+def states(play) -> dict[str, str]:
+    return {job_id.partition("+")[2] or job_id: state for job_id, (state, _) in play.theatre.lying().items()}
+
+
+def test_a_job_that_is_held_after_a_crash_has_used_no_attempt(play):
+    play.submit({"task": "hold", "retries": 0})
+    play.crash(0, known=True)
+    play.release(0)
+    play.end(0, 1, tell=True)
+    (job,) = play.model.jobs.values()
+    found = play.theatre.result(job.id)
+    assert (found["state"], found["attempt"], found["max_attempts"]) == ("dead", 1, 1)
+
+
+def test_a_job_that_was_cancelled_is_not_held_when_its_worker_dies(play):
+    play.submit({"task": "hold"})
+    play.pace(0, HEARS)
+    play.cancel(1, now=False)
+    play.crash(0, known=False)
+    (job,) = play.model.jobs.values()
+    assert play.theatre.result(job.id)["state"] == "cancelled"
+
+
+def test_a_dead_member_is_tried_again_though_its_batch_has_ended(play):
+    play.submit_many([FREE, FREE], header=False)
+    play.end(0, 1, tell=True)
+    play.end(0, 0, tell=True)
+    assert states(play) == {"1": "dead"}
+    play.retry(1)
+    assert states(play) == {"1": "running"}
+    play.end(0, 0, tell=True)
+    assert not play.theatre.names(f"rejected/{UID}")
+
+
+def test_a_member_that_had_expired_when_it_was_made_never_runs(play):
+    play.submit_many([{**FREE, "expires": 0}, FREE], header=False)
+    assert states(play)["2"] == "running"
+    assert [play.theatre.result(job_id)["state"] for job_id in play.model.jobs if job_id.endswith("+1")] == ["expired"]
+    assert not any(part.id.endswith("+1") for worker in play.cast.workers for part in worker.parts.values())
+
+
+def test_what_a_refused_job_brought_is_no_later_jobs_input(play):
+    """Else the next job of that name, which brings nothing, would read it."""
+    play.submit_by_a_name_of_ones_own(FREE, "a")
+    play.submit_by_a_name_of_ones_own({**FREE, "data": True}, "a")
+    assert {"a.job", "a.data"} <= play.theatre.names(f"rejected/{UID}")
+    play.end(0, 0, tell=True)
+    play.submit_by_a_name_of_ones_own(FREE, "a")
+    assert not play.theatre.names("queue/data")
