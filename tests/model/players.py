@@ -5,8 +5,8 @@ import os
 import socket
 
 from cronq import wire
-from cronq.outcome import Outcome
 from cronq.entry import digest
+from cronq.outcome import Outcome
 
 DEAF, HEARS, STARTS = range(3)  # how far a worker gets with what it is sent
 
