@@ -28,6 +28,7 @@ from cronq.spool import DATA_ENDING, write_all
 
 OUTCOME = "queue/outcome"
 STATUS = "status"  # what a running job says of itself, as its worker writes it
+NEW = "queue/new"  # a file of ours that is being written; what is left of one is written over
 MOST_STATE = 1 << 20  # bytes of what the dispatcher remembers
 TABLES = "schedule/tables"  # installed crontabs: <uid>, and its predecessors <uid>.<N>
 SHARD_DIGITS = {states.READY: 7, states.DELAYED: 6}  # of a due time's 13: 17 seconds, 4.5 minutes a directory
@@ -122,11 +123,13 @@ class Shelves:
         self._rename(self.place(state, entry), entry.name, self._shard(state, changed), changed.name)
 
     def create(self, state: str, entry: Entry, data: bytes) -> bool:
-        """Make a file of our own (a tick, a member of a batch); False if it is there already."""
+        """Make a file of our own (a tick, a member of a batch), whole or not at all; False if it is there already."""
         folder = self._shard(state, entry)
+        self._write(NEW, [data], os.O_TRUNC, 0o640)  # as a producer's, for the same proof
         try:
-            self._write(f"{folder}/{entry.name}", [data], os.O_EXCL, 0o640)  # as a producer's, for the same proof
+            linux.rename_new(self.fd, NEW, self.fd, f"{folder}/{entry.name}")
         except FileExistsError:
+            os.unlink(NEW, dir_fd=self.fd)
             return False
         self.touch(folder)
         return True

@@ -2,6 +2,8 @@
 
 import os
 import resource
+import signal
+from pathlib import Path
 
 import pytest
 
@@ -27,6 +29,21 @@ def entry(**fields):
 
 def arrivals(shelves):
     return shelves.inboxes.names(shelves.uid, 100)[0]
+
+
+def test_a_file_of_ours_is_whole_or_not_there_when_its_maker_is_killed(shelves, monkeypatch):
+    pid = os.fork()
+    if pid == 0:
+        monkeypatch.setattr("cronq.shelves.write_all", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+        shelves.create(states.READY, entry(), b"{}")
+        os._exit(1)
+    assert os.waitpid(pid, 0)[1] == signal.SIGKILL
+    assert list(shelves.scan(states.READY)) == []
+    assert shelves.create(states.READY, entry(), b"{}")
+    assert not shelves.create(states.READY, entry(), b"other")
+    ((place, _),) = shelves.scan(states.READY)
+    assert Path(shelves.root, place).read_bytes() == b"{}"
+    assert not os.path.exists(f"{shelves.root}/queue/new")
 
 
 def test_put_is_invisible_until_whole(shelves):
