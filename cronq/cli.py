@@ -205,16 +205,39 @@ def wait(
 
 
 @app.command("result")
-def show_result(job: Id, as_json: Json = False) -> None:
-    """Print how a job has ended."""
+def show_result(
+    job: Id,
+    as_json: Json = False,
+    value: Annotated[bool, typer.Option("--value", help="Only what the job itself said that it came to.")] = False,
+    raw: Raw = False,
+) -> int:
+    """Print how a job has ended.
+
+    With --value its own result, as it said it (docs/status.md); exits with 1 where it said none.
+    """
     root = spools.find()
     job_id = ids.resolve(root, job)
     found = _asked(root, job_id) if ids.is_anothers(root, job_id) else follow.ended(root, job_id)
     if found is None:
         ids.must_be_known(root, job_id)
         raise NotEnded(f"{job_id} has not ended yet; wait for it with `cronq wait {job_id}`")
+    if value:
+        return _its_own(found, as_json, attend.writer(raw))
     found = {"id": job_id} | found
     show.one_object(found) if as_json else show.details(found)
+    return 0
+
+
+def _its_own(found: dict[str, Any], as_json: bool, write: attend.Write) -> int:
+    """What a job said that it came to: text as it is, anything else as JSON."""
+    if "result" not in found:
+        return 1
+    said = found["result"]
+    if isinstance(said, str) and not as_json:
+        write(1, said.encode("utf-8", "replace") + b"\n")
+    else:
+        write(1, show.json_line(said))
+    return 0
 
 
 def _asked(root: str, job_id: str) -> dict[str, Any] | None:

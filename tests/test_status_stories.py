@@ -15,6 +15,9 @@ import pytest
 from conftest import CRONQ, eventually
 from workbench import alive
 
+from cronq import live, policy, settle
+from cronq.house import Now
+
 SEEN = 'echo "${CRONQ_CURSOR:-none}" >> $W/seen; '
 
 
@@ -59,6 +62,12 @@ def test_a_result_is_what_cronq_result_gives(world):
     assert 'result:        {"made": 3}' in world.run("result", job_id).stdout
     found = json.loads(world.run("result", "--json", job_id).stdout)
     assert (found["result"], found["warnings"]) == ({"made": 3}, ["one was empty"])
+    assert world.run("result", "--value", job_id).stdout == '{"made": 3}\n'
+    text = world.submit("exec", "--wait", "--json", *script(world, "echo result 42 of them >&3"))
+    assert json.loads(text)["result"] == "42 of them"
+    assert world.run("result", "--value", json.loads(text)["id"]).stdout == "42 of them\n"
+    none = json.loads(world.submit("exec", "--wait", "--json", "--", "true"))["id"]
+    assert world.run("result", "--value", none, code=1).stdout == ""
 
 
 def test_a_snoozed_job_comes_again_and_uses_no_attempt(world):
@@ -75,6 +84,19 @@ def test_a_snoozed_job_comes_again_and_uses_no_attempt(world):
         "stdout",
     ]
     assert (world.results(job_id) / "stdout").read_text() == "1\n"
+
+
+def test_a_snooze_that_a_crash_kept_from_its_place_is_taken_up_as_one(world):
+    """Its line in the history says when it is due, and what it used."""
+    world.start()
+    job_id = world.submit("exec", *script(world, "echo snooze 1h >&3"))
+    eventually(lambda: queued(world, "delayed"))
+    lines = [json.loads(line) for path in (world.spool / "history").iterdir() for line in path.read_text().splitlines()]
+    (record,) = (line for line in lines if line["id"] == job_id and "outcome" in line)
+    verdict = settle._restore(record, Now(0.0, 0.0))
+    assert isinstance(verdict, policy.Again)
+    assert verdict.uses == "snoozes"
+    assert verdict.at == pytest.approx(record["t"] + 3600, abs=5)
 
 
 def test_a_job_that_snoozes_without_end_is_dead_with_the_reason(world):
@@ -327,3 +349,15 @@ def test_without_that_mode_running_jobs_run_on(world):
     (world.path / "go").touch()
     world.start()
     assert world.result(job_id)["exit_code"] == 3
+
+
+def test_a_line_that_a_job_has_not_ended_is_not_written_into():
+    ours, theirs = pty.openpty()
+    line = live.Line(theirs)
+    write = line.below(os.write)
+    write(theirs, b"half a")
+    line.show({"progress": [3, 10]})
+    write(theirs, b" line\n")
+    line.erase()
+    assert os.read(ours, 1000) == b"half a line\r\n3/10\r\x1b[K"
+    os.close(ours), os.close(theirs)

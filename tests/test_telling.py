@@ -1,17 +1,24 @@
 """A job says how it goes: its status descriptor at a real worker, and what no job gains or loses by it."""
 
 import fcntl
+import json
 import os
 import signal
+import subprocess
 import sys
 import termios
+import time
 from pathlib import Path
 
 import pytest
 from conftest import eventually
 from workbench import alive
 
-from cronq.outcome import MOST_MARKS
+from cronq import job, status, task
+from cronq.channel import EVERY, Channel
+from cronq.deadline import Deadline
+from cronq.loop import Loop
+from cronq.outcome import MOST_MARKS, Outcome
 
 LINES = 1_000_000
 MOST_FILE = 64 * 1024
@@ -246,3 +253,58 @@ def test_any_sound_calms_the_watchdog(worker, sound):
     ended = said(worker, "a", f"for n in 1 2 3 4 5; do sleep 0.2; {sound}; done", watchdog=0.6)
     assert (ended["reason"], ended["exit_code"]) == (None, 0)
     assert ended["wall"] > 0.6
+
+
+HOLDS = """
+import os, sys
+from cronq import gate
+os.closerange(3, 64)  # so that its pipes to the child get the numbers that the job is to have
+null = os.open("/dev/null", os.O_RDWR)
+said, saying = os.pipe()
+os.dup2(saying, 40), os.dup2(null, 41), os.close(saying), os.close(null), os.dup2(said, 42), os.close(said)
+held = gate.hold(b"/bin/sh", [b"sh", b"-c", b"echo through >&3"], {}, (41, 41, 41, 40), [])
+os.close(40)
+held.go()
+print(os.read(42, 100), held.tell() if os.waitpid(held.pid, 0)[1] else None)
+"""
+
+
+def test_a_childs_gate_never_stands_where_the_job_has_its_status():
+    done = subprocess.run([sys.executable, "-c", HOLDS], capture_output=True, text=True, timeout=20, check=False)
+    assert (done.stdout, done.stderr) == ("b'through\\n' None\n", "")
+
+
+def test_however_many_cursors_come_the_outcome_file_stays_small_and_ends_with_the_last(tmp_path):
+    path = tmp_path / "outcome"
+    outcome = Outcome(os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND))
+    outcome.write("started", pid=7)
+    largest = 0
+    for number in range(5000):
+        outcome.mark(f"{number} {'x' * 100}")
+        largest = max(largest, path.stat().st_size)
+    outcome.write("ended")
+    outcome.close()
+    steps = [json.loads(line) for line in path.read_text().splitlines()]
+    assert largest < 2 * MOST_MARKS
+    assert (steps[0]["pid"], steps[-2]["cursor"][:5], steps[-1]["step"]) == (7, "4999 ", "ended")
+
+
+def test_however_often_a_job_speaks_its_file_is_written_a_few_times_a_second(tmp_path, monkeypatch):
+    written = []
+    real = os.pwrite
+    monkeypatch.setattr(os, "pwrite", lambda *parts: written.append(parts) or real(*parts))
+    loop = Loop()
+    reading, writing = os.pipe2(os.O_NONBLOCK)
+    target = os.open(tmp_path / "status", os.O_WRONLY | os.O_CREAT)
+    deadline = Deadline(loop, task.plan(job.Job(command=["true"]), {}), lambda _reason: None)
+    channel = Channel(reading, target, Outcome(os.open("/dev/null", os.O_WRONLY)), deadline, loop)
+    began = time.monotonic()
+    for number in range(2000):
+        os.write(writing, b"progress %d/2000\n" % number)
+        channel.pump()
+    assert len(written) <= 2 + (time.monotonic() - began) / EVERY
+    while status.read((tmp_path / "status").read_bytes())["progress"] != [1999, 2000]:
+        loop.turn()  # the last one is written, too, a moment later
+    assert status.read((tmp_path / "status").read_bytes())["progress"] == [1999, 2000]
+    os.close(writing)
+    channel.close()

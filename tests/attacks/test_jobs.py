@@ -1,6 +1,7 @@
 """What a job is given, and what it can do to others (trust.md rows 7, 10, 11, 15, 18, 24)."""
 
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -324,3 +325,23 @@ def _read(path: Path) -> bytes:
         return path.read_bytes()
     except OSError:
         return b""
+
+
+def test_what_a_job_says_is_its_submitters_and_nobody_elses(machine):
+    """The job runs as carl, whose worker writes a file of cronq's; bob sees nothing of it, and carl cannot write it."""
+    machine.tasks(
+        '[tasks.t]\nshell = "echo progress 1/2 >&3; echo status $(id -un) >&3; exec sleep 100"\n'
+        'user = "carl"\nsubmit = ["ann"]\n'
+    )
+    machine.start()
+    job = machine.submit("ann", "submit", "t")
+    file = machine.results(job) / "status"
+    eventually(lambda: file.exists() and "carl" in file.read_text())
+    assert json.loads(machine.cronq("ann", "show", "--json", job).stdout)["status"] == "carl"
+    assert "unknown job" in machine.cronq("bob", "show", job, code=None).stderr
+    for user in ("bob", "carl"):
+        assert machine.as_user(user, "cat", file, code=None).returncode == 1
+        assert machine.as_user(user, "sh", "-c", f"echo > {file}", code=None).returncode != 0
+    assert machine.as_user("ann", "sh", "-c", f"echo > {file}", code=None).returncode != 0
+    machine.cronq("ann", "cancel", "--now", job)
+    assert machine.result(job)["progress"] == [1, 2]
