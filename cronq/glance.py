@@ -15,7 +15,7 @@ import os
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
-from cronq import after, inboxes, job, linux, parents, settle, spool, states, status, task
+from cronq import after, inboxes, job, linux, parents, settle, spool, statement, states, task
 from cronq.backlog import given_name
 from cronq.entry import Entry
 from cronq.errors import CronqError
@@ -181,7 +181,7 @@ def view(house: House, state: str, entry: Entry) -> dict[str, Any]:
         open_ones = after.judge(needs, lambda parent: parents.end(house, parent)).open
         basic["reason"] = f"waits for {after.names(open_ones)}" if open_ones else None
     if state == states.RUNNING and not entry.tabled:
-        basic |= status.read(house.shelves.small(entry, STATUS))
+        basic |= statement.read(house.shelves.small(entry, STATUS))
     if entry.runner != entry.uid:
         basic["runs_as"] = entry.runner
     if entry.batch is not None:

@@ -3,7 +3,7 @@
 Does:    `said` reads what a running job says; `Line` keeps one line of it at the bottom of a terminal, below what the
          job prints.
 Reads:   `out/<uid>/<id>/status`, through `safeopen`: root waits for jobs, too.
-Trusts:  nothing that is read: `status.clean` leaves no control character in what is drawn.
+Trusts:  nothing that is read: `statement.clean` leaves no control character in what is drawn.
 Fails:   never: what cannot be read says nothing; a terminal that cannot be written to shows nothing.
 """
 
@@ -13,7 +13,7 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from cronq import safeopen, show, status
+from cronq import safeopen, show, statement
 from cronq import spool as spools
 
 MOST_BYTES = 1 << 18
@@ -28,7 +28,7 @@ def said(root: str, job_id: str) -> dict[str, Any]:
     except OSError:
         return {}
     try:
-        return status.read(safeopen.read(descriptor, MOST_BYTES))
+        return statement.read(safeopen.read(descriptor, MOST_BYTES))
     finally:
         os.close(descriptor)
 
@@ -44,7 +44,7 @@ class Line:
 
     def show(self, told: dict[str, Any]) -> None:
         """Show how far the job is."""
-        text = show.escape(status.words(told))[: self._width() - 1].encode("utf-8", "replace")
+        text = show.escape(statement.words(told))[: self._width() - 1].encode("utf-8", "replace")
         if text != self._text:
             self.erase()
             self._text = text

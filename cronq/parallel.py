@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
-from cronq import attend, live, show, status, submit
+from cronq import attend, live, show, statement, submit
 from cronq import spool as spools
 from cronq.attend import Tally, Write
 
@@ -46,7 +46,7 @@ def _bar(root: str, tally: Tally, plainly: Write) -> Iterator[Write]:
 
         def look(job_ids: list[str]) -> None:
             told = [found for job_id in job_ids if (found := live.said(root, job_id))]
-            step(sum(map(status.part, told)), next((text for each in told if (text := status.words(each))), ""))
+            step(sum(map(statement.part, told)), next((text for each in told if (text := statement.words(each))), ""))
 
         def above(descriptor: int, part: bytes) -> None:
             if os.isatty(descriptor):

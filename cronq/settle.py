@@ -13,7 +13,7 @@ import json
 import os
 from typing import Any
 
-from cronq import cursors, events, job, pace, policy, spool, states, status, task
+from cronq import cursors, events, job, pace, policy, spool, statement, states, task
 from cronq.entry import HAS_DATA, PUT_OFF, Entry, digest
 from cronq.errors import BadJob, CronqError
 from cronq.house import House, Now, Running, Settled, encode
@@ -121,7 +121,7 @@ def _crashed(house: House, now: Now, running: Running, known: bool) -> None:
     counted = running.entry.but(crashes=running.entry.crashes + 1)
     verdict = policy.crash(counted, plan, known, now.wall, house.chance())
     outcome = {"reason": getattr(verdict, "reason", "its worker died"), "crashed": True, "t": now.wall}
-    outcome |= {"said": status.read(house.shelves.small(running.entry, STATUS)), "cursor": running.cursor}
+    outcome |= {"said": statement.read(house.shelves.small(running.entry, STATUS)), "cursor": running.cursor}
     _decide(house, now, running, verdict, outcome)
 
 
@@ -223,7 +223,7 @@ def result(house: House, each: Settled) -> dict[str, Any]:
         "reason": _reason(each.verdict),
         "timeout": outcome.get("reason") in ("timeout", "watchdog"),
         **{key: outcome.get(key) for key in ("wall", "cpu", "max_rss", "stdout", "stderr")},
-        **status.clean(outcome.get("said")),
+        **statement.clean(outcome.get("said")),
         **{key: outcome[key] for key in ("snooze", "cursor") if outcome.get(key) is not None},
         **({"watchdog": True} if outcome.get("reason") == "watchdog" else {}),
     }

@@ -20,7 +20,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from cronq import spool as spools
-from cronq import status, usage
+from cronq import statement, usage
 
 # They end a line, or show what follows the other way round.
 _TURNING = (0x061C, 0x200E, 0x200F, *range(0x2028, 0x202F), *range(0x2066, 0x206A))
@@ -134,7 +134,7 @@ def why(job: dict[str, Any]) -> str:
         return str(job["reason"])
     if job.get("exit_code"):
         return f"exit code {job['exit_code']}"
-    says = status.words(status.clean(job)) if job.get("state") == "running" else ""
+    says = statement.words(statement.clean(job)) if job.get("state") == "running" else ""
     return says or str(job.get("note") or "")
 
 
@@ -155,7 +155,7 @@ def details(job: dict[str, Any]) -> None:
 
 def _value(key: str, value: Any) -> str:
     if key == "progress":
-        return status.words({"progress": value})
+        return statement.words(statement.clean({"progress": value}))
     if key in _TIMES and isinstance(value, int | float):
         return usage.rfc3339(value)
     if key in ("command", "args") and isinstance(value, list):

@@ -1,7 +1,6 @@
 """What a job says of itself by its status descriptor: the grammar of its lines, and the state that they come to.
 
-Does:    `State` takes the lines and holds what is kept of them; `clean` judges such a state that was written down;
-         `words` puts one into a line for people.
+Does:    `State` takes the lines and holds what is kept of them. What was written down of one is `statement`'s.
 Reads:   nothing but its arguments. Standard library only: it is a worker's.
 Trusts:  nothing. A job may say anything, of any length, for ever.
 Fails:   never: what is no line of ours is counted, and of the first one it is kept why.
@@ -206,7 +205,7 @@ def _cursor(state: State, value: Any) -> None:
 
 def is_cursor(text: object) -> bool:
     """Whether this can be a cursor, and so a variable of a job's environment."""
-    if not isinstance(text, str) or not 0 < len(text) <= MOST_CURSOR or not _is_whole(text):
+    if not isinstance(text, str) or not 0 < len(text) <= MOST_CURSOR or not is_whole(text):
         return False
     return len(text.encode()) <= MOST_CURSOR and not any(ord(char) < 32 and char != "\t" for char in text)
 
@@ -231,83 +230,30 @@ def _seconds(key: str, value: Any) -> float:
 
 
 def _text(key: str, value: Any) -> str:
-    if not isinstance(value, str) or not _is_whole(value):
+    if not isinstance(value, str) or not is_whole(value):
         raise BadJob(f"{key} must be text, not {jobs.show(value)}")
     return value
 
 
 def _any(key: str, value: Any) -> Any:
     """A value that JSON knows, and every reader of it."""
-    if not _is_whole(value):
+    if not is_whole(value):
         raise BadJob(f"{key} must be text or what JSON knows, not {jobs.show(value)}")
     return value
 
 
-def _is_whole(value: Any) -> bool:
+def is_whole(value: Any) -> bool:
     """Whether it is without lone surrogates, and numbers that JSON does not know (1e999 is read as infinite)."""
     if isinstance(value, str):
         return value.isascii() or not any(0xD800 <= ord(char) < 0xE000 for char in value)
     if isinstance(value, float):
         return math.isfinite(value)
     if isinstance(value, dict):
-        return all(_is_whole(key) and _is_whole(item) for key, item in value.items())
-    return all(map(_is_whole, value)) if isinstance(value, list) else True
+        return all(is_whole(key) and is_whole(item) for key, item in value.items())
+    return all(map(is_whole, value)) if isinstance(value, list) else True
 
 
 def cleaned(text: str) -> str:
     """A text on one line that harms no terminal, not too long."""
     text = text.translate(_CLEANED).strip()
     return text if len(text) <= MOST_TEXT else text[: MOST_TEXT - 1] + "…"
-
-
-# ---------------------------------------------------------------- what was written down
-
-
-def clean(found: object) -> dict[str, Any]:
-    """Of what somebody wrote down as such a state, what can be one: each key that has the right form."""
-    if not isinstance(found, dict):
-        return {}
-    state = State()
-    for key, word in (("progress", "progress"), ("status", "status"), ("result", "result"), ("metrics", "metric")):
-        if key in found:
-            state.say(word, found[key])
-    for key, word in (("warnings", "warning"), ("data", "data")):
-        for item in found[key][:MOST_KEPT] if isinstance(found.get(key), list) else ():
-            state.say(word, item)
-    for key in ("touched", "ignored"):  # what was said above of what is wrong with it is none of the job's
-        number = found.get(key)
-        setattr(state, key, number if isinstance(number, int) and 0 < number < 2**53 else 0)
-    why = found.get("why_ignored")
-    state.why_ignored = cleaned(why) if isinstance(why, str) and _is_whole(why) else None
-    return state.told()
-
-
-def read(data: bytes) -> dict[str, Any]:
-    """What a status file says; empty where it is none, or is just being written."""
-    import json
-
-    try:
-        return clean(json.loads(data.partition(b"\n")[0] or b"{}"))
-    except (ValueError, RecursionError):
-        return {}
-
-
-def words(told: dict[str, Any]) -> str:
-    """How far a job is, in a line: 3/10 copying."""
-    progress, parts = told.get("progress"), []
-    if progress:
-        done, total = progress
-        parts.append(f"{100 * done // total:.0f}%" if total in (1, 100) else f"{_shown(done)}/{_shown(total)}")
-    if told.get("status"):
-        parts.append(told["status"])
-    return " ".join(parts)
-
-
-def part(told: dict[str, Any]) -> float:
-    """How much of it is done, of 1."""
-    progress = told.get("progress")
-    return progress[0] / progress[1] if progress else 0.0
-
-
-def _shown(number: float) -> str:
-    return str(number) if isinstance(number, int) else f"{number:g}"

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cronq import status
+from cronq import statement, status
 from cronq.channel import Lines
 from cronq.status import MOST_AT_ONCE, MOST_KEPT, MOST_LINE, MOST_METRICS, State
 
@@ -155,7 +155,7 @@ def test_no_text_can_harm_a_terminal():
     state = told(f"status {evil}", f"warning {evil}")
     for text in (state.status, *state.warnings):
         assert text.isprintable(), ascii(text)
-    assert status.words(told(json.dumps({"status": evil})).told()).isprintable()
+    assert statement.words(told(json.dumps({"status": evil})).told()).isprintable()
 
 
 def test_of_warnings_the_first_are_kept_and_of_data_the_last():
@@ -229,20 +229,20 @@ anything = st.recursive(
 def test_whatever_a_line_says_the_state_can_be_written_and_read_again(line):
     state = told(line.replace(b"\n", b""))
     written = json.dumps(state.told(), allow_nan=False).encode()
-    assert status.clean(json.loads(written)) == state.told()
+    assert statement.clean(json.loads(written)) == state.told()
 
 
 @given(anything | st.dictionaries(st.sampled_from(status.TOLD), anything))
 def test_of_whatever_was_written_down_only_what_can_be_said_is_believed(found):
-    cleaned = status.clean(found)
+    cleaned = statement.clean(found)
     assert cleaned.keys() <= set(status.TOLD)
-    assert status.clean(cleaned) == cleaned
-    assert isinstance(status.words(cleaned), str)
+    assert statement.clean(cleaned) == cleaned
+    assert isinstance(statement.words(cleaned), str)
 
 
 @pytest.mark.parametrize("data", [b"", b"{", b"[" * 100_000, b"\xff", b'{"progress": [3', b"null\n", b"7\n"])
 def test_a_status_file_that_is_none_says_nothing(data):
-    assert status.read(data) == {}
+    assert statement.read(data) == {}
 
 
 @pytest.mark.parametrize(
@@ -257,4 +257,4 @@ def test_a_status_file_that_is_none_says_nothing(data):
     ],
 )
 def test_how_far_a_job_is_fits_into_a_line(said, words):
-    assert status.words(said) == words
+    assert statement.words(said) == words

@@ -14,7 +14,7 @@ import pytest
 from conftest import eventually
 from workbench import alive
 
-from cronq import job, status, task
+from cronq import job, statement, task
 from cronq.channel import EVERY, Channel
 from cronq.deadline import Deadline
 from cronq.loop import Loop
@@ -303,8 +303,8 @@ def test_however_often_a_job_speaks_its_file_is_written_a_few_times_a_second(tmp
         os.write(writing, b"progress %d/2000\n" % number)
         channel.pump()
     assert len(written) <= 2 + (time.monotonic() - began) / EVERY
-    while status.read((tmp_path / "status").read_bytes())["progress"] != [1999, 2000]:
+    while statement.read((tmp_path / "status").read_bytes())["progress"] != [1999, 2000]:
         loop.turn()  # the last one is written, too, a moment later
-    assert status.read((tmp_path / "status").read_bytes())["progress"] == [1999, 2000]
+    assert statement.read((tmp_path / "status").read_bytes())["progress"] == [1999, 2000]
     os.close(writing)
     channel.close()

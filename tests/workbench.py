@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from conftest import eventually
 
-from cronq import launcher, process, spool, status, wire, worker
+from cronq import launcher, process, spool, statement, wire, worker
 from cronq.entry import digest
 
 UID = os.getuid()
@@ -66,7 +66,7 @@ class Hand:
 
     def status(self, name: str) -> dict:
         """What the status file of a running attempt says."""
-        return status.read(self.output(name, "status"))
+        return statement.read(self.output(name, "status"))
 
     def output(self, name: str, stream: str = "stdout") -> bytes:
         return (self.spool / "out" / f"{name}.{stream}").read_bytes()
