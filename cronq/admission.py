@@ -154,6 +154,7 @@ def place(house: House, now: Now, captured: str, entry: Entry) -> None:
     state = states.target(move, states.QUEUED)
     house.shelves.admit(captured, state, entry)
     house.backlog.put(state, entry)
+    house.step("placed")
     if reason:
         house.reasons[entry.id] = reason
     facts: dict[str, object] = {"move": move, "cause": reason, "task": entry.task or None}

@@ -27,7 +27,7 @@ def claim(house: House, now: Now, entry: Entry, wanted: Job) -> Entry:
     if not entry.unique:
         return entry
     taken, said = house.backlog.taken, wanted.on_conflict or Conflict()
-    found = taken.holder(entry.unique, now.micros, said.action)
+    found = taken.holder(entry.unique, now.micros, said.action, entry.uid)
     if found is not None:
         entry = _conflict(house, now, entry, said, *found)
     if said.action == DEBOUNCE:

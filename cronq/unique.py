@@ -78,17 +78,23 @@ class Taken:
         until, job_id = self.windows.get(entry.unique, (0, ""))
         return until if job_id == entry.id else None
 
-    def holder(self, key: str, now: int, action: str) -> tuple[str, str] | None:
+    def holder(self, key: str, now: int, action: str, uid: int) -> tuple[str, str] | None:
         """The job that a new one of this key conflicts with, and its state (empty: it has ended); None: there is none.
 
         A throttle asks only for how long ago the last one was; whoever wants one job to wait while another runs, or
-        puts one off, only for those that do not run.
+        puts one off, only for those that do not run. Of other users' jobs each one counts, whatever is asked for.
         """
-        if action != THROTTLE:
-            for job_id, state in self.holders.get(key, {}).items():
-                if state != RUNNING or action not in (ONCE, DEBOUNCE):
-                    return job_id, state
-        until, job_id = self.windows.get(key, (0, ""))
-        if until <= now or action in (ONCE, DEBOUNCE):
-            return None
-        return job_id, self.holders.get(key, {}).get(job_id, "")
+        until, last = self.windows.get(key, (0, ""))
+        own = self.holders.get(key, {})
+        for job_id, state in own.items():
+            if not _is_of(uid, job_id) or (
+                action != THROTTLE and not (state == RUNNING and action in (ONCE, DEBOUNCE))
+            ):
+                return job_id, state
+        if until > now and (action not in (ONCE, DEBOUNCE) or not _is_of(uid, last)):
+            return last, own.get(last, "")
+        return None
+
+
+def _is_of(uid: int, job_id: str) -> bool:
+    return job_id.partition("-")[0] == str(uid)

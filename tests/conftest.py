@@ -102,11 +102,11 @@ class World:
         assert wait in log.read_text(), log.read_text()
         return daemon
 
-    def dispatcher(self, daemon: subprocess.Popen[str]) -> int:
+    def dispatcher(self, daemon: subprocess.Popen[str], program: bytes = b"cronq.dispatcher") -> int:
         """The pid of a launcher's dispatcher."""
         for name in Path(f"/proc/{daemon.pid}/task/{daemon.pid}/children").read_text().split():
             command = Path(f"/proc/{name}/cmdline").read_bytes()
-            if b"cronq.dispatcher" in command:
+            if program in command:
                 return int(name)
         raise AssertionError("no dispatcher")
 

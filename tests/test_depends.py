@@ -276,7 +276,7 @@ def test_of_a_job_that_somebody_removed_nobody_knows_how_it_ended(world):
     gate.touch()
 
 
-@pytest.mark.parametrize("step", ["captured", "settled", "skipped"])
+@pytest.mark.parametrize("step", ["captured", "placed", "settled", "skipped"])
 def test_a_dispatcher_killed_at_a_step_neither_loses_nor_doubles_what_waits(world, serve, step):
     flag = serve("dispatcher", step)
     bad, good = jobs.new_name(), jobs.new_name()

@@ -3,7 +3,7 @@
 import pytest
 from conftest import eventually
 
-DISPATCHER = ["captured", "locked", "sent", "settled"]
+DISPATCHER = ["captured", "placed", "locked", "sent", "settled"]
 WORKER = ["received", "starting", "spawned", "started", "ended", "told"]
 EVIDENCE = ["received", "ended", "told"]  # steps at which what happened is known, so nothing runs twice
 

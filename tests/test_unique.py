@@ -54,20 +54,23 @@ def test_a_job_keeps_its_key_until_it_starts_ends_or_succeeds(flags, attempt, st
 def test_a_key_is_free_when_nobody_keeps_it_and_nothing_of_it_is_left():
     taken = unique.Taken()
     entry = Entry(id="1-a", due=1, unique="k" * 16)
-    assert taken.holder(entry.unique, 5, IGNORE) is None
+    assert taken.holder(entry.unique, 5, IGNORE, 1) is None
     for state in (READY, RUNNING):
         taken.moved(entry, state)
-        assert taken.holder(entry.unique, 5, IGNORE) == ("1-a", state)
-    assert [taken.holder(entry.unique, 5, action) for action in (ONCE, DEBOUNCE, THROTTLE)] == [None, None, None]
+        assert taken.holder(entry.unique, 5, IGNORE, 1) == ("1-a", state)
+    assert [taken.holder(entry.unique, 5, action, 1) for action in (ONCE, DEBOUNCE, THROTTLE)] == [None, None, None]
+    for action in (ONCE, DEBOUNCE, THROTTLE):  # of another user's
+        assert taken.holder(entry.unique, 5, action, 2) == ("1-a", RUNNING)
     taken.moved(entry, "")
-    assert (taken.holder(entry.unique, 5, IGNORE), taken.holders) == (None, {})
+    assert (taken.holder(entry.unique, 5, IGNORE, 1), taken.holders) == (None, {})
 
 
 def test_a_key_that_is_taken_for_a_while_is_taken_whatever_became_of_the_job():
     taken = unique.Taken()
     taken.open("k", 10, "1-a", 5)
-    assert [taken.holder("k", 9, action) for action in (IGNORE, THROTTLE, ONCE)] == [("1-a", ""), ("1-a", ""), None]
-    assert taken.holder("k", 10, THROTTLE) is None
+    assert [taken.holder("k", 9, action, 1) for action in (IGNORE, THROTTLE, ONCE)] == [("1-a", ""), ("1-a", ""), None]
+    assert [taken.holder("k", 9, action, 2) for action in (THROTTLE, ONCE)] == [("1-a", ""), ("1-a", "")]
+    assert taken.holder("k", 10, THROTTLE, 1) is None
     for number in range(1000):
         taken.open(f"k{number}", number, "1-a", number)
     assert len(taken.windows) < 200
@@ -186,6 +189,21 @@ def test_a_key_stays_taken_for_its_time_over_a_restart(world):
     assert world.run(argv[0], "--wait", *argv[1:]).stdout == "once\n"
 
 
+def test_a_crash_before_the_history_tells_of_it_leaves_a_key_taken_for_its_time(world, serve):
+    """Killed as soon as the job has its place, and again when it has ended: then the history is all that tells."""
+    flag = serve("dispatcher", "placed")
+    job = {"command": ["true"], "unique": "w", "unique_for": "1h"}
+    first, second = jobs.new_name(), jobs.new_name()
+    world.drop(first, job)
+    world.result(f"{world.uid}-{first}")
+    assert flag.exists()
+    daemon, log = world.daemons[0], world.path / "log"
+    os.kill(world.dispatcher(daemon, b"handover.py"), signal.SIGKILL)
+    eventually(lambda: log.read_text().count("event=ready") == 3)
+    world.drop(second, job)
+    assert f"job {world.uid}-{first} has this unique key, and was submitted not long ago" in world.rejected(second)
+
+
 def test_keys_are_taken_after_a_restart_by_those_that_had_them(world):
     daemon = world.start()
     argv, gate = gated(world, "--unique", "a")
@@ -285,7 +303,7 @@ def test_a_batchs_jobs_have_no_keys(world):
     assert "line 1: unique is no key of a batch's job" in world.rejected("b", "jobs")
 
 
-@pytest.mark.parametrize("step", ["captured", "replaced", "settled"])
+@pytest.mark.parametrize("step", ["captured", "replaced", "placed", "settled"])
 def test_a_dispatcher_killed_at_a_step_neither_loses_nor_doubles_a_unique_job(world, serve, step):
     flag = serve("dispatcher", step)
     ledger = world.path / "ledger"
