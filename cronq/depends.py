@@ -38,8 +38,6 @@ def _look(house: House, now: Now, state: str, entry: Entry) -> None:
     waits = house.backlog.waits
     if entry.id not in waits.needs:
         waits.add(entry.id, after.Needs.of(_read(house, state, entry)))
-    if state == states.HELD:
-        return  # when it is released
     found = after.judge(waits.needs[entry.id], lambda parent: parents.end(house, parent))
     if state == states.WAITING and found.hopeless:
         _skip(house, now, entry, found.hopeless)
