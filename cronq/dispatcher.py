@@ -161,6 +161,7 @@ def take_up(house: House, now: Now) -> None:
     held = {entry.id for entry in house.backlog.of(states.HELD)}
     house.reasons = house.history.causes(held) if held else {}
     pace.restore(house, now)
+    house.shelves.sweep_data(house.backlog.__contains__)
     installed.recover(house)
     settle.recover(house, now)
     cancel.take_up(house)

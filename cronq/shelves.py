@@ -339,6 +339,12 @@ class Shelves:
             return
         self.touch(DATA)
 
+    def sweep_data(self, is_queued: Callable[[str], bool]) -> None:
+        """Remove the data of jobs that have ended: a crash may have come before that."""
+        for job_id in os.listdir(self._path(DATA)):
+            if not is_queued(job_id) and self.result(job_id):
+                self.drop_data(job_id)
+
     def make_data(self, job_id: str, parts: Iterable[bytes]) -> None:
         """Write a job's data ourselves, whole or not at all."""
         self.replace(f"{DATA}/{job_id}", parts, 0o640)
@@ -362,7 +368,8 @@ class Shelves:
         """Remove an ended job's result directory for good: somebody said `rm`."""
         folder = f"out/{job_id.partition('-')[0]}/{job_id}"
         try:
-            for name in os.listdir(self._path(folder)):
+            names = os.listdir(self._path(folder))
+            for name in sorted(names, key=lambda name: name == "result.json"):  # the last: until then the job is known
                 os.unlink(f"{folder}/{name}", dir_fd=self.fd)
             os.rmdir(folder, dir_fd=self.fd)
         except FileNotFoundError:

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 UNSTARTED = ("ready", "delayed", "held")
 UNFINISHED = ("queued", *UNSTARTED, "running")
 NEVER_AGAIN = (64, 65, 77, 78)
-WINDOW = 3  # members of one batch that wait as jobs of their own
 
 
 @dataclass(eq=False)
@@ -51,7 +50,10 @@ class Job:
 class Queue:
     """Every job, and what may run beside what."""
 
-    def __init__(self, max_jobs: int, slots: dict[str, int], limits: dict[str, int], chance: float) -> None:
+    def __init__(
+        self, max_jobs: int, slots: dict[str, int], limits: dict[str, int], window: int, chance: float
+    ) -> None:
+        self.window = window  # members of one batch that wait as jobs of their own
         self.max_jobs, self.slots, self.limits, self.chance = max_jobs, slots, limits, chance
         self.jobs: dict[str, Job] = {}
         self.running: list[Job] = []
@@ -186,7 +188,7 @@ class Queue:
             if job.mutex and any(other.mutex == job.mutex for other in self.running):
                 continue
             if job.members:
-                if job.waiting < WINDOW:
+                if job.waiting < self.window:
                     return job
                 continue
             rooms = [("queue", job.queue, self.slots.get(job.queue)), ("task", job.task, self.limits.get(job.task))]
@@ -212,7 +214,7 @@ class Queue:
             self.running.append(job)
             self.move(job, "running")
             return
-        while job.made < len(job.members) and job.waiting < WINDOW:
+        while job.made < len(job.members) and job.waiting < self.window:
             member = job.members[job.made]
             job.made += 1
             self.jobs[member.id] = member

@@ -3,6 +3,7 @@
 import pytest
 from players import HEARS
 from test_model import UID, Calm
+from theatre import Cut
 
 FREE = {"task": ""}
 
@@ -12,6 +13,10 @@ def play():
     made = Calm()
     yield made
     made.teardown()
+
+
+def killed(*_: object) -> None:
+    raise Cut
 
 
 def states(play) -> dict[str, str]:
@@ -62,4 +67,19 @@ def test_what_a_refused_job_brought_is_no_later_jobs_input(play):
     assert {"a.job", "a.data"} <= play.theatre.names(f"rejected/{UID}")
     play.end(0, 0, tell=True)
     play.submit_by_a_name_of_ones_own(FREE, "a")
+    assert not play.theatre.names("queue/data")
+
+
+def test_the_input_of_a_job_that_had_ended_when_its_dispatcher_was_killed_is_removed(play):
+    play.submit({**FREE, "data": True})
+    (job,) = play.model.jobs.values()
+    worker, _ = play.cast.find(job.id)
+    worker.end(job.id, 0)
+    play.theatre.hear()
+    play.theatre.house.shelves.drop_data = killed
+    with pytest.raises(Cut):
+        play.theatre.turn()
+    assert play.theatre.result(job.id)["state"] == "done"
+    assert play.theatre.names("queue/data") == {job.id}
+    play.theatre.restart()
     assert not play.theatre.names("queue/data")
