@@ -40,6 +40,7 @@ class Desk:
         if system:
             self._lay()
         self.pid = 0
+        self.without = 0  # the sockets of the process while nobody is connected: its own, and what it has from the test
         self.children: list[int] = []
         self.lines: list[socket.socket] = []
 
@@ -70,6 +71,7 @@ class Desk:
         os.close(writing)
         assert os.read(reading, 1) == b"+", "it did not start"
         os.close(reading)
+        self.without = self._sockets()
 
     def _serve(self, prepare, operators: str | None, writing: int) -> None:
         bell = doorbell.Doorbell()
@@ -131,11 +133,14 @@ class Desk:
 
     def connections(self) -> int:
         """How many peers the process has now."""
+        return self._sockets() - self.without
+
+    def _sockets(self) -> int:
         links = []
         for each in self._descriptors():
             with contextlib.suppress(FileNotFoundError):  # closed since it was listed
                 links.append(os.readlink(each))
-        return sum(link.startswith("socket:") for link in links) - 3  # its own, and the launcher's two ends
+        return sum(link.startswith("socket:") for link in links)
 
     def _descriptors(self) -> list[Path]:
         return list(Path(f"/proc/{self.pid}/fd").iterdir())

@@ -1,6 +1,7 @@
 """The program that tells an event: real servers, real commands, the very process that a worker starts."""
 
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -171,7 +172,8 @@ def test_a_command_is_asked_by_its_exit_code_and_one_that_is_not_there_is_tried_
 
 def test_a_command_has_the_signals_that_any_program_has(tell):
     done = tell("call", "grep", "SigIgn", "/proc/self/status")
-    assert int(done.stdout.split()[1], 16) == 0
+    ignored = int(done.stdout.split()[1], 16)  # with what whoever runs the tests ignores, SIGHUP perhaps
+    assert not ignored & (1 << signal.SIGPIPE - 1 | 1 << signal.SIGXFSZ - 1)  # as Python ignores them
 
 
 @pytest.mark.parametrize("data", [b"", b"[]", b"{", b"\xff", b'{"a": "' + b"x" * herald.MOST_EVENT + b'"}'])
