@@ -5,7 +5,9 @@ The faults are the kernel's own answers, put there by strace.
 """
 
 import contextlib
+import os
 import shutil
+import signal
 import subprocess
 from pathlib import Path
 
@@ -47,6 +49,7 @@ class Fault:
             "-e",
             f"inject={inject}",
         ]
+        self.pid = pid
         self.strace = subprocess.Popen(argv, stderr=subprocess.PIPE, text=True)
         eventually(lambda: self._traced(pid) or self.strace.poll() is not None)
         if self.strace.poll() is not None:
@@ -61,6 +64,7 @@ class Fault:
     def __exit__(self, *_: object) -> None:
         self.strace.terminate()
         self.strace.communicate()
+        os.kill(self.pid, signal.SIGCHLD)  # a tracer that goes may take along what was to be delivered
 
 
 @pytest.fixture(scope="module")
