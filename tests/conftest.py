@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from forerunner import QUICK, Forerunner
+from receiver import Receiver
 
 CRONQ = [sys.executable, "-m", "cronq"]
 
@@ -259,3 +260,11 @@ def siege(machine):
     found = Siege(machine)
     yield found
     found.close()
+
+
+@pytest.fixture
+def server():
+    """Whoever is told events by webhooks."""
+    made = Receiver()
+    yield made
+    made.close()

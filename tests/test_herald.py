@@ -23,13 +23,6 @@ EVENT = {
 
 
 @pytest.fixture
-def server():
-    made = Receiver()
-    yield made
-    made.close()
-
-
-@pytest.fixture
 def tell(tmp_path):
     """Run the herald as a job's process: the event is a file; what it is told by `env` is all of its environment."""
 

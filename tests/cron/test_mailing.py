@@ -129,57 +129,55 @@ def test_without_a_mailer_output_stays_where_it_is(world, post):
 # ---------------------------------------------------------------- the system's log
 
 
-def test_why_nothing_is_mailed_is_told_to_the_systems_log_as_cron_tells_it(bench, tmp_path):
-    """Debian's own lines are in test_mta, and in its source."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as server:
-        server.bind(str(tmp_path / "log"))
-        server.settimeout(5)
+@pytest.fixture
+def heard(bench, tmp_path):
+    """What the system's log is told next, without date and program."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as log:
+        log.bind(str(tmp_path / "log"))
+        log.settimeout(60)
         bench.house.cronlog = Cronlog(str(tmp_path / "log"))
-        bench.toml('[cron]\nsendmail = "/nowhere"\n')
-        bench.crontab("# cronq: name=plain\n* * * * * x\nMAILTO=a, b\n# cronq: name=unsafe\n* * * * * x\n")
-        bench.minutes(0, 1)
-        said = {}
-        for _, tick in bench.house.shelves.scan("ready"):
-            os.write(bench.house.shelves.outputs(tick)[0], b"printed")
-            line = bench.house.tables.find(tick.uid, tick.line)
-            mails.post(bench.house, Now(UTC + 61.0, 0.0), tick, line, False, False, None)
-            said[tick.line] = server.recv(1000).decode().partition(": ")[2]
+        yield lambda: log.recv(1000).decode()
         bench.house.cronlog.close()
+
+
+def printed(bench, tick, text: bytes) -> None:
+    """A tick has printed this, and has ended."""
+    os.write(bench.house.shelves.outputs(tick)[0], text)
+    line = bench.house.tables.find(tick.uid, tick.line)
+    mails.post(bench.house, Now(UTC + 61.0, 0.0), tick, line, False, False, None)
+
+
+def test_why_nothing_is_mailed_is_told_to_the_systems_log_as_cron_tells_it(bench, heard):
+    """Debian's own lines are in test_mta, and in its source."""
+    bench.toml('[cron]\nsendmail = "/nowhere"\n')
+    bench.crontab("# cronq: name=plain\n* * * * * x\nMAILTO=a, b\n# cronq: name=unsafe\n* * * * * x\n")
+    bench.minutes(0, 1)
+    said = {}
+    for _, tick in bench.house.shelves.scan("ready"):
+        printed(bench, tick, b"printed")
+        said[tick.line] = heard().partition(": ")[2]
     assert said == {
         "plain": "(CRON) info (No MTA installed, discarding output)",
         "unsafe": f"({ME}) UNSAFE MAIL (a, b)",
     }
 
 
-def test_a_mail_that_the_mailer_does_not_take_is_told_to_the_systems_log_as_cron_tells_it(bench, tmp_path):
+def test_a_mail_that_the_mailer_does_not_take_is_told_to_the_systems_log_as_cron_tells_it(bench, heard):
     """Debian's own: `CRON[123]: (root) MAIL (mailed 3 bytes of output but got status 0x004b from MTA`."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as server:
-        server.bind(str(tmp_path / "log"))
-        server.settimeout(5)
-        bench.house.cronlog = Cronlog(str(tmp_path / "log"))
-        bench.toml('[cron]\nsendmail = "/bin/false"\n')
-        bench.crontab("# cronq: name=a\n* * * * * x\n")
-        bench.minutes(0, 1)
-        ((_, tick),) = bench.house.shelves.scan("ready")
-        os.write(bench.house.shelves.outputs(tick)[0], b"hi\n")
-        line = bench.house.tables.find(tick.uid, tick.line)
-        mails.post(bench.house, Now(UTC + 61.0, 0.0), tick, line, False, False, None)
-        (mail,) = [entry for _, entry in bench.house.shelves.scan("ready") if entry.about]
-        each = Settled(Running(mail), Dead("exit code 75"), {"exit_code": 75})
-        events.died(bench.house, Now(UTC + 62.0, 0.0), each, "exit code 75")
-        said = server.recv(1000).decode().partition(": ")[2]
-        bench.house.cronlog.close()
-    assert said == f"({ME}) MAIL (mailed 3 bytes of output but got status 0x004b from MTA)"
+    bench.toml('[cron]\nsendmail = "/bin/false"\n')
+    bench.crontab("# cronq: name=a\n* * * * * x\n")
+    bench.minutes(0, 1)
+    ((_, tick),) = bench.house.shelves.scan("ready")
+    printed(bench, tick, b"hi\n")
+    (mail,) = [entry for _, entry in bench.house.shelves.scan("ready") if entry.about]
+    each = Settled(Running(mail), Dead("exit code 75"), {"exit_code": 75})
+    events.died(bench.house, Now(UTC + 62.0, 0.0), each, "exit code 75")
+    assert heard().partition(": ")[2] == f"({ME}) MAIL (mailed 3 bytes of output but got status 0x004b from MTA)"
 
 
-def test_a_start_is_told_to_the_systems_log(bench, tmp_path):
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as server:
-        server.bind(str(tmp_path / "log"))
-        server.settimeout(60)
-        bench.house.cronlog = Cronlog(str(tmp_path / "log"))
-        bench.crontab("# cronq: name=a\n* * * * * date +\\%F%in\n")
-        bench.minutes(0, 1)
-        ((_, tick),) = bench.house.shelves.scan("ready")
-        mails.started(bench.house, Now(UTC + 60.0, 0.0), tick, 4711)
-        assert server.recv(1000).decode().endswith(f" CRON[4711]: ({ME}) CMD (date +%F)")
-        bench.house.cronlog.close()
+def test_a_start_is_told_to_the_systems_log(bench, heard):
+    bench.crontab("# cronq: name=a\n* * * * * date +\\%F%in\n")
+    bench.minutes(0, 1)
+    ((_, tick),) = bench.house.shelves.scan("ready")
+    mails.started(bench.house, Now(UTC + 60.0, 0.0), tick, 4711)
+    assert heard().endswith(f" CRON[4711]: ({ME}) CMD (date +%F)")

@@ -8,12 +8,11 @@ import os
 import random
 import signal
 import struct
-import sys
 import time
 import traceback
 import types
 
-from bench import UTC, Bench
+from bench import UTC, Bench, calls
 from conftest import cost, eventually
 
 from cronq import fire, settle, states
@@ -32,22 +31,6 @@ def fill(bench: Bench, count: int) -> None:
     now = FIVE + 29 * 60
     while bench.turn(now) == 0.0:
         now += 0.001
-
-
-def calls(bench: Bench, wall: float) -> int:
-    """How many functions a turn calls."""
-    count = 0
-
-    def called(_frame, event, _what):
-        nonlocal count
-        count += event in ("call", "c_call")
-
-    sys.setprofile(called)
-    try:
-        bench.turn(wall)
-    finally:
-        sys.setprofile(None)
-    return count
 
 
 def test_idle_turns_cost_the_same_however_many_lines_there_are(tmp_path, monkeypatch):

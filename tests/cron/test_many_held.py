@@ -2,11 +2,10 @@
 
 import os
 import socket
-import sys
 import time
 
 import pytest
-from bench import Bench
+from bench import Bench, calls
 
 from cronq import crew, states
 from cronq.entry import Entry
@@ -14,22 +13,6 @@ from cronq.house import Running
 
 TASK = "[tasks.t]\ncommand = ['true']\n"
 NOW = time.time()
-
-
-def calls(bench: Bench, wall: float) -> int:
-    """How many functions a turn calls."""
-    count = 0
-
-    def called(_frame, event, _what):
-        nonlocal count
-        count += event in ("call", "c_call")
-
-    sys.setprofile(called)
-    try:
-        bench.turn(wall)
-    finally:
-        sys.setprofile(None)
-    return count
 
 
 def busy(path, config: str, count: int, **fields) -> Bench:

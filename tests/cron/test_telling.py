@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 from conftest import eventually
-from receiver import Receiver
 
 from cronq import events, states
 from cronq.entry import Entry
@@ -18,13 +17,6 @@ from cronq.house import Now, Running, Settled
 from cronq.policy import Dead, Done
 
 DOCS = Path(__file__).parent.parent.parent / "docs"
-
-
-@pytest.fixture
-def server():
-    made = Receiver()
-    yield made
-    made.close()
 
 
 @pytest.fixture
