@@ -103,7 +103,7 @@ def entry_of(house: House, job_id: str, wanted: Job, hashed: str, submitted: flo
     for flag, is_so in (
         (UNTIL_START, wanted.unique_until == uniquekeys.START),
         (UNTIL_SUCCESS, wanted.unique_until == uniquekeys.SUCCESS),
-        (WINDOW, wanted.unique_for is not None or getattr(wanted.on_conflict, "action", "") == uniquekeys.THROTTLE),
+        (WINDOW, unique.window(wanted) is not None),
     ):
         if is_so:
             entry = entry.flagged(flag)

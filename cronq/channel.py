@@ -14,6 +14,7 @@ import json
 import os
 import time
 
+from cronq.output import Pumped
 from cronq.status import MOST_LINE, State
 
 TYPE_CHECKING = False
@@ -58,7 +59,7 @@ class Lines:
         return [rest] if rest else []
 
 
-class Channel:
+class Channel(Pumped):
     """What one attempt says of itself."""
 
     __slots__ = ("_deadline", "_dirty", "_lines", "_loop", "_outcome", "_target", "_timer", "_wrote", "source", "state")
@@ -76,7 +77,7 @@ class Channel:
         self._dirty = False
 
     def pump(self) -> int | None:
-        """Take what is there, a slice at most: how many bytes it was, 0 at the end, None if nothing is there now."""
+        """Take the lines that are there."""
         try:
             part = os.read(self.source, SLICE)
         except BlockingIOError:
@@ -85,14 +86,6 @@ class Channel:
             self._deadline.heard()
             self._take(self._lines.cut(part) if part else self._lines.end())
         return len(part)
-
-    def drain(self, slices: int) -> bool:
-        """Take what there is, at most so many slices; whether the end was reached."""
-        for _ in range(slices):
-            count = self.pump()
-            if not count:
-                return count == 0
-        return False
 
     def _take(self, lines: list[bytes]) -> None:
         state = self.state

@@ -25,8 +25,7 @@ class Choice:
         per_user = said.max_jobs_per_user
         if per_user is None and house.authority is not None:
             per_user = per_user_default(said.max_jobs)
-        running = [each.entry for each in house.running.values()]
-        jobs, ticks = [e for e in running if not e.tabled], [e for e in running if e.tabled]
+        jobs, ticks = running(house)
         self.gates = Gates(
             said.max_jobs,
             said.slots,
@@ -101,6 +100,12 @@ class Choice:
         if why_held(house, now, submitter, runner) is not None:
             return True  # `start` holds it
         return house.crew.ready(runner, now.mono) is not None
+
+
+def running(house: House) -> tuple[list[Entry], list[Entry]]:
+    """What runs: jobs, and ticks of crontabs with what is told about them, which pass other gates."""
+    entries = [each.entry for each in house.running.values()]
+    return [entry for entry in entries if not entry.tabled], [entry for entry in entries if entry.tabled]
 
 
 def why_held(house: House, now: Now, submitter: int, runner: int) -> str | None:

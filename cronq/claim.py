@@ -12,12 +12,12 @@ Fails:   `Same` where another job stands for it, `Duplicate` where there must be
 
 from __future__ import annotations
 
-from cronq import job, settle, spool, states
-from cronq.entry import WINDOW, Entry, digest
-from cronq.errors import BadJob, CronqError, Duplicate, Same
+from cronq import settle, spool, states, unique
+from cronq.entry import WINDOW, Entry
+from cronq.errors import Duplicate, Same
 from cronq.house import House, Now
-from cronq.job import MAX_JOB_BYTES, Job
-from cronq.uniquekeys import ATTACH, DEBOUNCE, REJECT, REPLACE, THROTTLE, Conflict
+from cronq.job import Job
+from cronq.uniquekeys import ATTACH, DEBOUNCE, REJECT, REPLACE, Conflict
 
 _UNSTARTED = (states.READY, states.DELAYED, states.WAITING, states.HELD)
 
@@ -37,7 +37,7 @@ def claim(house: House, now: Now, entry: Entry, wanted: Job) -> Entry:
         if said.longest is not None:
             due = min(due, first + said.longest)
         entry = entry.but(due=max(entry.due, int(due * 1e6)))
-    length = said.wait if said.action == THROTTLE else wanted.unique_for
+    length = unique.window(wanted)
     if length is not None:
         taken.open(entry.unique, _until(entry, length), entry.id, now.micros)
     return entry
@@ -63,20 +63,16 @@ def _conflict(house: House, now: Now, entry: Entry, said: Conflict, job_id: str,
 
 def _replace(house: House, now: Now, entry: Entry, said: Conflict, state: str, older: Entry) -> Entry:
     """Have the newer job in the older one's place; or of the older one only what is asked for changed."""
+    due = entry.due if "at" in said.parts else older.due
+    priority = entry.priority if "priority" in said.parts else older.priority
     if "args" in said.parts:
         first = house.backlog.taken.first.get(entry.unique)
         settle.end_unstarted(house, now, "cancel", state, older, f"replaced by {entry.id}")
         house.step("replaced")
         if first is not None:
             house.backlog.taken.first[entry.unique] = first
-        return entry.but(
-            due=entry.due if "at" in said.parts else older.due,
-            priority=entry.priority if "priority" in said.parts else older.priority,
-        )
-    changed = older.but(
-        due=entry.due if "at" in said.parts else older.due,
-        priority=entry.priority if "priority" in said.parts else older.priority,
-    )
+        return entry.but(due=due, priority=priority)
+    changed = older.but(due=due, priority=priority)
     if changed != older:
         _reorder(house, now, state, older, changed, f"as {entry.id} wanted it")
     raise Same(f"job {older.id} has this unique key, and was changed instead", older.id, attached=True)
@@ -102,17 +98,11 @@ def recover(house: House, now: Now) -> None:
 
 
 def _read_again(house: House, now: Now, state: str, entry: Entry) -> None:
-    try:
-        data = house.shelves.read(state, entry, MAX_JOB_BYTES)
-        if digest(data) != entry.hash:
-            raise BadJob("it was changed")
-        wanted = job.decode(data)
-    except (CronqError, FileNotFoundError):
+    wanted = settle.read(house, state, entry)
+    if wanted is None:
         return
-    said = wanted.on_conflict or Conflict()
-    length = said.wait if said.action == THROTTLE else wanted.unique_for
     begun = spool.submitted(entry.id, entry.due) if entry.attempt else entry.due / 1e6
-    until = int((begun + (length or 0.0)) * 1e6)
+    until = int((begun + (unique.window(wanted) or 0.0)) * 1e6)
     if until > now.micros:
         house.backlog.taken.open(entry.unique, until, entry.id, now.micros)
         house.history.note(now.wall, entry.id, state, state, cause="restart", unique=entry.unique, window=until)

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 from cronq import cancel, cronmail, hooks, job, pace, settle, states, task
-from cronq.choosing import Choice
+from cronq.choosing import Choice, running
 from cronq.crew import Worker
 from cronq.cronfiles import INSTALLED
 from cronq.entry import CANCEL_WANTED, HAS_DATA, Entry
@@ -36,9 +36,8 @@ def launch(house: House, now: Now, waiting: list[Started], start: Start) -> None
     """Start what may run; all of it goes into `waiting`: a tick runs once at most, so its move must be durable."""
     if not house.tables.ready or not len(house.backlog.ticks):
         return
-    running = [each.entry for each in house.running.values()]
-    ticks, others = [e for e in running if e.tabled], [e for e in running if not e.tabled]
-    gates = Gates(sys.maxsize, {**ERRANDS, **house.config.slots}, {}, ticks, others=others)
+    jobs, ticks = running(house)
+    gates = Gates(sys.maxsize, {**ERRANDS, **house.config.slots}, {}, ticks, others=jobs)
 
     def gate(queue: str, _task: str, uid: int, _weight: int) -> bool:
         if not gates.open(queue, "", uid):

@@ -12,11 +12,10 @@ from __future__ import annotations
 
 import time
 
-from cronq import after, glance, job, parents, settle, states
-from cronq.entry import WAITS, Entry, digest
-from cronq.errors import CronqError
+from cronq import after, glance, parents, settle, states
+from cronq.entry import WAITS, Entry
 from cronq.house import House, Now, encode
-from cronq.job import MAX_JOB_BYTES, Job
+from cronq.job import Job
 from cronq.log import line as log
 
 SLICE_SECONDS = 0.020
@@ -55,11 +54,7 @@ def _look(house: House, now: Now, state: str, entry: Entry) -> None:
 
 def _read(house: House, state: str, entry: Entry) -> Job:
     """The job, for what it waits for; where it is not to be had, nothing: it is refused when it is to start."""
-    try:
-        data = house.shelves.read(state, entry, MAX_JOB_BYTES)
-        return job.decode(data) if digest(data) == entry.hash else Job()
-    except (CronqError, FileNotFoundError):
-        return Job()
+    return settle.read(house, state, entry) or Job()
 
 
 def _skip(house: House, now: Now, entry: Entry, reason: str) -> None:

@@ -19,7 +19,7 @@ import shlex
 import socket
 from typing import Any
 
-from cronq import admission, cronmail, hooks, job, keys, mails, states
+from cronq import admission, cronmail, hooks, job, keys, mails, policy, states
 from cronq.cronfiles import uid_of
 from cronq.crontext import split_percent
 from cronq.entry import HAS_DATA, HOOK, Entry, digest
@@ -97,8 +97,8 @@ def _event(house: House, each: Settled, what: str, subject: str, told: dict[str,
         "user": user,
         "job": entry.id,
         **told,
-        "exit_code": _whole(outcome.get("exit_code")),
-        "signal": _whole(outcome.get("signal")),
+        "exit_code": policy.whole(outcome.get("exit_code")),
+        "signal": policy.whole(outcome.get("signal")),
         "scheduled": _instant(entry.due / 1e6),
         "text": text,
         "output": printed,
@@ -117,10 +117,6 @@ def _instant(seconds: object) -> str | None:
     if isinstance(seconds, int | float) and 0 <= seconds < job.LAST_INSTANT:
         return datetime.datetime.fromtimestamp(seconds, datetime.UTC).isoformat(timespec="seconds")
     return None
-
-
-def _whole(value: object) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**31 else None
 
 
 def _printable(text: str) -> str:
@@ -171,10 +167,7 @@ def _queue(house: House, now: Now, each: Settled, kind: str, name: str, lane: st
     if len(house.backlog.errands.get(entry.errand, ())) >= MOST_WAITING:
         log("hook-dropped", id=about, reason=f"{MOST_WAITING} events wait for {kind}; does whoever is told hang?")
         return
-    house.shelves.make_data(job_id, [json.dumps(event).encode() + b"\n"])
-    if house.shelves.create(states.READY, entry, data):
-        house.backlog.put(states.READY, entry)
-        house.history.note(now.wall, job_id, states.QUEUED, states.READY, move="admit", cause=f"event of {about}")
+    mails.send(house, now, entry, data, [json.dumps(event).encode() + b"\n"], f"event of {about}")
 
 
 def _note(house: House, name: str, failed: bool) -> None:

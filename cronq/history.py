@@ -13,6 +13,7 @@ import os
 import re
 import time
 from collections import Counter
+from collections.abc import Iterator
 from typing import Any
 
 from cronq.shelves import SyncFailed
@@ -123,50 +124,47 @@ class History:
     def rates(self, since: float) -> dict[str, float]:
         """How far the rates of what started since then are spent, by name: what was said last."""
         found: dict[str, float] = {}
-        first = time.strftime("%Y-%m-%d", time.gmtime(max(0.0, since)))
-        for path in self.days():
-            if os.path.basename(path)[: len(first)] < first:
+        for record in self._records(b'"rate":{', max(0.0, since)):
+            try:
+                found |= {str(name): float(paid) for name, paid in record["rate"].items()}
+            except (ValueError, KeyError, TypeError, AttributeError):
                 continue
-            with open(path, "rb") as file:
-                for line in file:
-                    if b'"rate":{' not in line:
-                        continue
-                    try:
-                        found |= {str(name): float(paid) for name, paid in json.loads(line)["rate"].items()}
-                    except (ValueError, KeyError, TypeError, AttributeError):
-                        continue
         return found
 
     def causes(self, wanted: set[str]) -> dict[str, str]:
         """Why these jobs are held: the cause of the last move to there, by id."""
         found: dict[str, str] = {}
-        for path in self.days():
-            with open(path, "rb") as file:
-                for line in file:
-                    if b'"to":"held"' not in line:
-                        continue
-                    try:
-                        record = json.loads(line)
-                        if record["id"] in wanted:
-                            found[record["id"]] = str(record.get("cause") or "")
-                    except (ValueError, KeyError, TypeError):
-                        continue
+        for record in self._records(b'"to":"held"'):
+            try:
+                if record["id"] in wanted:
+                    found[record["id"]] = str(record.get("cause") or "")
+            except (KeyError, TypeError):
+                continue
         return found
 
     def windows(self) -> dict[str, tuple[int, str]]:
         """Of each unique key that was taken for a while: until when (microseconds), and by which job, the last one."""
         found: dict[str, tuple[int, str]] = {}
+        for record in self._records(b'"window":'):
+            try:
+                found[record["unique"]] = int(record["window"]), record["id"]
+            except (ValueError, KeyError, TypeError):
+                continue
+        return found
+
+    def _records(self, marker: bytes, since: float = 0.0) -> Iterator[Any]:
+        """What the lines with these bytes in them say, oldest first, from the day of this instant on."""
+        first = time.strftime("%Y-%m-%d", time.gmtime(since))
         for path in self.days():
+            if os.path.basename(path)[: len(first)] < first:
+                continue
             with open(path, "rb") as file:
                 for line in file:
-                    if b'"window":' not in line:
-                        continue
-                    try:
-                        record = json.loads(line)
-                        found[record["unique"]] = int(record["window"]), record["id"]
-                    except (ValueError, KeyError, TypeError):
-                        continue
-        return found
+                    if marker in line:
+                        try:
+                            yield json.loads(line)
+                        except ValueError:
+                            continue
 
     def close(self) -> None:
         """Close the day's file."""

@@ -144,15 +144,9 @@ def _webhook(key: str, value: object) -> str:
     return text
 
 
-def _on(key: str, value: object) -> str:
-    if value not in WHEN:
-        raise BadJob(f"{key} must be one of {', '.join(WHEN)}, not {jobs.show(value)}")
-    return str(value)
-
-
 READERS: dict[str, Any] = {
     "webhook": _webhook,
     "command": jobs.READERS["command"],
-    "on": _on,
+    "on": lambda key, value: jobs.one_of(key, value, WHEN),
     "user": taskkeys.user,
 }

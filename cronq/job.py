@@ -343,10 +343,18 @@ def _unique(name: str) -> Any:
     return read
 
 
-def _retries(key: str, value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MAX_RETRIES:
-        raise BadJob(f"{key} must be a whole number from 0 to {MAX_RETRIES}, not {show(value)}")
+def whole(key: str, value: object, least: int, most: int) -> int:
+    """A whole number from `least` to `most`. Raises `BadJob`."""
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+        raise BadJob(f"{key} must be a whole number from {least} to {most}, not {show(value)}")
     return value
+
+
+def one_of(key: str, value: object, words: tuple[str, ...]) -> str:
+    """One of these words. Raises `BadJob`."""
+    if value not in words:
+        raise BadJob(f"{key} must be one of {', '.join(words)}, not {show(value)}")
+    return str(value)
 
 
 def _backoff(key: str, value: object) -> Backoff:
@@ -367,12 +375,6 @@ def _factor(key: str, value: object, least: float) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= 100:
         raise BadJob(f"{key} must be a number from {least:g} to 100, not {show(value)}")
     return float(value)
-
-
-def _weight(key: str, value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MAX_WEIGHT:
-        raise BadJob(f"{key} must be a whole number from 0 to {MAX_WEIGHT}, not {show(value)}")
-    return value
 
 
 def _delivery(key: str, value: object) -> str:
@@ -403,11 +405,11 @@ READERS: dict[str, Any] = {
     "on_conflict": _unique("on_conflict"),
     "timeout": _positive,
     "watchdog": _positive,
-    "retries": _retries,
+    "retries": lambda key, value: whole(key, value, 0, MAX_RETRIES),
     "backoff": _backoff,
     "delivery": _delivery,
     "mutex": _word,
-    "weight": _weight,
+    "weight": lambda key, value: whole(key, value, 0, MAX_WEIGHT),
     "note": _line,
 }
 

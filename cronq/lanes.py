@@ -173,12 +173,6 @@ class Ready:
         """The entries, in no order."""
         return (item[-1] for item in self._live.values())
 
-    def waiting(self, entry: Entry) -> int:
-        """How many entries wait in the lane in which this one would."""
-        submitter = self._submitters.get(entry.uid)
-        lane = submitter.parts.get(entry.lane) if submitter is not None else None
-        return sum(len(row.heap) - row.stale for row in lane.parts.values()) if lane is not None else 0
-
     def row(self, entry: Entry) -> list[Entry]:
         """The entries that stand in one row with this one: the first of them, and the others in no order."""
         row = self._submitters[entry.uid].parts[entry.lane].parts[entry.keys]

@@ -10,7 +10,7 @@ Fails:   never: what does not end within its grace runs on, or is killed by its 
 from __future__ import annotations
 
 from cronq.entry import AT_MOST_ONCE
-from cronq.house import House, Now, Running
+from cronq.house import House, Now
 from cronq.log import line as log
 from cronq.wire import INTERRUPTED
 
@@ -26,7 +26,7 @@ def drained(house: House, now: Now) -> bool:
     if not house.running:
         return True
     if house.interrupted:
-        return now.mono >= house.leave_at or not any(each.entry.id in house.interrupted for each in _running(house))
+        return now.mono >= house.leave_at or house.interrupted.isdisjoint(house.running)
     if now.mono < house.leave_at:
         return False
     if house.config.stop_mode == "interrupt" and not house.crew.launcher_gone:
@@ -34,14 +34,10 @@ def drained(house: House, now: Now) -> bool:
     return not house.interrupted
 
 
-def _running(house: House) -> list[Running]:
-    return list(house.running.values())
-
-
 def _interrupt(house: House, now: Now) -> None:
     """Have them ended, those that can come again."""
     grace = 0.0
-    for running in _running(house):
+    for running in list(house.running.values()):
         entry = running.entry
         worker = house.crew.of(entry.id)
         if worker is None or AT_MOST_ONCE in entry.flags:

@@ -110,22 +110,14 @@ def _template(key: str, value: object) -> str:
 
 def count(key: str, value: object) -> int:
     """How many of something, at least one. Raises `BadJob`."""
-    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 100_000:
-        raise BadJob(f"{key} must be a whole number from 1 to 100000, not {jobs.show(value)}")
-    return value
-
-
-def _on_block(key: str, value: object) -> str:
-    if value not in ON_BLOCK:
-        raise BadJob(f"{key} must be one of {', '.join(ON_BLOCK)}, not {jobs.show(value)}")
-    return str(value)
+    return jobs.whole(key, value, 1, 100_000)
 
 
 READERS: dict[str, Any] = {
     "key": _template,
     "group": jobs.READERS["queue"],
     "limit": count,
-    "on_block": _on_block,
+    "on_block": lambda key, value: jobs.one_of(key, value, ON_BLOCK),
     "rate": rate,
     "burst": count,
 }

@@ -15,7 +15,7 @@ from __future__ import annotations
 import os
 import pwd
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from cronq import admission, cronmail, job, states
@@ -87,10 +87,15 @@ def _queue(house: House, now: Now, tick: Entry, line: Line, printed: int, word: 
         log("mail-dropped", id=tick.id, reason=f"{MOST_WAITING} mails of {user} wait; is the mailer hanging?")
         return
     head = cronmail.about(line.entry, to, user, _home(tick.uid), socket.gethostname(), word)
-    house.shelves.make_data(job_id, _parts(head, printed, tick.id, why if word else None))
+    send(house, now, entry, data, _parts(head, printed, tick.id, why if word else None), "mail")
+
+
+def send(house: House, now: Now, entry: Entry, data: bytes, told: Iterable[bytes], cause: str) -> None:
+    """Make the job of a mail or a hook, whose file has these bytes and whose input is what it tells."""
+    house.shelves.make_data(entry.id, told)
     if house.shelves.create(states.READY, entry, data):
         house.backlog.put(states.READY, entry)
-        house.history.note(now.wall, job_id, states.QUEUED, states.READY, move="admit", cause="mail")
+        house.history.note(now.wall, entry.id, states.QUEUED, states.READY, move="admit", cause=cause)
 
 
 def _parts(head: bytes, printed: int, tick_id: str, why: str | None) -> Iterator[bytes]:

@@ -15,7 +15,25 @@ SLICE = 1 << 16  # what a pipe holds
 _buffer = memoryview(bytearray(SLICE))  # one for all: a worker has one thread
 
 
-class Stream:
+class Pumped:
+    """What is read from a job's pipe, a slice at a time."""
+
+    __slots__ = ()
+
+    def pump(self) -> int | None:
+        """Take what is there, a slice at most: how many bytes it was, 0 at the end, None if nothing is there now."""
+        raise NotImplementedError
+
+    def drain(self, slices: int) -> bool:
+        """Take until there is nothing more now, at most so many slices; whether the end was reached."""
+        for _ in range(slices):
+            count = self.pump()
+            if not count:
+                return count == 0
+        return False
+
+
+class Stream(Pumped):
     """One of a job's two outputs."""
 
     __slots__ = ("bytes", "closed", "cut", "room", "source", "target")
@@ -29,7 +47,7 @@ class Stream:
         self.closed = False
 
     def pump(self) -> int | None:
-        """Copy what is there, a slice at most: how many bytes it was, 0 at the end, None if nothing is there now."""
+        """Copy what is there, as far as the cap."""
         try:
             count = os.readv(self.source, [_buffer])
         except BlockingIOError:
@@ -40,14 +58,6 @@ class Stream:
         if count > kept:
             self._mark()
         return count
-
-    def drain(self, slices: int) -> bool:
-        """Copy until there is nothing more now, at most so many slices; whether the end was reached."""
-        for _ in range(slices):
-            count = self.pump()
-            if not count:
-                return count == 0
-        return False
 
     def _keep(self, part: memoryview) -> None:
         try:

@@ -74,7 +74,7 @@ def judge(outcome: dict[str, Any], entry: Entry, plan: Plan, now: float, chance:
 
     A timeout is one even where the job then exits with 0: many programs end so on SIGTERM, their work half done.
     """
-    code, reason = _whole(outcome.get("exit_code")), outcome.get("reason")
+    code, reason = whole(outcome.get("exit_code")), outcome.get("reason")
     snooze = _seconds(outcome.get("snooze")) if reason is None and code in (0, TRY_AGAIN) else None
     if code == 0 and reason is None and snooze is None:
         return Done()
@@ -155,7 +155,7 @@ def _due(now: float, wait: float) -> float:
 
 def describe(outcome: dict[str, Any]) -> str:
     """How an attempt ended, for people: exit code 3 · killed by signal 9 (SIGKILL) · ran longer than its timeout."""
-    reason, code, number = outcome.get("reason"), _whole(outcome.get("exit_code")), _whole(outcome.get("signal"))
+    reason, code, number = outcome.get("reason"), whole(outcome.get("exit_code")), whole(outcome.get("signal"))
     if reason == "timeout":
         return "ran longer than its timeout"
     if reason == "watchdog":
@@ -183,5 +183,6 @@ def _seconds(value: object) -> float | None:
     return float(value) if good else None  # type: ignore[arg-type]
 
 
-def _whole(value: object) -> int | None:
+def whole(value: object) -> int | None:
+    """A whole number that a worker wrote, if it can be an exit code or a signal."""
     return value if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**31 else None

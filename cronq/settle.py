@@ -336,6 +336,15 @@ def _restore(record: dict[str, Any], now: Now) -> policy.Verdict:
     return verdicts.get(str(record.get("verdict")), policy.Dead(reason))
 
 
+def read(house: House, state: str, entry: Entry) -> job.Job | None:
+    """The job that a queued entry is; None where it is not to be had, or is another than the one that was judged."""
+    try:
+        data = house.shelves.read(state, entry, MAX_JOB_BYTES)
+        return job.decode(data) if digest(data) == entry.hash else None
+    except (CronqError, FileNotFoundError):
+        return None
+
+
 def check_bytes(descriptor: int, entry: Entry) -> bytes:
     """The job's bytes, which must be those that were judged. Raises `BadJob`."""
     data = os.pread(descriptor, MAX_JOB_BYTES + 1, max(0, entry.offset))

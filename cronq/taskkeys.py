@@ -109,12 +109,6 @@ def _shell(key: str, value: object) -> str:
     return text
 
 
-def _on_crash(key: str, value: object) -> str:
-    if value not in ON_CRASH:
-        raise BadJob(f"{key} must be one of {', '.join(ON_CRASH)}, not {jobs.show(value)}")
-    return str(value)
-
-
 def stop_mode(key: str, value: object) -> str:
     """What a dispatcher that stops does about running jobs. Raises `BadJob`."""
     if value not in ("leave", "interrupt"):
@@ -122,16 +116,9 @@ def stop_mode(key: str, value: object) -> str:
     return str(value)
 
 
-def whole(key: str, value: object, least: int, most: int) -> int:
-    """A whole number from `least` to `most`. Raises `BadJob`."""
-    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-        raise BadJob(f"{key} must be a whole number from {least} to {most}, not {jobs.show(value)}")
-    return value
-
-
 def count(key: str, value: object) -> int:
     """How many of something, at least one. Raises `BadJob`."""
-    return whole(key, value, 1, 100_000)
+    return jobs.whole(key, value, 1, 100_000)
 
 
 def switch(key: str, value: object) -> bool:
@@ -184,7 +171,7 @@ def rlimit(name: str, key: str, value: object) -> int | str:
     if value == UNLIMITED and name != "nofile":  # the kernel has no unlimited number of descriptors
         return UNLIMITED
     if name in COUNTED:
-        return whole(key, value, 1, MAX_COUNTED)
+        return jobs.whole(key, value, 1, MAX_COUNTED)
     return size(key, value)
 
 
@@ -205,10 +192,10 @@ READERS: dict[str, Any] = {
     "retries": jobs.READERS["retries"],
     "backoff": jobs.READERS["backoff"],
     "delivery": jobs.READERS["delivery"],
-    "on_crash": _on_crash,
+    "on_crash": lambda key, value: jobs.one_of(key, value, ON_CRASH),
     "max_crashes": count,
-    "max_snoozes": lambda key, value: whole(key, value, 0, MAX_AGAIN),
-    "max_interruptions": lambda key, value: whole(key, value, 0, MAX_AGAIN),
+    "max_snoozes": lambda key, value: jobs.whole(key, value, 0, MAX_AGAIN),
+    "max_interruptions": lambda key, value: jobs.whole(key, value, 0, MAX_AGAIN),
     "limit": count,
     "rate": limitkeys.rate,
     "burst": limitkeys.count,
@@ -220,13 +207,13 @@ READERS: dict[str, Any] = {
     "env_file": jobs.READERS["cwd"],
     "cwd": jobs.READERS["cwd"],
     "umask": _umask,
-    "nice": lambda key, value: whole(key, value, 0, 19),
-    "oom_score_adj": lambda key, value: whole(key, value, 0, 1000),
+    "nice": lambda key, value: jobs.whole(key, value, 0, 19),
+    "oom_score_adj": lambda key, value: jobs.whole(key, value, 0, 1000),
     "rlimits": _rlimits,
     "no_new_privs": switch,
     "memory_max": _memory,
-    "pids_max": lambda key, value: whole(key, value, 1, 4_194_304),
-    "cpu_weight": lambda key, value: whole(key, value, 1, 10_000),
+    "pids_max": lambda key, value: jobs.whole(key, value, 1, 4_194_304),
+    "cpu_weight": lambda key, value: jobs.whole(key, value, 1, 10_000),
     "output_max": size,
     "leave_children": switch,
 }

@@ -35,6 +35,12 @@ def text(wanted: Job, queue: str) -> str:
     return "fields " + json.dumps(fields, sort_keys=True, separators=(",", ":"))
 
 
+def window(wanted: Job) -> float | None:
+    """For how many seconds a job takes its key whatever becomes of it; None where it does not."""
+    said = wanted.on_conflict
+    return said.wait if said is not None and said.action == THROTTLE else wanted.unique_for
+
+
 def holds(entry: Entry, state: str) -> bool:
     """Whether a job in this state (empty: below `queue/` no more) keeps its key."""
     if UNTIL_START in entry.flags:

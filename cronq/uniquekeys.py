@@ -47,8 +47,7 @@ def unique(key: str, value: object) -> str | list[str]:
     """A key of one's own words, or the fields that it is made of. Raises `BadJob`."""
     if isinstance(value, list):
         for place, item in enumerate(value):
-            if item not in FIELDS:
-                raise BadJob(f"{key}[{place}] must be one of {', '.join(FIELDS)}, not {jobs.show(item)}")
+            jobs.one_of(f"{key}[{place}]", item, FIELDS)
         if value:
             return list(value)
     if not isinstance(value, str) or not value or len(value) > MOST_KEY:
@@ -61,10 +60,7 @@ def positions(key: str, value: object) -> list[int]:
     """Which of the arguments count, from 0. Raises `BadJob`."""
     if not isinstance(value, list) or not value:
         raise BadJob(f"{key} must be a list of positions of arguments, like [0, 2], not {jobs.show(value)}")
-    for place, item in enumerate(value):
-        if isinstance(item, bool) or not isinstance(item, int) or not 0 <= item <= MOST_POSITION:
-            raise BadJob(f"{key}[{place}] must be a whole number from 0 to {MOST_POSITION}, not {jobs.show(item)}")
-    return list(value)
+    return [jobs.whole(f"{key}[{place}]", item, 0, MOST_POSITION) for place, item in enumerate(value)]
 
 
 def until(key: str, value: object) -> str:
