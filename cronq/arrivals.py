@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-from cronq import batches, claim, inboxes, installed, safeopen, states
+from cronq import batches, claim, inboxes, installed, pauses, safeopen, states
 from cronq.admission import Behind, NotWhole, arrived, entry_of, identify, judged, know_parents, permit, place, refuse
 from cronq.entry import HAS_DATA, LINE, Entry, digest
 from cronq.errors import BadJob, CronqError
@@ -37,9 +37,10 @@ MOST_OPEN = 16  # files of one user that are open while they are read or copied
 def admit(house: House, now: Now, rung: set[Any]) -> None:
     """Take what lies in the inboxes that changed, and judge it.
 
-    Each stage has a slice of time for each user, so that nobody waits for what another one sent.
+    Each stage has a slice of time for each user, so that nobody waits for what another one sent. While nothing is
+    accepted, what lies in the inboxes stays there.
     """
-    uids = house.shelves.inboxes.uids()
+    uids = [] if pauses.REFUSE in house.pauses.gates else house.shelves.inboxes.uids()
     being_judged = (captured for captured in (*house.looks, *house.judging) if captured not in house.behind)
     pending = Counter(inboxes.owner(captured)[0] for captured in being_judged)
     for uid in uids:

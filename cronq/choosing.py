@@ -59,6 +59,8 @@ class Choice:
         """Whether a lane is open."""
         if not self.gates.open(queue, task, submitter, weight) or (task, submitter) in self.deaf:
             return False
+        if self._house.pauses.closed(queue, task):
+            return False
         opens = pace.lane_opens(self._house, self._now, queue, task)
         if opens > self._now.mono:
             self._house.opens = min(self._house.opens, opens)
@@ -73,6 +75,8 @@ class Choice:
         return found
 
     def _fits(self, entry: Entry) -> float:
+        if entry.batch is not None:
+            return FITS
         found = self.gates.fits(entry)
         opens = pace.key_opens(self._house, self._now, entry) if found == FITS else 0.0
         return opens if opens > self._now.mono else found

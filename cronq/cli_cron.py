@@ -1,4 +1,4 @@
-"""The command line of what is about crontabs: `next`, `simulate`, `check`, `explain`, `try`; `pause`, `resume`, `run`.
+"""The command line of what is about crontabs: `next`, `simulate`, `check`, `explain`, `try`, `run`.
 
 Does:    reads options; what they come to is in forecast, simulate, check, explained, tryout, entries.
 Fails:   as what it runs.
@@ -28,8 +28,6 @@ def add(app: typer.Typer) -> None:
     app.command()(check)
     app.command()(explain)
     app.command("try")(try_line)
-    app.command()(pause)
-    app.command()(resume)
     app.command()(run)
 
 
@@ -141,30 +139,6 @@ def try_line(
 
     root = spools.find()
     return tryout.main(line, root, spools.find_config(root))
-
-
-def pause(
-    entry: Entry,
-    until: Annotated[str | None, typer.Option(metavar="TIME", help="Until then; else until it is resumed.")] = None,
-    as_json: Json = False,
-) -> int:
-    """Let a line of a crontab, or a schedule, not run until it is resumed.
-
-    What is due already runs; by `cronq run` it runs all the same.
-    """
-    from cronq import entries
-
-    return entries.pause(spools.find(), entry, until, as_json)
-
-
-def resume(entry: Entry, as_json: Json = False) -> int:
-    """Let what was paused run again.
-
-    What it missed is not made up for.
-    """
-    from cronq import entries
-
-    return entries.resume(spools.find(), entry, as_json)
 
 
 def run(

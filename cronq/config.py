@@ -38,6 +38,7 @@ class Queue:
     slots: int | None = None
     rate: tuple[int, float] | None = None
     burst: int = 1
+    pause_on_failure: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +93,8 @@ class Config:
     stop_mode: str = "leave"  # what it does about them then: leave them, or interrupt them
     # How often something may start: of `queue NAME`, of `task NAME`, by `key NAME` of each key of a task.
     rates: dict[str, Rate] = field(init=False, compare=False, repr=False)
+    # What is paused when a job of it ends dead: ("queue", NAME), ("task", NAME).
+    pausing: frozenset[tuple[str, str]] = field(init=False, compare=False, repr=False)
 
     @property
     def slots(self) -> dict[str, int]:
@@ -111,6 +114,9 @@ class Config:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "rates", self._rates())
+        found = [("queue", each.name) for each in self.queues.values() if each.pause_on_failure]
+        found += [("task", each.name) for each in self.tasks.values() if each.pause_on_failure]
+        object.__setattr__(self, "pausing", frozenset(found))
 
     def _rates(self) -> dict[str, Rate]:
         said = [(f"queue {queue.name}", queue.rate, queue.burst) for queue in self.queues.values()]
@@ -276,6 +282,7 @@ QUEUE_READERS: dict[str, Reader] = {
     "slots": taskkeys.count,
     "rate": limitkeys.rate,
     "burst": limitkeys.count,
+    "pause_on_failure": taskkeys.switch,
 }
 MAIN_READERS: dict[str, dict[str, Reader]] = {
     "limits": {"max_jobs": taskkeys.count, "max_jobs_per_user": taskkeys.count, "shares": taskkeys.shares},

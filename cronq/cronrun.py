@@ -40,7 +40,7 @@ def launch(house: House, now: Now, waiting: list[Started], start: Start) -> None
     gates = Gates(sys.maxsize, {**ERRANDS, **house.config.slots}, {}, ticks, others=jobs)
 
     def gate(queue: str, _task: str, uid: int, _weight: int) -> bool:
-        if not gates.open(queue, "", uid):
+        if not gates.open(queue, "", uid) or house.pauses.closed(queue, ""):
             return False
         opens = pace.ticks_open(house, now, queue)
         if opens > now.mono:

@@ -110,6 +110,7 @@ def run(
     if guests is not None:
         guests.invite(now)
     desk = control.Control(house, bell)
+    house.pauses.sign()
     _watch(house, bell)
     crew.tell_launcher("ready")
     log("ready", spool=root, jobs=sum(house.backlog.counts.values()), running=len(house.running))

@@ -132,6 +132,9 @@ def dispatcher(root: str, system: bool) -> Iterator[Finding]:
     yield (OK if took < SLOW else WARN), f"dispatcher: answers after {took * 1000:.0f} ms"
     if about.get("broken"):
         yield FAIL, f"dispatcher: {about['broken']}"
+    for each in about.get("paused", ()):
+        how = "cronq resume" if ":" not in each["gate"] else f"cronq resume {each['gate']}"
+        yield WARN, f"dispatcher: {show.gate(each)}; {how} lets it go on"
     if about.get("cgroups"):
         yield (OK if about.get("placing") else WARN), f"cgroups: {about['cgroups']}"
     yield from strain.check(_users(root) if system else [os.getuid()], _pid(about))

@@ -1,7 +1,7 @@
-"""What the dispatcher runs by the clock, from a person's side: which entry he means, to pause, resume or run it.
+"""What the dispatcher runs by the clock, from a person's side: which entry he means, to run it.
 
 Does:    a text -> the one entry of the dispatcher's that it means; what the dispatcher says of it -> its schedule, its
-         place, its pause. `pause`, `resume` and `run` ask for that, and say what came of it.
+         place, its pause. `run` asks for that, and says what came of it. To pause and resume: `halts`.
 Reads:   the dispatcher's answers (`entryverbs`).
 Trusts:  no text of them on a terminal.
 Fails:   `UnknownJob` with the name that was probably meant, or with all that a text may mean; as `client` does.
@@ -10,12 +10,11 @@ Fails:   `UnknownJob` with the name that was probably meant, or with all that a 
 from __future__ import annotations
 
 import os
-import time
 from typing import Any
 
-from cronq import attend, client, intake, rhythm, show, when
+from cronq import attend, client, intake, rhythm, show
 from cronq import job as jobs
-from cronq.errors import UnknownJob, UsageError
+from cronq.errors import UnknownJob
 from cronq.schedule import every, parse
 from cronq.upcoming import AnySchedule
 
@@ -30,17 +29,35 @@ def everything(root: str) -> list[dict[str, Any]]:
 
 def resolve(root: str, text: str) -> dict[str, Any]:
     """The entry that is meant by its name, identity, `table:line` or id. Raises `UnknownJob`, as `client.ask` does."""
-    found = list(client.ask(root, {"do": "entries", "like": text}))
+    found = alike(root, text)
     if len(found) == 1:
         return found[0]
     if found:
-        meant = [f"{place(each)} ({show.user(each.get('uid'))})" for each in found[:MOST_MEANT]]
-        more = f" and {len(found) - MOST_MEANT} more" if len(found) > MOST_MEANT else ""
-        raise UnknownJob(f"{jobs.show(text)} may mean {', '.join(meant)}{more}; say which")
+        raise ambiguous(text, [whose(each) for each in found])
+    raise UnknownJob(f"unknown entry {jobs.show(text)}; {hint(root, text)}")
+
+
+def alike(root: str, text: str) -> list[dict[str, Any]]:
+    """The entries that a text may mean. Raises `CronqError`."""
+    return list(client.ask(root, {"do": "entries", "like": text}))
+
+
+def ambiguous(text: str, meant: list[str]) -> UnknownJob:
+    """The sentence for a text that means several things."""
+    more = f" and {len(meant) - MOST_MEANT} more" if len(meant) > MOST_MEANT else ""
+    return UnknownJob(f"{jobs.show(text)} may mean {', '.join(meant[:MOST_MEANT])}{more}; say which")
+
+
+def hint(root: str, text: str) -> str:
+    """What to do about a text that means no entry."""
     known = [str(each["entry"]) for each in everything(root)]
     near = intake.suggestion(text, known[:MOST_NAMES])
-    hint = f"did you mean {near!r}?" if near else "`cronq next` shows them"
-    raise UnknownJob(f"unknown entry {jobs.show(text)}; {hint}")
+    return f"did you mean {near!r}?" if near else "`cronq next` shows them"
+
+
+def whose(each: dict[str, Any]) -> str:
+    """Where an entry stands, and whose it is."""
+    return f"{place(each)} ({show.user(each.get('uid'))})"
 
 
 def place(each: dict[str, Any]) -> str:
@@ -63,29 +80,10 @@ def until(each: dict[str, Any]) -> float:
     return float("inf") if paused is True else float(paused)
 
 
-def pause(root: str, text: str, end: str | None, as_json: bool) -> int:
-    """Pause an entry. Raises `CronqError`."""
-    request: dict[str, Any] = {"do": "pause"}
-    if end is not None:
-        request["until"] = when.moment(end, when.zone(None), "--until")
-        if request["until"] <= time.time():
-            raise UsageError(f"--until: {jobs.show(end)} is over already")
-    found, answer = _act(root, request, text)
-    word = "paused" if end is None else f"paused until {when.stamp(request['until'], when.zone(None), seconds=False)}"
-    show.one_object(answer) if as_json else _say(found, word)
-    return 0
-
-
-def resume(root: str, text: str, as_json: bool) -> int:
-    """Let an entry run again. Raises `CronqError`."""
-    found, answer = _act(root, {"do": "resume"}, text)
-    show.one_object(answer) if as_json else _say(found, "resumed" if answer.get("was") else "was not paused")
-    return 0
-
-
 def run(root: str, text: str, *, wait: bool, as_json: bool, raw: bool) -> int:
     """Run an entry now; print the job's id, or wait for it and show its output. Raises `CronqError`."""
-    _, answer = _act(root, {"do": "run"}, text)
+    found = resolve(root, text)
+    (answer,) = client.ask(root, {"do": "run", **named(found)})
     job_id = str(answer["id"])
     if wait:
         return attend.job(root, job_id, 0.0, as_json=as_json, write=attend.writer(raw))
@@ -93,11 +91,6 @@ def run(root: str, text: str, *, wait: bool, as_json: bool, raw: bool) -> int:
     return 0
 
 
-def _act(root: str, request: dict[str, Any], text: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    found = resolve(root, text)
-    (answer,) = client.ask(root, {**request, "entry": found["id"], "table": found["table"]})
-    return found, answer
-
-
-def _say(found: dict[str, Any], word: str) -> None:
-    print(f"{show.escape(found['entry'])}\t{show.escape(place(found))}\t{word}")
+def named(found: dict[str, Any]) -> dict[str, Any]:
+    """How an entry is named in a request."""
+    return {"entry": found["id"], "table": found["table"]}

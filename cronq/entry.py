@@ -171,8 +171,8 @@ class Entry:
 
     @property
     def lane(self) -> tuple[str, str, int]:
-        """Of one submitter, what passes the same gates: queue, task and weight."""
-        return self.queue, self.task, self.weight
+        """Of one submitter, what passes the same gates: queue, task and weight. A batch starts nothing by itself."""
+        return ("", "", 0) if self.batch is not None else (self.queue, self.task, self.weight)
 
     @property
     def keys(self) -> tuple[str, str]:

@@ -80,7 +80,7 @@ def _view(ask: Ask, entry: Line | Schedule, uid: int) -> dict[str, Any]:
 def _paused(ask: Ask, name: str) -> float | bool:
     """Until when it is paused; True for until somebody resumes it."""
     until = ask.house.pauses.until(name)
-    return until > ask.now.wall and (until == pauses.FOR_EVER or until)
+    return until > ask.now.wall and told(until)
 
 
 def _must_be_read(ask: Ask) -> None:
@@ -110,14 +110,25 @@ def _find(ask: Ask) -> tuple[Line | Schedule, int, str]:
 
 def pause(ask: Ask) -> Found:
     """Pass its ticks over from now on, until it is resumed or until a time."""
+    until = pauses_until(ask)
+    _, _, name = _find(ask)
+    ask.house.pauses.begin(name, pauses.Pause(until))
+    yield {"id": name, "paused": told(until)}
+
+
+def pauses_until(ask: Ask) -> float:
+    """Until when a pause is asked for; infinity where that is not said. Raises `UsageError`."""
     until = ask.request.get("until")
     if isinstance(until, bool) or not isinstance(until, int | float | None):
         raise UsageError("until must be seconds since the epoch")
     if until is not None and not ask.now.wall < until < job.LAST_INSTANT:
         raise UsageError("until must be a time that is to come")
-    _, _, name = _find(ask)
-    ask.house.pauses.begin(name, pauses.FOR_EVER if until is None else until)
-    yield {"id": name, "paused": True if until is None else until}
+    return pauses.FOR_EVER if until is None else until
+
+
+def told(until: float) -> float | bool:
+    """Until when something is paused, as it is told: True for until somebody resumes it."""
+    return until == pauses.FOR_EVER or until
 
 
 def resume(ask: Ask) -> Found:

@@ -406,6 +406,7 @@ class TaskForm(Form):
     limit: Count = key("How many jobs of the task may run at once. Default: no limit.", 2)
     rate: RateText = key("How many of its jobs may start in how long, evenly spread.", "10/1m")
     burst: Count = key("How many of them at once where there were fewer for a while. Default: 1.", 5)
+    pause_on_failure: bool = key("Whether it is paused when a job of it ends dead. Default: false.", True)
     concurrency: ConcurrencyForm = key(
         "How many of its jobs that have the same key may run at once.", {"key": "{args.0}", "limit": 1}
     )
@@ -441,6 +442,7 @@ class QueueForm(Form):
     slots: Count = key("How many jobs of the queue may run at once. Default: no limit but max_jobs.", 2)
     rate: RateText = key("How many jobs of the queue may start in how long, evenly spread.", "10/1m")
     burst: Count = key("How many of them at once where there were fewer for a while. Default: 1.", 5)
+    pause_on_failure: bool = key("Whether it is paused when a job of it ends dead. Default: false.", True)
 
     @classmethod
     def clashes(cls, fields: Mapping[str, Any]) -> list[str]:

@@ -13,7 +13,7 @@ import json
 import os
 from typing import Any
 
-from cronq import cursors, events, job, pace, policy, spool, statement, states, task
+from cronq import cursors, events, job, pace, pauses, policy, spool, statement, states, task
 from cronq.entry import HAS_DATA, PUT_OFF, Entry, digest
 from cronq.errors import BadJob, CronqError
 from cronq.house import House, Now, Running, Settled, encode
@@ -131,6 +131,8 @@ def _decide(
     entry = running.entry
     del house.running[entry.id]
     house.settled.append(Settled(running, verdict, outcome))
+    if isinstance(verdict, policy.Dead):  # now, so that nothing of it starts in the turn in which it is known
+        _pause(house, entry)
     if not noted:
         to = _STATES[type(verdict)]
         facts: dict[str, Any] = {"attempt": entry.attempt, "outcome": outcome, "verdict": type(verdict).__name__}
@@ -148,6 +150,13 @@ _STATES: dict[type, str] = {
     policy.Cancelled: states.CANCELLED,
     policy.Held: states.HELD,
 }
+
+
+def _pause(house: House, entry: Entry) -> None:
+    """Pause the queue and the task of a job that is dead, where they are to be then."""
+    for kind, of in ((pauses.QUEUE, entry.queue), (pauses.TASK, entry.task)):
+        if (kind, of) in house.config.pausing and house.pauses.fail(pauses.gate(kind, of), entry.id):
+            log("paused", gate=pauses.gate(kind, of), reason=f"{entry.id} is dead, and pause_on_failure is set")
 
 
 def _reason(verdict: policy.Verdict) -> str | None:

@@ -166,4 +166,15 @@ def _value(key: str, value: Any) -> str:
 def counts(stats: dict[str, Any]) -> None:
     """A count a line."""
     for key, value in stats.items():
-        print(f"{escape(key)}\t{value}")
+        if key != "paused":
+            print(f"{escape(key)}\t{value}")
+    for each in stats.get("paused", ()):
+        print("\t".join(map(escape, ("paused", each["gate"], gate(each)))))
+
+
+def gate(paused: dict[str, Any]) -> str:
+    """Why something is paused, and until when."""
+    until = paused.get("paused")
+    return f"{paused.get('why')}, until {'it is resumed' if until is True else instant(until)}" + (
+        f" ({paused['job']})" if paused.get("job") else ""
+    )

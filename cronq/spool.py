@@ -15,7 +15,7 @@ import os
 import time
 
 from cronq import job as jobs
-from cronq.errors import CronqError, Duplicate, NotRunning, Same, disk_error
+from cronq.errors import CronqError, Duplicate, Full, NotRunning, Same, disk_error
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -95,6 +95,20 @@ def control_folder(root: str) -> str:
         return SYSTEM_RUN
     below = os.path.join(root, "run")
     return below if os.path.isdir(below) else root
+
+
+def refusal_sign(root: str) -> str:
+    """What is there, beside the control socket, while nothing is accepted (`cronq drain --refuse`)."""
+    return os.path.join(control_folder(root), "refuse")
+
+
+def must_be_accepted(root: str) -> None:
+    """Make sure that a job is taken, rather than have it wait for nobody knows how long. Raises `Full`.
+
+    Whoever drops a file without asking finds it in his inbox, and it is taken when the drain is over.
+    """
+    if os.path.exists(refusal_sign(root)):
+        raise Full("cronq accepts nothing just now (cronq drain --refuse); submit it again when it does (cronq resume)")
 
 
 def inbox(root: str, uid: int) -> str:

@@ -204,6 +204,7 @@ def _word(value: object) -> str:
 
 
 def _queue(what: dict[str, Any], root: str, options: dict[str, Any], dash: str = "") -> str:
+    spools.must_be_accepted(root)
     name = _name(options, dash)
     text, payload = _stdin(options.get("stdin"))
     order = _order(what, options, dash)
@@ -222,6 +223,7 @@ def _queue_batch(
 ) -> tuple[str, int]:
     from cronq import lines
 
+    spools.must_be_accepted(root)
     name = _name(options, dash)
     order = _order(what, options, dash) | {"stdin": options.get("stdin")}
     writing = lines.Batch(source, order, "command" if "command" in what else "args")

@@ -51,6 +51,7 @@ KEYS = (
     "limit",
     "rate",
     "burst",
+    "pause_on_failure",
     "concurrency",
     "mutex",
     "weight",
@@ -127,6 +128,7 @@ class Task:
     limit: int | None
     rate: tuple[int, float] | None  # how many may start in how many seconds
     burst: int
+    pause_on_failure: bool
     concurrency: Concurrency | None
     mutex: str | None
     weight: int
@@ -161,6 +163,7 @@ class Task:
         self.max_snoozes = fields.get("max_snoozes", DEFAULT_MAX_SNOOZES)
         self.max_interruptions = fields.get("max_interruptions", DEFAULT_MAX_INTERRUPTIONS)
         self.burst = fields.get("burst", 1)
+        self.pause_on_failure = fields.get("pause_on_failure", False)
         self.weight = fields.get("weight", 1)
         self.unique_scope = fields.get("unique_scope", "user")
         self.env = fields.get("env") or {}

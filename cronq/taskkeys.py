@@ -199,6 +199,7 @@ READERS: dict[str, Any] = {
     "limit": count,
     "rate": limitkeys.rate,
     "burst": limitkeys.count,
+    "pause_on_failure": switch,
     "concurrency": limitkeys.concurrency,
     "mutex": jobs.READERS["mutex"],
     "weight": jobs.READERS["weight"],

@@ -61,6 +61,7 @@ def turn(house: House, now: Now, rung: set[Any]) -> float:
             ripen(house, now)
             depends.look(house, now)
         launch(house, now, waiting)
+        house.pauses.save()
         house.history.flush(now.wall)
         house.shelves.sync()
         house.flushes += 1
@@ -95,7 +96,7 @@ def _patience(house: House, now: Now) -> float:
         return 0.0
     due = house.backlog.next_due()
     seconds = POLL if due is None else min(POLL, max(0.0, (due - now.micros) / 1e6))
-    seconds = min(seconds, house.almanac.patience(now.wall))
+    seconds = min(seconds, house.almanac.patience(now.wall), max(0.0, house.pauses.ends() - now.wall))
     opens = house.backlog.ready.next_wake()
     opens = house.opens if opens is None else min(opens, house.opens)
     seconds = min(seconds, max(0.001, opens - now.mono))
@@ -133,6 +134,8 @@ def launch(house: House, now: Now, waiting: Waiting) -> None:
     """Start what may run; those whose move must be durable first go into `waiting`, to be sent then."""
     house.opens = float("inf")
     house.backlog.ready.wake(now.mono)
+    for name in house.pauses.lapse(now.wall):
+        log("resumed", gate=name, reason="its time has come")
     if house.stopping or now.mono < house.paused_until:
         return
     cronrun.launch(house, now, waiting, start)

@@ -1,4 +1,4 @@
-"""What can be asked of a dispatcher: list, show, ids, cancel, retry, rm, stats, about; `tabverbs` and `entryverbs`.
+"""What can be asked of a dispatcher: list, show, ids, cancel, retry, rm, stats, about; `entryverbs`, `gateverbs` …
 
 Does:    one generator a verb, which yields the objects of its answer. Where there is much to look through it yields
          None in between, so that whoever drives it can stop there and go on a turn later.
@@ -15,7 +15,7 @@ import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from cronq import arrivals, cancel, entryverbs, glance, job, parents, states, tabverbs
+from cronq import arrivals, cancel, entryverbs, gateverbs, glance, job, parents, states, tabverbs
 from cronq.caller import Caller
 from cronq.entry import CANCEL_WANTED, WAITS, Entry
 from cronq.errors import BadJob, CronqError, Full, NotPermitted, UnknownJob, UsageError
@@ -140,7 +140,8 @@ def _stats(ask: Ask) -> Found:
         kept, ended = house.backlog.counts, house.history.counts()
     else:
         kept, ended = house.backlog.counts_of(uids[0]), house.history.counts(uids[0])
-    yield {"in": arrived, **kept, **ended}
+    paused = list(gateverbs.paused(ask))
+    yield {"in": arrived, **kept, **ended, **({"paused": paused} if paused else {})}
 
 
 def _about(ask: Ask) -> Found:
@@ -152,6 +153,8 @@ def _about(ask: Ask) -> Found:
         "placing": house.placing,
         "broken": house.broken,
         "cron": house.config.cron_system,
+        "paused": list(gateverbs.paused(ask)),
+        **gateverbs.running(house),
     }
     yield facts | {"operators": house.config.operators, "operator": ask.caller.everything}
 
@@ -239,7 +242,7 @@ def _waiting_for(house: House, job_id: str) -> str | None:
     return next((child for child, kept in children if kept is not None and kept[0] != states.SKIPPED), None)
 
 
-CHANGING = frozenset(("cancel", "retry", "hold", "release", "rm", "pause", "resume", "run", *tabverbs.VERBS))
+CHANGING = frozenset(("cancel", "retry", "hold", "release", "rm", "pause", "resume", "run", "drain", *tabverbs.VERBS))
 VERBS: dict[str, Callable[[Ask], Found]] = {
     "list": _list,
     "show": _show,
@@ -253,4 +256,5 @@ VERBS: dict[str, Callable[[Ask], Found]] = {
     "rm": _rm,
     **tabverbs.VERBS,
     **entryverbs.VERBS,
+    **gateverbs.VERBS,
 }

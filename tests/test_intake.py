@@ -338,12 +338,12 @@ TASK = {
     "timeout_max": TIMEOUTS, "watchdog": TIMEOUTS, "max_snoozes": AGAIN, "max_interruptions": AGAIN,
     "retries": RETRIES, "backoff": BACKOFFS, "delivery": DELIVERIES, "on_crash": CRASHES, "max_crashes": COUNTS,
     "limit": COUNTS, "rate": RATES, "burst": COUNTS, "concurrency": CONCURRENCIES, "mutex": WORDS, "weight": HEFTS,
-    "unique_scope": SCOPES,
+    "unique_scope": SCOPES, "pause_on_failure": SWITCHES,
     "env": ENVS, "env_file": PATHS, "cwd": PATHS, "umask": UMASKS, "nice": NICE, "oom_score_adj": OOM,
     "rlimits": RLIMITS, "no_new_privs": SWITCHES, "memory_max": MEMORY, "pids_max": PIDS, "cpu_weight": WEIGHTS,
     "output_max": SIZES, "leave_children": SWITCHES,
 }  # fmt: skip
-QUEUE = {"slots": COUNTS, "rate": RATES, "burst": COUNTS}
+QUEUE = {"slots": COUNTS, "rate": RATES, "burst": COUNTS, "pause_on_failure": SWITCHES}
 SCHEDULE = {
     "every": PERIODS, "cron": EXPRESSIONS, "zone": ZONES, "catchup": CATCHUPS, "jitter": DURATIONS, "task": NAMES,
     "args": LISTS, "priority": PRIORITIES, "queue": NAMES, "enabled": SWITCHES,

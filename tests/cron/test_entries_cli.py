@@ -80,9 +80,9 @@ def test_run_runs_a_line_at_once_though_it_is_paused_and_says_its_job(begun):
 
 
 def test_an_unknown_name_is_one_sentence_with_the_name_that_was_meant(begun):
-    for command in ("pause", "run"):
+    for command, what in (("pause", "no queue, task or entry is called"), ("run", "unknown entry")):
         done = begun.run(command, "backpu", code=65)
-        assert done.stderr == "cronq: unknown entry 'backpu'; did you mean 'backup'?\n"
+        assert done.stderr == f"cronq: {what} 'backpu'; did you mean 'backup'?\n"
     said = begun.run("next", "repor", code=65).stderr
     assert "did you mean 'report'?; a file of this name is not there either" in said
     assert "`cronq next` shows them" in begun.run("resume", "zzz", code=65).stderr

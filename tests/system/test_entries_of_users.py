@@ -47,7 +47,8 @@ def test_each_has_his_own_entries_and_operators_all(machine, tabs):
     assert lines(machine, "ann") | lines(machine, "bob") == lines(machine, "carl") == lines(machine, "root")
     others = ("other", "installed/2002:2", "2002-tab-mine", "t")
     for verb, entry in zip(("pause", "resume", "run", "run"), others, strict=True):
-        assert "unknown entry" in machine.cronq("ann", verb, entry, code=65).stderr
+        said = machine.cronq("ann", verb, entry, code=65).stderr
+        assert "unknown entry" in said or "no queue, task or entry is called" in said
     assert (
         "may mean installed/2001:2 (ann), installed/2002:2 (bob)"
         in machine.cronq("carl", "run", "mine", code=65).stderr
@@ -73,3 +74,17 @@ def test_a_line_is_tried_as_the_caller_and_only_his_own_is_found(machine, tabs):
     assert "\nann\n# it ended: exit code 0" in machine.cronq("ann", "try", "mine").stdout
     assert "HOME=/home/ann\n" in machine.cronq("ann", "try", "* * * * * id").stdout
     assert "unknown entry" in machine.cronq("bob", "try", "theirs", code=65).stderr
+
+
+def test_queues_and_tasks_are_paused_by_operators_and_a_users_own_line_of_the_name_by_him(machine, tabs):
+    machine.cronq("ann", "crontab", "-", input="# cronq: name=default\n6 6 6 6 * id -un\n")
+    assert machine.cronq("ann", "pause", "default").stdout == "default\tinstalled/2001:2\tpaused\n"
+    for verb, what in (("pause", "mail"), ("pause", "task:t"), ("drain", "--end")):
+        assert "only root and operators" in machine.cronq("ann", verb, what, code=77).stderr
+    said = machine.cronq("carl", "pause", "default", code=65).stderr
+    assert said == "cronq: 'default' may mean queue:default, installed/2001:2 (ann); say which\n"
+    machine.cronq("carl", "pause", "queue:default")
+    job = machine.submit("ann", "exec", "--", "id", "-un")
+    assert json.loads(machine.cronq("ann", "show", "--json", job).stdout)["reason"] == "queue default is paused"
+    machine.cronq("root", "resume", "queue:default")
+    assert machine.output(job) == "ann\n"
