@@ -38,6 +38,7 @@ class Backlog:
         self._states: dict[str, dict[int, dict[str, Entry]]] = {state: {} for state in KEPT}  # by uid, by id
         self._members: dict[str, set[str]] = {}  # the unfinished members of each batch
         self._names: dict[tuple[int, str], str] = {}  # unfinished jobs by (uid, the name their producer gave them)
+        self._namesakes: dict[tuple[int, str], set[str]] = {}  # further ones: somebody revived an earlier one
         self.waits = Waits()  # which jobs wait for which others
         self.taken = Taken()  # the unique keys that jobs keep
         self._over: set[str] = set()  # batches that may have ended: none of their members is unfinished
@@ -89,7 +90,7 @@ class Backlog:
         if entry.expires and state in _UNSTARTED:
             self._expiring.set(entry, entry.expires)
         if _unfinished(state):
-            self._names[entry.uid, given_name(entry)] = entry.id
+            self._name(entry)
             if entry.line:
                 self.lines.setdefault((entry.uid, entry.line), set()).add(entry.id)
             elif entry.tabled:
@@ -133,8 +134,25 @@ class Backlog:
         self._due.drop(entry.uid, job_id)
         self._expiring.drop(entry.uid, job_id)
         if _unfinished(state):
-            self._names.pop((entry.uid, given_name(entry)), None)
+            self._unname(entry)
         return state
+
+    def _name(self, entry: Entry) -> None:
+        name = entry.uid, given_name(entry)
+        if self._names.setdefault(name, entry.id) != entry.id:
+            self._namesakes.setdefault(name, set()).add(entry.id)
+
+    def _unname(self, entry: Entry) -> None:
+        name = entry.uid, given_name(entry)
+        others = self._namesakes.get(name, set())
+        others.discard(entry.id)
+        if self._names.get(name) == entry.id:
+            if others:
+                self._names[name] = others.pop()
+            else:
+                del self._names[name]
+        if not others:
+            self._namesakes.pop(name, None)
 
     def _count(self, member: Entry, change: int) -> None:
         """One unfinished member of a batch more, or less."""

@@ -13,8 +13,9 @@ from cronq import blocked, pace
 from cronq.entry import Entry
 from cronq.errors import CronqError
 from cronq.gates import Gates, per_user_default
+from cronq.heads import FITS, NOT_NOW
 from cronq.house import House, Now
-from cronq.lanes import FITS, NOT_NOW, Load
+from cronq.lanes import Load
 
 
 class Choice:
@@ -86,7 +87,7 @@ class Choice:
         self.gates.claims.clear()
         if self.pressed:
             return None
-        return self._house.backlog.ready.peek(self.lane, load, self.fits)
+        return self._house.backlog.ready.peek(self.lane, load, self.fits, self._now.micros)
 
     def may(self, entry: Entry) -> bool:
         """Whether an entry could start now."""

@@ -39,6 +39,7 @@ class Queue:
     rate: tuple[int, float] | None = None
     burst: int = 1
     pause_on_failure: bool = False
+    aging: float | None = None  # in how many seconds of waiting a job gains a priority (`lanes`); 0: never
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +101,11 @@ class Config:
     def slots(self) -> dict[str, int]:
         """The slots of each queue that has a number of them."""
         return {queue.name: queue.slots for queue in self.queues.values() if queue.slots is not None}
+
+    @property
+    def agings(self) -> dict[str, float]:
+        """In how many seconds of waiting a job gains a priority, of each queue that says it."""
+        return {queue.name: queue.aging for queue in self.queues.values() if queue.aging is not None}
 
     @property
     def limits(self) -> dict[str, int]:
@@ -283,6 +289,7 @@ QUEUE_READERS: dict[str, Reader] = {
     "rate": limitkeys.rate,
     "burst": limitkeys.count,
     "pause_on_failure": taskkeys.switch,
+    "aging": jobs.READERS["delay"],
 }
 MAIN_READERS: dict[str, dict[str, Reader]] = {
     "limits": {"max_jobs": taskkeys.count, "max_jobs_per_user": taskkeys.count, "shares": taskkeys.shares},

@@ -21,9 +21,9 @@ from cronq.cronfiles import INSTALLED
 from cronq.entry import CANCEL_WANTED, HAS_DATA, Entry
 from cronq.errors import BadJob
 from cronq.gates import Gates
+from cronq.heads import NOT_NOW
 from cronq.house import House, Now, Running
 from cronq.inboxes import DATA
-from cronq.lanes import NOT_NOW
 from cronq.lineproof import CHANGED
 
 # Mails, and hooks, under way at once, unless [queues.mail] or [queues.notify] says otherwise: their receivers may hang.

@@ -242,7 +242,7 @@ def stream(
         while True:
             bell.arm([job_id], growth=True)
             if (known := actual(root, job_id, since)) != job_id:  # another job stands for it
-                return stream(root, known, outputs, earlier=earlier)
+                return stream(root, known, outputs, earlier=earlier, look=look)
             over = ended(root, job_id, since)  # looked at first: what it wrote before its end is then all there
             for tail, take in tails:
                 for part in tail.read():

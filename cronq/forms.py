@@ -443,6 +443,7 @@ class QueueForm(Form):
     rate: RateText = key("How many jobs of the queue may start in how long, evenly spread.", "10/1m")
     burst: Count = key("How many of them at once where there were fewer for a while. Default: 1.", 5)
     pause_on_failure: bool = key("Whether it is paused when a job of it ends dead. Default: false.", True)
+    aging: Duration = key("After how long of waiting a job counts as one priority more (0: never). Default: 5m.", "1m")
 
     @classmethod
     def clashes(cls, fields: Mapping[str, Any]) -> list[str]:

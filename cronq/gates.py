@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 
 from cronq.entry import Entry
-from cronq.lanes import FITS, LANE_CLOSED, NOT_NOW
+from cronq.heads import FITS, LANE_CLOSED, NOT_NOW
 
 
 def per_user_default(max_jobs: int) -> int:

@@ -9,6 +9,7 @@ Fails:   False where the disk does not take a line: nothing of it stays.
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
 import time
@@ -38,30 +39,44 @@ class Outcome:
 
     def write(self, step: str, **facts: Any) -> bool:
         """Append a line by one write, whole or not at all; False if the disk does not take it."""
-        data = _encode({"step": step, "t": round(time.time(), 6), **facts}).encode() + b"\n"
+        data = _line(step, facts)
         try:
             if os.write(self.descriptor, data) == len(data):
                 self.size += len(data)
                 return True
             os.ftruncate(self.descriptor, self.size)
         except OSError as error:
-            log("outcome-unwritten", step=step, error=error)
-            if error.errno == errno.EFBIG:
-                self.too_large()
+            self._unwritten(step, error)
         return False
 
     def mark(self, cursor: str) -> None:
-        """Say how far the job is, for whoever runs it next."""
+        """Say how far the job is, for whoever runs it next; of many cursors the earlier ones are written over."""
         if self._marks < 0:
             self._marks = self.size
-        elif self.size - self._marks > MOST_MARKS:
-            try:
-                os.ftruncate(self.descriptor, self._marks)  # to die just here costs the way since the attempt before
-            except OSError:
-                return
-            self.size = self._marks
-        self.write("cursor", cursor=cursor)
+        if self.size - self._marks <= MOST_MARKS:
+            self.write("cursor", cursor=cursor)
+            return
+        data = _line("cursor", {"cursor": cursor})
+        flags = fcntl.fcntl(self.descriptor, fcntl.F_GETFL)
+        try:
+            fcntl.fcntl(self.descriptor, fcntl.F_SETFL, flags & ~os.O_APPEND)  # else it would go to the end
+            if os.pwrite(self.descriptor, data, self._marks) == len(data):
+                self.size = self._marks + len(data)
+                os.ftruncate(self.descriptor, self.size)  # to die just here costs the way since the cursor before
+        except OSError as error:
+            self._unwritten("cursor", error)  # a cursor before this one stays, and is the last
+        finally:
+            fcntl.fcntl(self.descriptor, fcntl.F_SETFL, flags)
+
+    def _unwritten(self, step: str, error: OSError) -> None:
+        log("outcome-unwritten", step=step, error=error)
+        if error.errno == errno.EFBIG:
+            self.too_large()
 
     def close(self) -> None:
         """The attempt is over: its lock goes."""
         os.close(self.descriptor)
+
+
+def _line(step: str, facts: dict[str, Any]) -> bytes:
+    return _encode({"step": step, "t": round(time.time(), 6), **facts}).encode() + b"\n"

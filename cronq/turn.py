@@ -136,6 +136,7 @@ def launch(house: House, now: Now, waiting: Waiting) -> None:
     house.backlog.ready.wake(now.mono)
     for name in house.pauses.lapse(now.wall):
         log("resumed", gate=name, reason="its time has come")
+    house.backlog.ready.age(house.config.agings)
     if house.stopping or now.mono < house.paused_until:
         return
     cronrun.launch(house, now, waiting, start)

@@ -294,3 +294,16 @@ def cases() -> Iterator[tuple[dict[str, Any], int]]:
 @pytest.mark.parametrize(("found", "code"), list(cases()))
 def test_waiting_exits_as_the_job_did(found: dict[str, Any], code: int) -> None:
     assert follow.exit_code(found) == code
+
+
+def test_who_waits_for_a_job_that_another_stands_for_is_shown_how_that_goes(
+    root: str, runner: Runner, job_id: str, waiting: Any
+) -> None:
+    runner.begins(job_id)
+    mine = f"{UID}-{new_name()}"
+    again = threading.Event()
+    its = waiting(lambda: follow.stream(root, mine, {}, look=lambda known: again.set() if known == job_id else None))
+    runner.rejects(f"{mine.partition('-')[2]}.job", f"it is queued already\nthe same as {job_id} (attached)", 0)
+    assert again.wait(60)
+    runner.ends(job_id, exit_code=0)
+    assert its.end()[0]["state"] == "done"

@@ -343,7 +343,7 @@ TASK = {
     "rlimits": RLIMITS, "no_new_privs": SWITCHES, "memory_max": MEMORY, "pids_max": PIDS, "cpu_weight": WEIGHTS,
     "output_max": SIZES, "leave_children": SWITCHES,
 }  # fmt: skip
-QUEUE = {"slots": COUNTS, "rate": RATES, "burst": COUNTS, "pause_on_failure": SWITCHES}
+QUEUE = {"slots": COUNTS, "rate": RATES, "burst": COUNTS, "pause_on_failure": SWITCHES, "aging": DURATIONS}
 SCHEDULE = {
     "every": PERIODS, "cron": EXPRESSIONS, "zone": ZONES, "catchup": CATCHUPS, "jitter": DURATIONS, "task": NAMES,
     "args": LISTS, "priority": PRIORITIES, "queue": NAMES, "enabled": SWITCHES,

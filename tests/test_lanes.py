@@ -13,7 +13,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from cronq.entry import Entry
 from cronq.gates import Gates, per_user_default
-from cronq.lanes import FITS, NOT_NOW, Ready
+from cronq.heads import FITS, NOT_NOW
+from cronq.lanes import AGING, Ready
 from cronq.shares import Shares
 
 # A busy machine is not a failure: an example may take as long as it does.
@@ -140,6 +141,12 @@ def test_a_batch_waits_like_any_entry() -> None:
     assert ready.take(always) == batch
 
 
+def counts_as(each: Entry, agings: dict[str, int], micros: int) -> int:
+    """Its priority, and one more for each while that it has waited."""
+    aging = agings.get(each.queue, int(AGING * 1e6))
+    return each.priority + (max(0, micros - each.due) // aging if aging else 0)
+
+
 class ReadyIsASortedList(RuleBasedStateMachine):
     """Whatever is added, discarded and taken: `Ready` does what a plain list would do, slowly."""
 
@@ -149,6 +156,7 @@ class ReadyIsASortedList(RuleBasedStateMachine):
         self.plain: dict[str, Entry] = {}
         self.now = 0.0
         self.closed_until: dict[str, float] = {}
+        self.agings: dict[str, int] = {}
 
     @rule(each=some)
     def add(self, each: Entry) -> None:
@@ -165,8 +173,11 @@ class ReadyIsASortedList(RuleBasedStateMachine):
         loads=st.fixed_dictionaries({uid: st.none() | st.integers(0, 2) for uid in (1, 2, 3)}),
         absent=st.integers(0, 3),
         taken=st.sampled_from(["k", "l", None]),
+        micros=st.integers(0, 8),
     )
-    def take(self, queues: set[str], task: str, loads: dict[int, int | None], absent: int, taken: str | None) -> None:
+    def take(
+        self, queues: set[str], task: str, loads: dict[int, int | None], absent: int, taken: str | None, micros: int
+    ) -> None:
         def fits(each: Entry) -> float:
             until = self.closed_until.get(each.key, 0.0)
             return NOT_NOW if each.key == taken else until if until > self.now else FITS
@@ -177,11 +188,19 @@ class ReadyIsASortedList(RuleBasedStateMachine):
         fit = [each for each in self.plain.values() if fits(each) == FITS and loads[each.uid] is not None]
         can = [each for each in fit if gate(*key(each))]
         expected = min(can, key=lambda each: (-each.priority, loads[each.uid], each.order), default=None)
+        if expected is not None:
+            counts = [each for each in can if counts_as(each, self.agings, micros) >= expected.priority]
+            expected = min(counts, key=lambda each: (loads[each.uid], each.due, each.id))
         self.ready.wake(self.now)
-        assert self.ready.peek(gate, loads.get, fits) == expected
-        assert self.ready.take(gate, loads.get, fits) == expected
+        assert self.ready.peek(gate, loads.get, fits, micros) == expected
+        assert self.ready.take(gate, loads.get, fits, micros) == expected
         if expected is not None:
             del self.plain[expected.id]
+
+    @rule(agings=st.dictionaries(st.sampled_from("pqr"), st.integers(0, 3)))
+    def let_it_age(self, agings: dict[str, int]) -> None:
+        self.agings = agings
+        self.ready.age({queue: micros / 1e6 for queue, micros in agings.items()})
 
     @rule(key=st.sampled_from(["", "k", "l"]), seconds=st.integers(1, 3))
     def close_a_key_for_a_while(self, key: str, seconds: int) -> None:
@@ -206,7 +225,8 @@ def test_adding_and_discarding_for_ever_keeps_no_rubbish() -> None:
     for number in range(3000):
         ready.add(entry(f"{number}", due=1 + number % 3, queue="pq"[number % 2]))
         ready.discard(f"1-{number}")
-    lanes, heads = ready._submitters[1].parts, ready._submitters[1].heap
+    ((level,),) = [list(own.values()) for own in ready._levels.values()]
+    lanes, heads = level.parts, level.heap
     assert sum(len(row.heap) for lane in lanes.values() for row in lane.parts.values()) < 10
     assert len(lanes) == 1
     assert len(heads) < 100
@@ -217,7 +237,7 @@ def test_a_submitter_of_whom_nothing_waits_is_forgotten() -> None:
     for uid in range(2, 500):
         ready.add(entry("a", uid=uid))
         ready.discard(f"{uid}-a")
-    assert list(ready._submitters) == [1]
+    assert list(ready._levels) == [1]
 
 
 def test_what_is_discarded_behind_a_head_that_stays_is_swept_too() -> None:
@@ -225,7 +245,8 @@ def test_what_is_discarded_behind_a_head_that_stays_is_swept_too() -> None:
     for number in range(3000):
         ready.add(entry(f"{number}", due=2))
         ready.discard(f"1-{number}")
-    (lane,) = ready._submitters[1].parts.values()
+    ((level,),) = [list(own.values()) for own in ready._levels.values()]
+    (lane,) = level.parts.values()
     assert [len(row.heap) for row in lane.parts.values()] < [10]
 
 
@@ -321,6 +342,96 @@ def test_what_is_chosen_fits_every_gate_and_what_is_left_does_not(
         assert not gates.open(*key(left)) or gates.fits(left) != FITS
 
 
+# ---------------------------------------------------------------- aging
+
+
+@patient
+@given(
+    st.lists(some, unique_by=lambda each: each.id, min_size=2),
+    st.dictionaries(st.sampled_from("pqr"), st.integers(0, 3)),
+    st.integers(0, 9),
+    st.permutations([1, 2, 3]),
+)
+def test_aging_what_has_waited_for_each_priority_that_it_lacks_counts_as_what_would_be_next(
+    found: list[Entry], agings: dict[str, int], micros: int, loads: list[int]
+) -> None:
+    ready = Ready(found)
+    ready.age({queue: aging / 1e6 for queue, aging in agings.items()})
+    left = list(found)
+    while left:
+        urgent = min(left, key=lambda each: (-each.priority, loads[each.uid - 1], each.order))
+        equal = [each for each in left if counts_as(each, agings, micros) >= urgent.priority]
+        expected = min(equal, key=lambda each: (loads[each.uid - 1], each.due, each.id))
+        assert ready.take(always, lambda uid: (loads[uid - 1], 0), now=micros) == expected
+        left.remove(expected)
+    assert ready.peek(always) is None
+
+
+def aged(ready: Ready, gates: Gates, seconds: float) -> Entry | None:
+    """As `choose`, so long after the epoch."""
+    gates.claims.clear()
+    chosen = ready.take(gates.open, gates.load, gates.fits, int(seconds * 1e6))
+    if chosen is not None:
+        gates.count(chosen)
+    return chosen
+
+
+def test_aging_a_stream_of_urgent_jobs_starves_nothing() -> None:
+    ready = Ready([entry("low", due=0, priority=-10)])
+    for minute in range(200):
+        ready.add(entry(f"u{minute:03}", due=minute * 60_000_000, priority=10))
+        if aged(ready, Gates(1, {}, {}), minute * 60) == entry("low", due=0, priority=-10):
+            assert minute == 100  # twenty levels of five minutes
+            return
+    pytest.fail("it never came")
+
+
+def test_aging_is_worth_nothing_between_two_users_jobs_of_one_priority() -> None:
+    ready = Ready(entry(f"{number}", due=number) for number in range(5))
+    new = entry("new", due=86_400_000_000, uid=2)
+    ready.add(new)
+    gates = Gates(9, {}, {}, [entry("running")])
+    assert aged(ready, gates, 86_400) == new
+
+
+def test_aging_a_heavy_job_keeps_the_room_that_lighter_and_more_urgent_ones_would_take() -> None:
+    heavy, light = entry("heavy", weight=2, queue="p"), entry("light", due=9, priority=1, queue="p")
+    other = entry("other", due=9, priority=1)
+    running = entry("running", queue="p")
+    for seconds, expected in ((100, [light, other, None]), (400, [other, None])):
+        ready, gates = Ready([heavy, light, other]), Gates(9, {"p": 2}, {}, [running])
+        assert [aged(ready, gates, seconds) for _ in expected] == expected
+    assert aged(ready, Gates(9, {"p": 2}, {}), 400) == heavy
+
+
+def test_aging_of_a_queue_may_be_shorter_or_none_and_may_change_while_jobs_wait() -> None:
+    old, new = entry("old", queue="p"), entry("new", due=50_000_000, priority=1, queue="p")
+    ready = Ready([old, new])
+    assert ready.peek(always, now=100_000_000) == new
+    ready.age({"p": 60.0})
+    assert ready.peek(always, now=100_000_000) == old
+    ready.age({"p": 0.0})
+    assert ready.peek(always, now=10**15) == new
+    ready.discard(new.id)
+    ready.age({})
+    assert drained(ready) == [old]
+    assert ready._levels == {}
+
+
+def test_aging_looks_at_no_more_of_a_hundred_thousand_that_have_not_waited_for_long_enough() -> None:
+    ready = Ready(entry(f"{number:06}", due=number, queue=f"q{number % 500}") for number in range(100_000))
+    ready.add(entry("urgent", due=200_000, priority=1))
+    looks: Counter[str] = Counter()
+
+    def fits(each: Entry) -> float:
+        looks[each.id] += 1
+        return FITS
+
+    assert ready.peek(always, fits=fits, now=299_999_999) == entry("urgent", due=200_000, priority=1)
+    assert ready.peek(always, fits=fits, now=300_000_000) == entry("000000", due=0, queue="q0")
+    assert looks.total() <= 4
+
+
 # ---------------------------------------------------------------- keys
 
 
@@ -384,7 +495,7 @@ def test_a_row_that_sleeps_and_loses_all_that_waits_in_it_is_forgotten() -> None
     ready = Ready([entry("a", key="k")])
     assert ready.peek(always, fits=lambda _each: 5.0) is None
     ready.discard("1-a")
-    assert ready._submitters == {}
+    assert ready._levels == {}
     ready.add(entry("b", key="k"))
     assert ready.peek(always) == entry("b", key="k")
     ready.wake(9.0)

@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -287,6 +288,29 @@ def test_however_many_cursors_come_the_outcome_file_stays_small_and_ends_with_th
     steps = [json.loads(line) for line in path.read_text().splitlines()]
     assert largest < 2 * MOST_MARKS
     assert (steps[0]["pid"], steps[-2]["cursor"][:5], steps[-1]["step"]) == (7, "4999 ", "ended")
+
+
+def test_a_disk_that_takes_no_more_takes_no_cursor_that_there_is(tmp_path):
+    path = tmp_path / "outcome"
+    full: list[bool] = []
+    outcome = Outcome(os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND), lambda: full.append(True))
+    outcome.write("started")
+    number = 0
+    while path.stat().st_size <= MOST_MARKS + 100:
+        number += 1
+        outcome.mark(f"{number} {'x' * 100}")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1, limits[1]))
+    try:
+        outcome.mark("later")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert full == [True]
+    assert json.loads(path.read_text().splitlines()[-1])["cursor"].startswith(f"{number} ")
+    outcome.mark("last")
+    outcome.write("ended")
+    outcome.close()
+    assert [json.loads(line).get("cursor") for line in path.read_text().splitlines()] == [None, "last", None]
 
 
 def test_however_often_a_job_speaks_its_file_is_written_a_few_times_a_second(tmp_path, monkeypatch):

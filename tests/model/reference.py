@@ -51,8 +51,15 @@ class Queue:
     """Every job, and what may run beside what."""
 
     def __init__(
-        self, max_jobs: int, slots: dict[str, int], limits: dict[str, int], window: int, chance: float
+        self,
+        max_jobs: int,
+        slots: dict[str, int],
+        limits: dict[str, int],
+        window: int,
+        chance: float,
+        agings: dict[str, int],
     ) -> None:
+        self.agings = agings  # seconds in which a job gains a priority, of queues that do not have the usual ones
         self.window = window  # members of one batch that wait as jobs of their own
         self.max_jobs, self.slots, self.limits, self.chance = max_jobs, slots, limits, chance
         self.jobs: dict[str, Job] = {}
@@ -170,7 +177,7 @@ class Queue:
         for job in self.of("delayed"):
             if job.due <= now:
                 self.move(job, "ready")
-        while (found := self.next()) is not None:
+        while (found := self.next(now)) is not None:
             self.start(found, now)
         for job, how in over:
             if how != "never started":
@@ -181,29 +188,46 @@ class Queue:
             if not batch.waiting:
                 self.move(batch, "cancelled" if batch.cancel else "done")
 
-    def next(self) -> Job | None:
-        """The first that fits beside what runs; room that is too small for an earlier one is kept for that one."""
+    def next(self, now: int) -> Job | None:
+        """The first that fits beside what runs, or what came earlier and has waited for long enough to count as much;
+        room that is too small for one that is looked at before is kept for that one.
+        """
         kept: set[tuple[str, str]] = set()
-        for job in self.of("ready") if len(self.running) < self.max_jobs else []:
-            if job.mutex and any(other.mutex == job.mutex for other in self.running):
-                continue
-            if job.members:
-                if job.waiting < self.window:
-                    return job
-                continue
-            rooms = [("queue", job.queue, self.slots.get(job.queue)), ("task", job.task, self.limits.get(job.task))]
-            narrow = set()
-            full = False
-            for kind, name, most in rooms if job.weight else []:
-                used = sum(other.weight for other in self.running if getattr(other, kind) == name)
-                full = full or (most is not None and used >= most) or (kind, name) in kept
-                if most is not None and 0 < used < most < used + job.weight:
-                    narrow.add((kind, name))
-            if not full and not narrow:
-                return job
-            if not full:
-                kept |= narrow
+        waiting = self.of("ready") if len(self.running) < self.max_jobs else []
+        while (urgent := next((job for job in waiting if self.fits(job, kept)), None)) is not None:
+            aged = [job for job in waiting if self.has_aged(job, urgent, now)]
+            for priority in dict.fromkeys(job.priority for job in sorted(aged, key=lambda job: job.order[1:])):
+                level = [job for job in aged if job.priority == priority]
+                found = next((job for job in level if self.fits(job, kept)), None)
+                if found is not None:
+                    aged = [job for job in aged if job.order[1:] < found.order[1:]]
+                    urgent = found
+            if self.fits(urgent, kept):
+                return urgent
         return None
+
+    def has_aged(self, job: Job, urgent: Job, now: int) -> bool:
+        """Whether it comes before what is more urgent."""
+        aging = self.agings.get(job.queue, 300) * 1_000_000
+        less = urgent.priority - job.priority
+        return less > 0 < aging and now - job.due >= less * aging and job.order[1:] < urgent.order[1:]
+
+    def fits(self, job: Job, kept: set[tuple[str, str]]) -> bool:
+        if job.mutex and any(other.mutex == job.mutex for other in self.running):
+            return False
+        if job.members:
+            return job.waiting < self.window
+        rooms = [("queue", job.queue, self.slots.get(job.queue)), ("task", job.task, self.limits.get(job.task))]
+        narrow = set()
+        full = False
+        for kind, name, most in rooms if job.weight else []:
+            used = sum(other.weight for other in self.running if getattr(other, kind) == name)
+            full = full or (most is not None and used >= most) or (kind, name) in kept
+            if most is not None and 0 < used < most < used + job.weight:
+                narrow.add((kind, name))
+        if not full:
+            kept |= narrow
+        return not full and not narrow
 
     def start(self, job: Job, now: int) -> None:
         if 0 < job.expires <= now:

@@ -83,3 +83,31 @@ def test_the_input_of_a_job_that_had_ended_when_its_dispatcher_was_killed_is_rem
     assert play.theatre.names("queue/data") == {job.id}
     play.theatre.restart()
     assert not play.theatre.names("queue/data")
+
+
+def test_a_name_is_taken_as_long_as_any_job_of_that_name_has_not_ended(play):
+    """Somebody revives a dead one while another of its name waits: then there are two."""
+    play.submit_by_a_name_of_ones_own(FREE, "b")
+    play.end(0, 1, tell=True)
+    play.submit_by_a_name_of_ones_own({**FREE, "delay": 60}, "b")
+    (dead,) = play.model.of("dead")
+    play.do("retry", dead, lambda job: play.model.retried(job, play.theatre.micros))
+    play.do("cancel", dead, play.model.cancelled, now=True)
+    play.submit_by_a_name_of_ones_own(FREE, "b")
+    assert len(play.theatre.names(f"rejected/{UID}")) == 2
+
+
+def test_a_job_that_has_waited_for_long_enough_comes_before_a_newer_one_of_a_higher_priority(play):
+    for _ in range(4):
+        play.submit(FREE)
+    for priority in ("low", 3):
+        play.submit({**FREE, "priority": priority})
+        play.pass_time(600.0)
+    low, soon = (next(job for job in play.model.of("ready") if job.priority == number) for number in (-10, 3))
+    play.end(0, 0, tell=True)
+    assert (low.state, soon.state) == ("ready", "running")  # ten minutes are two levels
+    play.pass_time(3600.0)
+    play.submit({**FREE, "priority": 3})
+    play.end(0, 0, tell=True)
+    assert [job.priority for job in play.model.of("ready")] == [3]
+    assert low.state == "running"

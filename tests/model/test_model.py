@@ -30,6 +30,9 @@ TOML = """
 max_jobs = 4
 [queues.narrow]
 slots = 2
+aging = "1s"
+[queues.other]
+aging = 0
 [tasks.once]
 command = ["true"]
 delivery = "at-most-once"
@@ -95,7 +98,7 @@ class Calm(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.theatre = Theatre(TOML, self.window, CHANCE)
-        self.model = Queue(4, {"narrow": 2}, {"few": 2}, self.window, CHANCE)
+        self.model = Queue(4, {"narrow": 2}, {"few": 2}, self.window, CHANCE, {"narrow": 1, "other": 0})
         self.cast = self.theatre.cast
         self.compared = 0  # how much of the model's log
         self.names = 0
