@@ -20,9 +20,11 @@ from cronq.clock import Clock, Tick, Timed
 from cronq.log import line as log
 from cronq.reboot import Reboot
 from cronq.shelves import Shelves
+from cronq.upcoming import FEW
 
 FILE = "schedule/clock.json"
 MINUTE = 60.0
+NO_GAP = (FEW + 1) * MINUTE  # what is shorter is made up for
 LONGEST_HELD = 5.0  # seconds that what is due waits for tables to be read
 
 
@@ -33,6 +35,7 @@ class Almanac:
         self.pending: deque[Tick] = deque()  # due, and no job yet
         self.made = 0  # of those that became due together
         self.passed_over: list[Tick] = []  # missed, and not to be made up for; whoever reads it empties it
+        self.stood: list[tuple[float, float]] = []  # from when until when nobody looked at the clock; likewise
         self.at_start = ""  # what cron says of its @reboot jobs, as soon as that is known
         self._shelves = shelves
         self._clock = Clock(shelves.load(FILE))
@@ -40,6 +43,7 @@ class Almanac:
         self._at_boot: list[Timed] = []
         self._any = False
         self._started = False
+        self._looked = float(self._clock.state()["second"])  # the last time; below 0: never
         self._from, self._until = 0.0, 0.0  # nothing becomes due in between
         self._held: float | None = None  # since when what is due waits for tables to be read
         self._changed = False  # since it was written down
@@ -61,6 +65,9 @@ class Almanac:
             return
         self._held = None
         zone = localzone.local()
+        if 0 <= self._looked < wall - NO_GAP:
+            self.stood.append((self._looked, wall))
+        self._looked = wall
         if not self.pending:
             self.made = 0
         if not self._started:

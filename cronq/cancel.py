@@ -9,9 +9,7 @@ Fails:   never by itself. A worker that does not listen is told again each turn.
 
 from __future__ import annotations
 
-import os
-
-from cronq import safeopen, settle, states
+from cronq import settle, states, underway
 from cronq.entry import CANCEL_WANTED, Entry
 from cronq.house import House, Now, Running
 
@@ -19,7 +17,6 @@ UNSTARTED = (states.READY, states.DELAYED, states.WAITING, states.HELD)
 CANCELLING = "cancelling"  # what is said of a job that runs: it ends soon
 REASON = "cancelled before it started"
 _TO_READY = {states.DELAYED: "ripen", states.WAITING: "unblock", states.HELD: "release"}
-_OUTCOME_BYTES = 1 << 20
 
 
 def cancel(house: House, now: Now, state: str, entry: Entry, at_once: bool) -> str:
@@ -109,20 +106,9 @@ def _end_orphan(house: House, now: Now, running: Running) -> bool:
     """The worker of a dispatcher that is gone hears nobody: the user's present one kills the job, and it tells how."""
     if running.reap is not None:
         return True  # its worker is gone too, and it is being ended anyway
-    started = next((step for step in settle.read_outcome(_outcome(house, running.entry)) if step.get("pid")), None)
+    started = underway.started(house, running.entry)
     if started is None:
         return False
     identity = {key: started.get(key) for key in ("pid", "start", "boot")}
     message = {"do": "reap", "id": running.entry.id, "attempt": running.entry.attempt, **identity}
     return house.crew.tell(running.entry.runner, message, now.mono)
-
-
-def _outcome(house: House, entry: Entry) -> bytes:
-    try:
-        descriptor = os.open(house.shelves.outcome_path(entry), os.O_RDONLY | os.O_CLOEXEC, dir_fd=house.shelves.fd)
-    except FileNotFoundError:
-        return b""
-    try:
-        return safeopen.read(descriptor, _OUTCOME_BYTES)
-    finally:
-        os.close(descriptor)

@@ -96,7 +96,7 @@ class Choice:
     def _reachable(self, task_name: str, submitter: int) -> bool:
         """Whether a job of this task and submitter gets a worker now, or something else must be decided about it."""
         house, now = self._house, self._now
-        if now.mono < house.lanes_closed.get((task_name, submitter), 0.0):
+        if house.shut(now, task_name, submitter):
             return False
         try:
             runner = house.runner(task_name, submitter)

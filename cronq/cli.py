@@ -15,7 +15,20 @@ from typing import Annotated, Any
 
 import typer
 
-from cronq import __version__, attend, cli_control, cli_cron, cli_movein, client, follow, ids, producers, show, usage
+from cronq import (
+    __version__,
+    attend,
+    cli_control,
+    cli_cron,
+    cli_movein,
+    cli_why,
+    client,
+    follow,
+    ids,
+    producers,
+    show,
+    usage,
+)
 from cronq import job as jobs_file
 from cronq import spool as spools
 from cronq.errors import CronqError, NotEnded, NotPermitted, NotRunning, UnknownJob, UsageError
@@ -388,6 +401,7 @@ def schema(name: Annotated[str, typer.Argument(metavar="job|task|config")]) -> N
     print(json.dumps(intake.schema(name), indent=2, ensure_ascii=False))
 
 
+cli_why.add(app)
 cli_control.add(app)
 cli_cron.add(app)
 

@@ -36,8 +36,7 @@ def launch(house: House, now: Now, waiting: list[Started], start: Start) -> None
     """Start what may run; all of it goes into `waiting`: a tick runs once at most, so its move must be durable."""
     if not house.tables.ready or not len(house.backlog.ticks):
         return
-    jobs, ticks = running(house)
-    gates = Gates(sys.maxsize, {**ERRANDS, **house.config.slots}, {}, ticks, others=jobs)
+    gates = gates_of(house)
 
     def gate(queue: str, _task: str, uid: int, _weight: int) -> bool:
         if not gates.open(queue, "", uid) or house.pauses.closed(queue, ""):
@@ -46,10 +45,10 @@ def launch(house: House, now: Now, waiting: list[Started], start: Start) -> None
         if opens > now.mono:
             house.opens = min(house.opens, opens)
             return False
-        return now.mono >= house.lanes_closed.get(("", uid), 0.0) and _reachable(house, now, uid)
+        return not house.shut(now, "", uid) and _reachable(house, now, uid)
 
     def fits(entry: Entry) -> float:
-        return NOT_NOW if _yields(house, now, entry) else gates.fits(entry)
+        return NOT_NOW if yields_to(house, now, entry) else gates.fits(entry)
 
     while now.mono >= house.paused_until:
         gates.claims.clear()
@@ -63,13 +62,19 @@ def launch(house: House, now: Now, waiting: list[Started], start: Start) -> None
             waiting.append(started)
 
 
-def _yields(house: House, now: Now, tick: Entry) -> bool:
-    """Whether a job of the same mutex was first, and starts now."""
+def gates_of(house: House) -> Gates:
+    """What ticks, and what is told about them, must pass beside what runs."""
+    jobs, ticks = running(house)
+    return Gates(sys.maxsize, {**ERRANDS, **house.config.slots}, {}, ticks, others=jobs)
+
+
+def yields_to(house: House, now: Now, tick: Entry) -> str:
+    """The job of the same mutex that was first, and starts now; empty for none."""
     if not tick.key:
-        return False
+        return ""
     earlier = [entry for entry in house.backlog.ready.keyed(tick.key) if entry.order < tick.order]
     choice = Choice(house, now) if earlier else None
-    return choice is not None and any(choice.may(entry) for entry in earlier)
+    return "" if choice is None else next((entry.id for entry in earlier if choice.may(entry)), "")
 
 
 def _reachable(house: House, now: Now, uid: int) -> bool:

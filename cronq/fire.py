@@ -27,6 +27,7 @@ from cronq.tables import Line
 SLICE_SECONDS = 0.020  # how long a turn is at making ticks
 REST = 10  # times as long as all lines took to be loaded they are not loaded again: whoever changes his all the time
 MACHINE = "/etc/machine-id"
+PASSED_OVER = "passed-over"  # in the history, of a tick of which no job was made
 
 
 def fire(house: House, now: Now) -> None:
@@ -47,7 +48,9 @@ def fire(house: House, now: Now) -> None:
     if not begun and house.config.cron_system:  # nobody else is this machine's cron
         house.cronlog.table(os.getpid(), "CRON", "INFO", almanac.at_start, now.wall)
     while almanac.passed_over:
-        _say_passed_over(almanac.passed_over.pop(0))
+        _say_passed_over(house, now, almanac.passed_over.pop(0))
+    while almanac.stood:
+        house.history.stood(*almanac.stood.pop(0))
     deadline = time.monotonic() + SLICE_SECONDS
     while almanac.pending:
         _make(house, now, almanac.pending[0])
@@ -77,9 +80,24 @@ def _others(house: House, now: Now) -> bool:
     return others
 
 
-def _say_passed_over(tick: Tick) -> None:
+def _say_passed_over(house: House, now: Now, tick: Tick) -> None:
     name = tick.entry.name if isinstance(tick.entry, Schedule) else tick.entry.identity
-    log("tick-passed-over", entry=name, instant=tick.instant, reason="too old, or too many were missed")
+    reason = "too old, or too many were missed"
+    log("tick-passed-over", entry=name, instant=tick.instant, reason=reason)
+    uid = house.shelves.uid if isinstance(tick.entry, Schedule) else whose(house, tick.entry)
+    if uid is not None:
+        _keep_skipped(house, now, tick_id(ticks_of(house, tick.entry, uid), tick.instant), f"{reason} (catchup)")
+
+
+def _skip(house: House, now: Now, job_id: str, reason: str) -> None:
+    """No job is made of a tick."""
+    log("tick-skipped", id=job_id, reason=reason)
+    _keep_skipped(house, now, job_id, reason)
+
+
+def _keep_skipped(house: House, now: Now, job_id: str, reason: str) -> None:
+    """Whoever asks why an entry did not run then is to hear it."""
+    house.history.note(now.wall, job_id, "due", PASSED_OVER, cause=reason)
 
 
 def _make(house: House, now: Now, tick: Tick) -> None:
@@ -90,12 +108,17 @@ def _make(house: House, now: Now, tick: Tick) -> None:
         return
     schedule: Schedule = tick.entry
     name = ticks_of(house, schedule, house.shelves.uid)
-    job_id = f"{name}-{tick.instant * 1_000_000:013x}"
+    job_id = tick_id(name, tick.instant)
     if house.pauses.passes_over(name, due):
-        log("tick-skipped", id=job_id, reason="paused")
+        _skip(house, now, job_id, "paused")
         return
     due += schedule.jitter * share(schedule.name)
     put(house, now, job_id, job.encode(schedule.fields()), due, "schedule")
+
+
+def tick_id(name: str, instant: int) -> str:
+    """The id of the tick at this instant, in seconds, of an entry whose ticks are called `name`."""
+    return f"{name}-{instant * 1_000_000:013x}"
 
 
 def ticks_of(house: House, entry: Line | Schedule, uid: int) -> str:
@@ -112,11 +135,11 @@ def _make_of_line(house: House, now: Now, tick: Tick, due: float) -> None:
         return
     job_id = cronjobs.job_id(uid, line.identity, tick.instant)
     if house.pauses.passes_over(ticks_of(house, line, uid), due):
-        log("tick-skipped", id=job_id, reason="paused")
+        _skip(house, now, job_id, "paused")
         return
     due += line.options.jitter * share(f"{uid} {line.identity}")
     if why := _put_line(house, now, line, uid, job_id, due, "crontab"):
-        log("tick-skipped", id=job_id, reason=why)
+        _skip(house, now, job_id, why)
 
 
 def run(house: House, now: Now, entry: Line | Schedule, uid: int) -> str:

@@ -13,9 +13,19 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable
+from typing import NamedTuple
 
 from cronq.entry import Entry
 from cronq.heads import FITS, LANE_CLOSED, NOT_NOW
+
+
+class Closed(NamedTuple):
+    """A gate that is closed for an entry: which, in words why, who holds it so, and for how many of them it waits."""
+
+    gate: str
+    why: str
+    holders: list[str]
+    over: int = 1  # how much weight of them must go
 
 
 def per_user_default(max_jobs: int) -> int:
@@ -77,7 +87,7 @@ class Gates:
         self.by_user: Counter[int] = Counter()
         self.by_group: Counter[str] = Counter()
         self.by_key: dict[str, str] = {}  # by what must not run beside it, the id of what runs
-        self.claims: set[tuple[str, str]] = set()  # of what was looked at in this choice: gates kept for it
+        self.claims: dict[tuple[str, str], str] = {}  # of what was looked at in this choice: gates kept for it
         for entry in running:
             self.count(entry)
         for entry in others:
@@ -131,7 +141,7 @@ class Gates:
         if entry.key in self.by_key or not self.free(entry):
             return NOT_NOW
         narrow = [gate for gate, used, most in self._rooms(entry) if not _room(used, most, entry.weight)]
-        self.claims.update(narrow)
+        self.claims = dict.fromkeys(narrow, entry.id) | self.claims
         return LANE_CLOSED if narrow else FITS
 
     def free(self, entry: Entry) -> bool:
@@ -142,7 +152,7 @@ class Gates:
         if ("group", entry.group) in self.claims or used >= limit:
             return False
         if not _room(used, limit, entry.weight):
-            self.claims.add(("group", entry.group))
+            self.claims.setdefault(("group", entry.group), entry.id)
             return False
         return True
 
@@ -156,27 +166,40 @@ class Gates:
         """What runs of a concurrency key, in the order in which it was counted."""
         return [each for each in self.running if each.group == group and each.weight]
 
-    def closed(self, entry: Entry) -> list[tuple[str, list[str]]]:
-        """Every gate that is closed for an entry: a sentence, and the ids of those who hold it closed."""
-        queue, task, uid, weight = entry.queue, entry.task, entry.uid, entry.weight
+    def closed(self, entry: Entry) -> list[Closed]:
+        """Every gate that is closed for an entry, after a choice also those that are kept for another one."""
         found = []
         if self.full:
-            found.append((f"max_jobs = {self.max_jobs} jobs are running", [e.id for e in self.running]))
-        if self.per_user is not None and self.by_user[uid] >= self.per_user:
-            holders = [e.id for e in self.running if e.uid == uid]
-            found.append((f"max_jobs_per_user = {self.per_user} jobs of the same user are running", holders))
-        if not _room(self.by_queue[queue], self.slots.get(queue), weight):
-            holders = [e.id for e in self.running if e.queue == queue and e.weight]
-            found.append((f"all slots of queue {queue} are taken ({self.slots[queue]})", holders))
-        if not _room(self.by_task[task], self.limits.get(task), weight):
-            holders = [e.id for e in self.running if e.task == task and e.weight]
-            found.append((f"task {task} is at its limit ({self.limits[task]})", holders))
-        if entry.group and not _room(self.by_group[entry.group], self.key_limits.get(task), weight):
-            holders = [e.id for e in self.holders(entry.group)]
-            found.append((f"its concurrency key is taken (limit {self.key_limits[task]})", holders))
+            why = f"max_jobs = {self.max_jobs} jobs are running"
+            found.append(Closed("max_jobs", why, [e.id for e in self.running]))
+        if self.per_user is not None and self.by_user[entry.uid] >= self.per_user:
+            why = f"max_jobs_per_user = {self.per_user} jobs of the same user are running"
+            found.append(Closed("max_jobs_per_user", why, [e.id for e in self.running if e.uid == entry.uid]))
+        for (kind, name), used, most in [*self._rooms(entry), *self._group(entry)]:
+            gate, why = _SAID[kind]
+            if not _room(used, most, entry.weight):
+                holders = [e.id for e in self.running if getattr(e, kind) == name and e.weight]
+                over = used + entry.weight - (most or 0)
+                found.append(Closed(gate, why.format(name=name, most=most), holders, min(over, used)))
+            elif entry.weight and self.claims.get((kind, name), entry.id) != entry.id:
+                why = "what room there is" + (f" in {kind} {name}" if kind != "group" else " for its concurrency key")
+                claimed = [self.claims[kind, name]]
+                found.append(Closed(gate, f"{why} is kept for a job that comes before it and weighs more", claimed))
         if entry.key in self.by_key:
-            found.append(("another one of its mutex is running", [self.by_key[entry.key]]))
+            found.append(Closed("mutex", "another one of its mutex is running", [self.by_key[entry.key]]))
         return found
+
+    def _group(self, entry: Entry) -> list[tuple[tuple[str, str], int, int | None]]:
+        if not entry.group:
+            return []
+        return [(("group", entry.group), self.by_group[entry.group], self.key_limits.get(entry.task))]
+
+
+_SAID = {
+    "queue": ("slots", "all slots of queue {name} are taken ({most})"),
+    "task": ("limit", "task {name} is at its limit ({most})"),
+    "group": ("concurrency", "its concurrency key is taken (limit {most})"),
+}
 
 
 def _room(used: int, most: int | None, weight: int) -> bool:

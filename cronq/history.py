@@ -13,7 +13,7 @@ import os
 import re
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from cronq.shelves import SyncFailed
@@ -22,6 +22,7 @@ from cronq.states import CANCELLED, DONE, EXPIRED, REJECTED
 
 COUNTED = (DONE, CANCELLED, EXPIRED, REJECTED)
 _ENDED = re.compile(rb'"id":"(\d+)-[^"]*","from":"\w+","to":"(%s)"' % "|".join(COUNTED).encode())
+SLICE = 1 << 18  # bytes that are looked through at a time, well below a millisecond
 TAIL = 8 << 20  # one turn writes far less; what is before the last turn's lines is on disk in its place as well
 
 
@@ -42,6 +43,11 @@ class History:
         self.lines.append(json.dumps(line, separators=(",", ":")).encode() + b"\n")
         if to in COUNTED:
             self._ended[int(job_id.partition("-")[0]), to] += 1
+
+    def stood(self, since: float, until: float) -> None:
+        """Nobody looked at the clock in between: no dispatcher ran, or the machine slept."""
+        line = {"t": round(until, 6), "stood": [round(since, 6), round(until, 6)]}
+        self.lines.append(json.dumps(line, separators=(",", ":")).encode() + b"\n")
 
     def flush(self, now: float) -> None:
         """Write the turn's lines, and make them durable. Raises `OSError`, `SyncFailed`."""
@@ -154,10 +160,7 @@ class History:
 
     def _records(self, marker: bytes, since: float = 0.0) -> Iterator[Any]:
         """What the lines with these bytes in them say, oldest first, from the day of this instant on."""
-        first = time.strftime("%Y-%m-%d", time.gmtime(since))
-        for path in self.days():
-            if os.path.basename(path)[: len(first)] < first:
-                continue
+        for path in self._days(since):
             with open(path, "rb") as file:
                 for line in file:
                     if marker in line:
@@ -166,10 +169,45 @@ class History:
                         except ValueError:
                             continue
 
+    def about(self, marks: Sequence[bytes], since: float) -> Iterator[Any]:
+        """What the lines with any of these bytes in them say, oldest first, from the day of this instant on.
+
+        Now and then None, where the caller may stop and go on later.
+        """
+        pattern = re.compile(b"|".join(map(re.escape, marks)))
+        for path in self._days(since):
+            with open(path, "rb") as file:
+                rest = b""
+                while part := file.read(SLICE):
+                    yield None
+                    whole, newline, rest = (rest + part).rpartition(b"\n")
+                    yield from _said(pattern, whole + newline)
+        yield from _said(pattern, b"".join(self.lines))
+
+    def _days(self, since: float) -> list[str]:
+        first = time.strftime("%Y-%m-%d", time.gmtime(max(0.0, since)))
+        return [path for path in self.days() if os.path.basename(path)[: len(first)] >= first]
+
     def close(self) -> None:
         """Close the day's file."""
         if self._fd >= 0:
             os.close(self._fd)
+
+
+def _said(pattern: re.Pattern[bytes], text: bytes) -> Iterator[dict[str, Any]]:
+    """What the lines of a text say in which the pattern is found."""
+    end = -1
+    for found in pattern.finditer(text):
+        if found.start() < end:
+            continue  # twice in one line
+        end = text.find(b"\n", found.end())
+        end = len(text) if end < 0 else end
+        try:
+            record = json.loads(text[text.rfind(b"\n", 0, found.start()) + 1 : end])
+        except ValueError:
+            continue
+        if isinstance(record, dict):
+            yield record
 
 
 def _mend(path: str, descriptor: int) -> None:

@@ -13,7 +13,7 @@ import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from cronq import shelves, states, task
 from cronq.almanac import Almanac
@@ -33,6 +33,13 @@ from cronq.rate import Rates
 from cronq.shares import Shares
 from cronq.tables import Tables
 from cronq.task import Plan
+
+
+class Shut(NamedTuple):
+    """Nothing of a lane starts until a time of the monotonic clock, and why."""
+
+    until: float
+    why: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,11 +103,12 @@ class House:
     listing: Listing | None = None  # those of root's, on a system spool
     cronlog: Cronlog = field(default_factory=Cronlog)
     prune_at: float = 0.0  # when empty directories of the queue are looked for again
-    paused_until: float = 0.0  # no room on the disk, or a config that does not parse: nothing starts until then
+    paused_until: float = 0.0  # no room on the disk: nothing starts until then
+    paused_why: str = ""
     left: set[tuple[int, str]] = field(default_factory=set)  # what cannot be taken out of an inbox: uid, file name
     strangers: dict[int, str] = field(default_factory=dict)  # uids whose jobs are held, and why (`guests`)
     reasons: dict[str, str] = field(default_factory=dict)  # why a job is held, by id
-    lanes_closed: dict[tuple[str, int], float] = field(default_factory=dict)  # (task, uid): a bad configuration, until
+    lanes_closed: dict[tuple[str, int], Shut] = field(default_factory=dict)  # (task, uid): a bad configuration
     served: Shares = field(default_factory=Shares)  # how much each submitter was, in turns
     pressure: Pressure = field(default_factory=Pressure)  # whether the machine has room for more
     rates: Rates = field(default_factory=Rates)  # what was started of what has a rate (`pace`)
@@ -174,6 +182,15 @@ class House:
         if self.authority is None:
             return submitter
         return self.authority.runs_as(self.config.tasks.get(task_name), submitter)
+
+    def shut(self, now: Now, task_name: str, submitter: int) -> bool:
+        """Whether a bad configuration keeps this submitter's jobs of a task (empty: free commands) from starting."""
+        shut = self.lanes_closed.get((task_name, submitter))
+        return shut is not None and now.mono < shut.until
+
+    def pause(self, until: float, why: str) -> None:
+        """Let nothing start until a time of the monotonic clock."""
+        self.paused_until, self.paused_why = until, why
 
     def stranger(self, *uids: int) -> str | None:
         """Why jobs of these users wait for an administrator; None where they do not."""

@@ -38,6 +38,16 @@ def ticks_open(house: House, now: Now, queue: str) -> float:
     return now.mono if rate is None else house.rates.opens(f"ticks {queue}", rate, now.mono)
 
 
+def closed(house: House, now: Now, entry: Entry) -> list[tuple[str, float]]:
+    """The rates that let an entry wait: of what, and until when by the monotonic clock."""
+    found = []
+    for name, rate in _limiters(house, entry).items():
+        opens = house.rates.opens(name, rate, now.mono)
+        if opens > now.mono:
+            found.append(("its concurrency key" if name == entry.group else name, opens))
+    return found
+
+
 def is_limited(house: House, entry: Entry) -> bool:
     """Whether any rate counts this."""
     return bool(house.config.rates) and bool(_limiters(house, entry))

@@ -16,7 +16,7 @@ from typing import Any
 from cronq import cursors, events, job, pace, pauses, policy, spool, statement, states, task
 from cronq.entry import HAS_DATA, PUT_OFF, Entry, digest
 from cronq.errors import BadJob, CronqError
-from cronq.house import House, Now, Running, Settled, encode
+from cronq.house import House, Now, Running, Settled, Shut, encode
 from cronq.inboxes import DATA
 from cronq.job import MAX_JOB_BYTES
 from cronq.log import line as log
@@ -97,7 +97,7 @@ def _reap(house: House, now: Now, running: Running) -> None:
         running.reaping = now.mono
 
 
-def _details(house: House, running: Running) -> tuple[job.Job, task.Plan]:
+def details(house: House, running: Running) -> tuple[job.Job, task.Plan]:
     """The job and the plan of an attempt; after a restart they are read again."""
     if running.job is None or running.plan is None:
         try:
@@ -110,14 +110,14 @@ def _details(house: House, running: Running) -> tuple[job.Job, task.Plan]:
 
 
 def _judged(house: House, now: Now, running: Running, outcome: dict[str, Any]) -> None:
-    _, plan = _details(house, running)
+    _, plan = details(house, running)
     if house.placing and not (plan.leave_children and outcome.get("reason") is None):
         house.crew.kill(running.entry.id, running.entry.attempt, now.mono)
     _decide(house, now, running, policy.judge(outcome, running.entry, plan, now.wall, house.chance()), outcome)
 
 
 def _crashed(house: House, now: Now, running: Running, known: bool) -> None:
-    _, plan = _details(house, running)
+    _, plan = details(house, running)
     counted = running.entry.but(crashes=running.entry.crashes + 1)
     verdict = policy.crash(counted, plan, known, now.wall, house.chance())
     outcome = {"reason": getattr(verdict, "reason", "its worker died"), "crashed": True, "t": now.wall}
@@ -219,7 +219,7 @@ def _put_away_earlier(house: House, entry: Entry) -> None:
 def result(house: House, each: Settled) -> dict[str, Any]:
     """What `result.json` says of an attempt."""
     entry, outcome = each.running.entry, each.outcome
-    wanted, plan = _details(house, each.running)
+    wanted, plan = details(house, each.running)
     return {
         **describe(entry, wanted),
         "state": _STATES[type(each.verdict)],
@@ -280,7 +280,7 @@ def _refused(house: House, now: Now, running: Running, outcome: dict[str, Any]) 
     reason = str(outcome.get("reason"))
     if outcome.get("again"):
         log("not-now", id=running.entry.id, reason=reason)
-        house.lanes_closed[running.entry.task, running.entry.uid] = now.mono + NOT_NOW  # his own, and nobody else's
+        house.lanes_closed[running.entry.task, running.entry.uid] = Shut(now.mono + NOT_NOW, reason)  # nobody else's
         give_back(house, now, running, reason)
     else:
         error = BadJob(reason)

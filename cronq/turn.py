@@ -32,7 +32,7 @@ from cronq import (
 from cronq.choosing import Choice, why_held
 from cronq.entry import AT_MOST_ONCE, CANCEL_WANTED, HAS_DATA, NONE, Entry
 from cronq.errors import BadConfig, BadJob, CronqError
-from cronq.house import House, Now, Running
+from cronq.house import House, Now, Running, Shut
 from cronq.inboxes import DATA
 from cronq.log import line as log
 from cronq.shelves import SHARD_DIGITS, SyncFailed
@@ -78,7 +78,7 @@ def turn(house: House, now: Now, rung: set[Any]) -> float:
         _abandon(waiting)
     except OSError as error:
         log("disk", reason=str(error))
-        house.paused_until = now.mono + DISK_PAUSE
+        house.pause(now.mono + DISK_PAUSE, str(error))
         _abandon(waiting)
         return DISK_PAUSE
     return _patience(house, now)
@@ -180,7 +180,7 @@ def start(house: House, now: Now, entry: Entry) -> tuple[dict[str, Any], list[in
     except BadConfig as error:  # the administrator's to mend: its jobs wait, all others go on
         _close(descriptors)
         log("config-bad", id=entry.id, reason=error.sentence)
-        house.lanes_closed[entry.task, entry.uid] = now.mono + CONFIG_PAUSE
+        house.lanes_closed[entry.task, entry.uid] = Shut(now.mono + CONFIG_PAUSE, error.sentence)
         return None
     except (CronqError, FileNotFoundError) as error:
         _close(descriptors)
@@ -208,7 +208,7 @@ def start(house: House, now: Now, entry: Entry) -> tuple[dict[str, Any], list[in
     except OSError as error:
         _close(descriptors)
         settle.give_back(house, now, running, str(error))
-        house.paused_until = now.mono + DISK_PAUSE
+        house.pause(now.mono + DISK_PAUSE, str(error))
         return None
     house.step("locked")
     message = {

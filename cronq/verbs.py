@@ -15,7 +15,7 @@ import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from cronq import arrivals, cancel, entryverbs, gateverbs, glance, job, parents, states, tabverbs
+from cronq import arrivals, cancel, entryverbs, gateverbs, glance, job, parents, states, tabverbs, whys
 from cronq.caller import Caller
 from cronq.entry import CANCEL_WANTED, WAITS, Entry
 from cronq.errors import BadJob, CronqError, Full, NotPermitted, UnknownJob, UsageError
@@ -203,7 +203,8 @@ def _hold(ask: Ask) -> Found:
             return state
         if state not in cancel.UNSTARTED:
             raise BadJob(f"job {entry.id} is {state}; only a job that has not started can be held")
-        return ask.house.move(ask.now, "hold", state, entry, entry, cause="held by hand; cronq release lets it go on")
+        why = "held by hand; cronq release lets it go on"
+        return ask.house.move(ask.now, "hold", state, entry, entry, cause=why, by=ask.caller.uid)
 
     return _each(ask, act)
 
@@ -254,6 +255,7 @@ VERBS: dict[str, Callable[[Ask], Found]] = {
     "hold": _hold,
     "release": _release,
     "rm": _rm,
+    "why": whys.why,
     **tabverbs.VERBS,
     **entryverbs.VERBS,
     **gateverbs.VERBS,

@@ -45,6 +45,11 @@ def choose(ready: Ready, gates: Gates) -> Entry | None:
     return chosen
 
 
+def said(gates: Gates, waiting: Entry) -> list[tuple[str, list[str]]]:
+    """The gates that are closed, in words, and who holds them."""
+    return [(each.why, each.holders) for each in gates.closed(waiting)]
+
+
 def entry(name: str, *, due: int = 1, uid: int = 1, **fields: object) -> Entry:
     return Entry(id=f"{uid}-{name}", due=due, **fields)
 
@@ -307,7 +312,7 @@ def test_a_task_is_counted_in_all_queues_and_a_queue_over_all_tasks() -> None:
 def test_every_closed_gate_is_named_with_those_who_hold_it() -> None:
     running = [entry("x", queue="mail", task="t"), entry("y", queue="mail")]
     gates = Gates(2, {"mail": 2}, {"t": 1}, running)
-    assert gates.closed(entry("z", queue="mail", task="t")) == [
+    assert said(gates, entry("z", queue="mail", task="t")) == [
         ("max_jobs = 2 jobs are running", ["1-x", "1-y"]),
         ("all slots of queue mail are taken (2)", ["1-x", "1-y"]),
         ("task t is at its limit (1)", ["1-x"]),
@@ -439,7 +444,7 @@ def test_what_has_the_key_of_something_that_runs_waits_and_holds_up_nothing_else
     ready = Ready([entry("a", key="k"), entry("b", key="k", due=2), entry("c", key="l", due=3), entry("d", due=4)])
     gates = Gates(9, {}, {}, others=[entry("tab-x-0660000000000", key="k")])
     assert [choose(ready, gates) for _ in range(3)] == [entry("c", key="l", due=3), entry("d", due=4), None]
-    assert gates.closed(entry("b", key="k")) == [("another one of its mutex is running", ["1-tab-x-0660000000000"])]
+    assert said(gates, entry("b", key="k")) == [("another one of its mutex is running", ["1-tab-x-0660000000000"])]
 
 
 def test_of_those_that_wait_for_a_key_the_highest_priority_comes_first_then_what_was_due_first() -> None:
@@ -561,7 +566,7 @@ def test_a_key_has_as_much_room_as_the_limit_of_its_task_says_by_weight() -> Non
     gates = Gates(9, {}, {}, running, key_limits=limits)
     assert choose(ready, gates) == entry("other", task="t", group="h", due=3)
     assert choose(ready, gates) is None
-    assert gates.closed(of("heavy", weight=2)) == [("its concurrency key is taken (limit 3)", ["1-x", "1-y"])]
+    assert said(gates, of("heavy", weight=2)) == [("its concurrency key is taken (limit 3)", ["1-x", "1-y"])]
     assert choose(ready, Gates(9, {}, {}, running[:1], key_limits=limits)) == of("heavy", weight=2)
     assert choose(Ready([of("none", weight=0)]), Gates(9, {}, {}, running, key_limits={"t": 1})) == of("none", weight=0)
 
@@ -642,10 +647,10 @@ def test_a_user_starts_as_many_as_max_jobs_per_user_and_others_go_on() -> None:
     assert [each and each.id for each in (choose(ready, gates) for _ in range(4))] == ["8-e", "7-a", "7-b", None]
     assert gates.load(7) is None
     assert gates.load(8) == (1, 0)
-    assert gates.closed(entry("z", uid=7)) == [
+    assert said(gates, entry("z", uid=7)) == [
         ("max_jobs_per_user = 3 jobs of the same user are running", ["7-x", "7-a", "7-b"])
     ]
-    assert gates.closed(entry("z", uid=8)) == []
+    assert said(gates, entry("z", uid=8)) == []
 
 
 def test_where_all_places_are_taken_nobody_has_any() -> None:

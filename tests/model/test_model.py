@@ -422,6 +422,8 @@ class Calm(RuleBasedStateMachine):
                 self.begun.add(job_id)
         found: dict[str, list] = {}
         for line in told:
+            if "stood" in line:  # the clock was put forward: that is no job's
+                continue
             found.setdefault(line["id"], []).append((line["from"], line["to"]))
         if not self.was_cut:
             assert found == want, (found, want)
