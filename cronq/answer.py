@@ -22,6 +22,7 @@ from cronq.house import House, Now
 
 STEP = 0.002  # seconds
 ENOUGH = 64 * 1024  # bytes that wait to be read, or to be said
+SILENCE = 3.0  # seconds after which whoever waits is sent an empty line: much is being looked through for him
 
 
 class Answer:
@@ -32,6 +33,7 @@ class Answer:
         self.unsaid = bytearray()  # what tells of changes that are not durable yet
         self.over = False  # all of it has been worked out
         self.stepped = 0.0  # when it was last worked on
+        self._said = time.monotonic()
         self._house = house
         self._doorman = doorman
         self._who = (uid, groups)
@@ -77,10 +79,16 @@ class Answer:
             if found is not None:
                 self._say(found)
             if time.monotonic() >= end or len(self.out) + len(self.unsaid) >= ENOUGH:
-                return False
-        return True
+                break
+        else:
+            return True
+        if end - self._said > SILENCE and not self.unsaid:
+            self._said = end
+            self.out += b"\n"
+        return False
 
     def _say(self, found: dict[str, Any]) -> None:
+        self._said = self.stepped
         keep = self._ask is not None and self._ask.changes
         (self.unsaid if keep else self.out).extend(json.dumps(found).encode() + b"\n")
 

@@ -214,7 +214,8 @@ def finish(house: House, now: Now) -> None:
             "signal": None,
             "reason": f"cancelled; {reason}" if cancelled and reason else reason,
         }
-        house.end(now, "stop" if cancelled else "finish", states.RUNNING, entry, found, jobs=entry.batch[2])
+        facts = {"jobs": entry.batch[2], "queue": entry.queue}
+        house.end(now, "stop" if cancelled else "finish", states.RUNNING, entry, found, **facts)
         house.tallies.pop(entry.id, None)
         log("ended", id=entry.id, state=found["state"], jobs=entry.batch[2])
 

@@ -87,10 +87,10 @@ def _reorder(house: House, now: Now, state: str, older: Entry, changed: Entry, c
     house.history.note(now.wall, older.id, state, state, cause=cause)
 
 
-def recover(house: House, now: Now) -> None:
+def recover(house: House, now: Now, windows: dict[str, tuple[int, str]]) -> None:
     """After a restart: until when keys are taken, as the history tells, or the job where a crash came before that."""
     taken = house.backlog.taken
-    taken.windows = {key: window for key, window in house.history.windows().items() if window[0] > now.micros}
+    taken.windows = windows
     for job_id in [each for own in taken.holders.values() for each in own]:
         state, entry = house.backlog.find(job_id) or ("", None)
         if entry is not None and WINDOW in entry.flags and entry.unique not in taken.windows:

@@ -21,6 +21,7 @@ from cronq import (
     cli_control,
     cli_cron,
     cli_movein,
+    cli_past,
     cli_why,
     client,
     follow,
@@ -123,7 +124,7 @@ def list_jobs(
             raise UsageError(f"there is no state {name!r}; the states are {', '.join(states.STATES)}")
     request = {"do": "list", "states": list(states.STATES) if everything else state or None, "limit": limit}
     if mine or user is not None:
-        request["user"] = os.getuid() if user is None else _uid(user)
+        request["user"] = os.getuid() if user is None else cli_past.uid_of(user)
     answer = client.ask(spools.find(), request)
     first = next(answer, None)
     jobs = answer if first is None or "id" not in first else itertools.chain([first], answer)
@@ -132,15 +133,6 @@ def list_jobs(
         return
     for job in jobs:
         show.one_object(job)
-
-
-def _uid(user: str) -> int:
-    import pwd
-
-    try:
-        return int(user) if user.isdecimal() else pwd.getpwnam(user).pw_uid
-    except KeyError:
-        raise UsageError(f"--user: there is no user {jobs_file.show(user)}") from None
 
 
 @app.command("show")
@@ -333,14 +325,7 @@ def remove(jobs: Ids, as_json: Json = False) -> int:
     return _each({"do": "rm"}, jobs, as_json)
 
 
-@app.command()
-def stats(as_json: Json = False) -> None:
-    """Count jobs, by state.
-
-    Your own; as root or an operator, everybody's.
-    """
-    (found,) = client.ask(spools.find(), {"do": "stats"})
-    show.one_object(found) if as_json else show.counts(found)
+cli_past.add(app)
 
 
 @app.command(

@@ -113,7 +113,7 @@ def _lines(spool: str, parts: queue.SimpleQueue[bytes | OSError], patience: floa
 
 
 def _objects(spool: str, lines: Iterator[bytes]) -> Iterator[dict[str, Any]]:
-    for text in lines:
+    for text in filter(None, lines):  # an empty one says that the answer is under way
         try:
             found = json.loads(text)
         except ValueError:

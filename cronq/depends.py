@@ -14,6 +14,7 @@ import time
 
 from cronq import after, glance, parents, settle, states
 from cronq.entry import WAITS, Entry
+from cronq.history import named
 from cronq.house import House, Now, encode
 from cronq.job import Job
 from cronq.log import line as log
@@ -58,7 +59,7 @@ def _read(house: House, state: str, entry: Entry) -> Job:
 
 
 def _skip(house: House, now: Now, entry: Entry, reason: str) -> None:
-    house.move(now, "skip", states.WAITING, entry, entry, cause=reason)
+    house.move(now, "skip", states.WAITING, entry, entry, cause=reason, **named(entry))
     house.step("skipped")
     _publish(house, now, entry, reason)
     house.tally(entry, states.SKIPPED)

@@ -149,7 +149,6 @@ def clock() -> Now:
 
 def take_up(house: House, now: Now) -> None:
     """Find what a dispatcher before this one left: where it lies is what it is."""
-    house.history.count()
     for state in states.KEPT:
         for place, entry in house.shelves.scan(state):
             if entry is None:
@@ -160,13 +159,14 @@ def take_up(house: House, now: Now) -> None:
             else:
                 house.backlog.put(state, entry)
     held = {entry.id for entry in house.backlog.of(states.HELD)}
-    house.reasons = house.history.causes(held) if held else {}
-    pace.restore(house, now)
+    recalled = house.history.recall(now.wall, pace.since(house, now), held)
+    house.reasons = recalled.causes
+    pace.restore(house, now, recalled.rates)
     house.shelves.sweep_data(house.backlog.__contains__)
     installed.recover(house)
     settle.recover(house, now)
     cancel.take_up(house)
-    claim.recover(house, now)
+    claim.recover(house, now, recalled.windows)
     arrivals.recover(house, now)
 
 

@@ -1,29 +1,45 @@
 """The history: one line for every move, with its cause; the line that ends a job carries its whole outcome.
 
-Does:    appends lines, flushes them once a turn, counts what ended, and finds the last outcomes after a crash.
-Writes:  `history/YYYY-MM-DD.jsonl` (UTC days), append only.
+Does:    appends lines, flushes them once a turn, finds after a restart what they alone tell, and says which days are
+         needed no more. Reading of what has ended is `annals`.
+Writes:  `history/YYYY-MM-DD.jsonl` (UTC days), append only. Where unique keys are taken for a while, a day begins with
+         a line that says until when at the latest (`reach`): no day before it is needed for them after that.
 Trusts:  itself. A line that a crash cut is passed over.
 Fails:   `OSError` where it cannot be written; `SyncFailed` where it cannot be flushed: then nothing is published.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
+import math
 import os
 import re
+import shlex
 import time
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple, TypeVar
 
+from cronq import annals, spool
+from cronq.entry import Entry
+from cronq.job import LAST_INSTANT, Job
 from cronq.shelves import SyncFailed
 from cronq.spool import sync_directory, write_all
-from cronq.states import CANCELLED, DONE, EXPIRED, REJECTED
 
-COUNTED = (DONE, CANCELLED, EXPIRED, REJECTED)
-_ENDED = re.compile(rb'"id":"(\d+)-[^"]*","from":"\w+","to":"(%s)"' % "|".join(COUNTED).encode())
 SLICE = 1 << 18  # bytes that are looked through at a time, well below a millisecond
+MOST_WORDS, MOST_SAID = 20, 200  # words and characters of a command that are kept
 TAIL = 8 << 20  # one turn writes far less; what is before the last turn's lines is on disk in its place as well
+
+
+_Told = TypeVar("_Told")
+
+
+class Recalled(NamedTuple):
+    """What the history alone tells of a spool that is taken up."""
+
+    rates: dict[str, float]  # how far each is spent, by name: what was said last
+    windows: dict[str, tuple[int, str]]  # of unique keys that are taken: until when (microseconds), and by which job
+    causes: dict[str, str]  # why jobs are held, by id: the cause of the last move to there
 
 
 class History:
@@ -32,7 +48,8 @@ class History:
     def __init__(self, root: str) -> None:
         self.folder = os.path.join(root, "history")
         self.lines: list[bytes] = []
-        self._ended: Counter[tuple[int, str]] = Counter()  # by uid and state
+        self.ended = annals.Ended(self.folder)
+        self.reach: Callable[[], int] = int  # until when unique keys are taken at the latest, in microseconds
         self._day = ""
         self._fd = -1
 
@@ -41,8 +58,6 @@ class History:
         line = {"t": round(now, 6), "id": job_id, "from": source, "to": to}
         line |= {key: value for key, value in facts.items() if value is not None}
         self.lines.append(json.dumps(line, separators=(",", ":")).encode() + b"\n")
-        if to in COUNTED:
-            self._ended[int(job_id.partition("-")[0]), to] += 1
 
     def stood(self, since: float, until: float) -> None:
         """Nobody looked at the clock in between: no dispatcher ran, or the machine slept."""
@@ -55,8 +70,10 @@ class History:
             return
         self._open(now)
         written = os.lseek(self._fd, 0, os.SEEK_END)
+        reach = 0 if written else self.reach()
+        first = [json.dumps({"t": round(now, 6), "reach": reach}, separators=(",", ":")).encode() + b"\n"] * bool(reach)
         try:
-            write_all(self._fd, b"".join(self.lines))
+            write_all(self._fd, b"".join([*first, *self.lines]))
         except OSError:
             os.ftruncate(self._fd, written)  # no room: the whole turn's lines are written when there is
             raise
@@ -83,26 +100,7 @@ class History:
 
     def days(self) -> list[str]:
         """The history's files, oldest first."""
-        return [os.path.join(self.folder, name) for name in sorted(os.listdir(self.folder)) if name.endswith(".jsonl")]
-
-    def counts(self, uid: int | None = None) -> dict[str, int]:
-        """How many jobs ended in which way, of one user or of all."""
-        sums = dict.fromkeys(COUNTED, 0)
-        for (owner, state), number in self._ended.items():
-            if uid in (None, owner):
-                sums[state] += number
-        return sums
-
-    def count(self) -> None:
-        """Count what ended, from all that the history still holds."""
-        self._ended.clear()
-        for path in self.days():
-            with open(path, "rb") as file:
-                rest = b""
-                while part := file.read(1 << 22):
-                    whole, newline, rest = (rest + part).rpartition(b"\n")
-                    for (owner, state), number in Counter(_ENDED.findall(whole + newline)).items():
-                        self._ended[int(owner), state.decode()] += number
+        return annals.days(self.folder)
 
     def last(self) -> dict[tuple[str, int], dict[str, Any]]:
         """The outcomes, by id and attempt, among the last lines: what a crash may have kept from its place.
@@ -127,47 +125,45 @@ class History:
                         continue
         return found
 
-    def rates(self, since: float) -> dict[str, float]:
-        """How far the rates of what started since then are spent, by name: what was said last."""
-        found: dict[str, float] = {}
-        for record in self._records(b'"rate":{', max(0.0, since)):
-            try:
-                found |= {str(name): float(paid) for name, paid in record["rate"].items()}
-            except (ValueError, KeyError, TypeError, AttributeError):
-                continue
-        return found
+    def recall(self, now: float, since: float, held: set[str]) -> Recalled:
+        """What is told of rates since then, of keys that are taken now, and of why these jobs are held.
 
-    def causes(self, wanted: set[str]) -> dict[str, str]:
-        """Why these jobs are held: the cause of the last move to there, by id."""
-        found: dict[str, str] = {}
-        for record in self._records(b'"to":"held"'):
-            try:
-                if record["id"] in wanted:
-                    found[record["id"]] = str(record.get("cause") or "")
-            except (KeyError, TypeError):
-                continue
-        return found
+        Read once, the last day first, and no further back than anything of it can be told there.
+        """
+        found = Recalled({}, {}, {})
+        for path in reversed(self.days()):
+            today = Recalled({}, {}, {})
+            for _, block in annals.blocks(path):
+                for pattern, take in _TAKERS.items():
+                    for record in _said(pattern, block):
+                        take(today, record)
+            _join(found.rates, today.rates)
+            _join(found.windows, today.windows)
+            _join(found.causes, today.causes)
+            begin, reach = annals.begin_of(path), _reach(path)
+            asked = min((spool.time_of(each) or 0.0 for each in held if each not in found.causes), default=math.inf)
+            if min(since, asked) >= begin and reach is not None and reach <= now * 1e6:
+                break
+        windows = {key: each for key, each in found.windows.items() if each[0] > now * 1e6}
+        causes = {each: cause for each, cause in found.causes.items() if each in held}
+        return Recalled(found.rates, windows, causes)
 
-    def windows(self) -> dict[str, tuple[int, str]]:
-        """Of each unique key that was taken for a while: until when (microseconds), and by which job, the last one."""
-        found: dict[str, tuple[int, str]] = {}
-        for record in self._records(b'"window":'):
-            try:
-                found[record["unique"]] = int(record["window"]), record["id"]
-            except (ValueError, KeyError, TypeError):
-                continue
-        return found
+    def unneeded(self, now: float, before: float, most: int | None) -> list[str]:
+        """The days that may be removed: that ended before this instant, or are too much beside `most` bytes.
 
-    def _records(self, marker: bytes, since: float = 0.0) -> Iterator[Any]:
-        """What the lines with these bytes in them say, oldest first, from the day of this instant on."""
-        for path in self._days(since):
-            with open(path, "rb") as file:
-                for line in file:
-                    if marker in line:
-                        try:
-                            yield json.loads(line)
-                        except ValueError:
-                            continue
+        Not the last two, by which a crash is mended, nor any that tells of a unique key that is still taken.
+        """
+        paths, left = self.days(), 0
+        sizes = {path: os.stat(path).st_size for path in paths}
+        old: list[str] = []
+        for path in reversed(paths):
+            left += sizes[path]
+            if path not in paths[-2:] and (
+                annals.begin_of(path) + annals.DAY <= before or (most is not None and left > most)
+            ):
+                old.insert(0, path)
+        reached = [reach is not None and reach <= now * 1e6 for reach in map(_reach, paths)]
+        return [path for path in old if any(reached[paths.index(path) + 1 :])]
 
     def about(self, marks: Sequence[bytes], since: float) -> Iterator[Any]:
         """What the lines with any of these bytes in them say, oldest first, from the day of this instant on.
@@ -217,3 +213,56 @@ def _mend(path: str, descriptor: int) -> None:
         file.seek(max(0, size - 1))
         if size and file.read(1) != b"\n":
             write_all(descriptor, b"\n")
+
+
+def _join(found: dict[str, _Told], earlier: dict[str, _Told]) -> None:
+    """Add what an earlier day told; what a later one said stays."""
+    found |= {key: told for key, told in earlier.items() if key not in found}
+
+
+def _rate(found: Recalled, record: dict[str, Any]) -> None:
+    with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
+        found.rates.update({str(name): float(paid) for name, paid in record["rate"].items()})
+
+
+def _window(found: Recalled, record: dict[str, Any]) -> None:
+    with contextlib.suppress(ValueError, KeyError, TypeError):
+        found.windows[record["unique"]] = int(record["window"]), record["id"]
+
+
+def _cause(found: Recalled, record: dict[str, Any]) -> None:
+    with contextlib.suppress(KeyError, TypeError, AttributeError):
+        found.causes[record["id"]] = str(record.get("cause") or "")
+
+
+_TAKERS = {
+    re.compile(rb'"rate":\{'): _rate,
+    re.compile(rb'"window":'): _window,
+    re.compile(rb'"to":"held"'): _cause,
+}
+
+
+def _reach(path: str) -> int | None:
+    """Until when what was said of unique keys before this day matters (microseconds); None where it cannot be told."""
+    try:
+        with open(path, "rb") as file:
+            return int(json.loads(file.readline(1 << 20)).get("reach", 0))
+    except (OSError, ValueError, TypeError, AttributeError):
+        return None
+
+
+def named(entry: Entry, wanted: Job | None = None) -> dict[str, Any]:
+    """What the history is to know of a job that ends, beside its id: its task, or the begin of its command; its queue.
+
+    Of a crontab's line the command is what its shell is given.
+    """
+    words = (wanted.command or [])[2 if entry.line else 0 :][:MOST_WORDS] if wanted is not None else []
+    command = (words[0] if entry.line and words else shlex.join(words))[:MOST_SAID]
+    return {"task": entry.task or None, "command": command or None, "queue": entry.queue}
+
+
+def waited(entry: Entry, outcome: dict[str, Any]) -> float | None:
+    """For how many seconds an attempt was due before it started. A worker said when that was."""
+    started = outcome.get("started")
+    good = isinstance(started, int | float) and abs(started) < LAST_INSTANT
+    return round(max(0.0, started - entry.due / 1e6), 6) if good else None  # type: ignore[operator]

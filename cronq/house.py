@@ -131,6 +131,7 @@ class House:
         if self.shelves.gid is not None:
             self.listing = Listing(self.tables, self.crew, self.config_dir)
         self.crew.wants = self._wanted_tables
+        self.history.reach = self.backlog.taken.reach
 
     @property
     def master(self) -> int:

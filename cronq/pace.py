@@ -12,6 +12,8 @@ A start of a limited job is durable before it is made, so that no crash lets mor
 
 from __future__ import annotations
 
+import math
+
 from cronq.entry import Entry
 from cronq.house import House, Now
 from cronq.rate import Rate
@@ -65,11 +67,15 @@ def give_back(house: House, now: Now, entry: Entry) -> dict[str, float] | None:
     return _known(now, spent)
 
 
-def restore(house: House, now: Now) -> None:
+def since(house: House, now: Now) -> float:
+    """From when on the history tells how far rates are spent; infinity where there are none."""
+    return now.wall - max((rate.ahead for rate in house.config.rates.values()), default=-math.inf)
+
+
+def restore(house: House, now: Now, spent: dict[str, float]) -> None:
     """After a restart: go on where it was."""
-    rates = house.config.rates.values()
-    if rates:
-        for name, paid in house.history.rates(now.wall - max(rate.ahead for rate in rates)).items():
+    if house.config.rates:
+        for name, paid in spent.items():
             house.rates.restore(name, now.mono + paid - now.wall)
 
 

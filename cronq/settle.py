@@ -16,6 +16,7 @@ from typing import Any
 from cronq import cursors, events, job, pace, pauses, policy, spool, statement, states, task
 from cronq.entry import HAS_DATA, PUT_OFF, Entry, digest
 from cronq.errors import BadJob, CronqError
+from cronq.history import named, waited
 from cronq.house import House, Now, Running, Settled, Shut, encode
 from cronq.inboxes import DATA
 from cronq.job import MAX_JOB_BYTES
@@ -138,9 +139,8 @@ def _decide(
         facts: dict[str, Any] = {"attempt": entry.attempt, "outcome": outcome, "verdict": type(verdict).__name__}
         if isinstance(verdict, policy.Again):
             facts |= {"at": verdict.at, "uses": verdict.uses}
-        house.history.note(
-            now.wall, entry.id, states.RUNNING, to, task=entry.task or None, cause=_reason(verdict), **facts
-        )
+        facts |= {**named(entry, details(house, running)[0]), "wait": waited(entry, outcome)}
+        house.history.note(now.wall, entry.id, states.RUNNING, to, cause=_reason(verdict), **facts)
 
 
 _STATES: dict[type, str] = {
@@ -263,7 +263,7 @@ def end_unstarted(house: House, now: Now, move: str, state: str, entry: Entry, r
     ended = states.target(move, state)
     facts = {**describe(entry, wanted), "state": ended, "attempt": entry.attempt, "started": None, "ended": now.wall}
     found = {**facts, "exit_code": None, "signal": None, "reason": reason}
-    house.end(now, move, state, entry, found, cause=reason)
+    house.end(now, move, state, entry, found, cause=reason, **named(entry, wanted))
     log("ended", id=entry.id, state=ended, reason=reason)
 
 
@@ -300,7 +300,7 @@ def refuse(house: House, now: Now, entry: Entry, state: str, error: CronqError) 
     house.shelves.drop_outcome(entry)
     house.backlog.forget(entry.id)
     house.tally(entry, states.REJECTED)
-    house.history.note(now.wall, entry.id, state, states.REJECTED, cause=reason)
+    house.history.note(now.wall, entry.id, state, states.REJECTED, cause=reason, **named(entry))
     log("refused", id=entry.id, reason=reason)
 
 

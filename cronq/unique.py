@@ -79,6 +79,10 @@ class Taken:
             self.windows = {each: window for each, window in self.windows.items() if window[0] > now}
             self._bound = 2 * len(self.windows) + 64
 
+    def reach(self) -> int:
+        """Until when any key is taken so at the latest; 0 where none is."""
+        return max((until for until, _ in self.windows.values()), default=0)
+
     def window(self, entry: Entry) -> int | None:
         """Until when this job has taken its key anyway."""
         until, job_id = self.windows.get(entry.unique, (0, ""))

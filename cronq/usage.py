@@ -208,6 +208,20 @@ def _expires(key: str, value: object, now: float) -> str:
         raise BadJob(f"{key} must be a time like 2026-12-24T18:00:00+01:00, 18:00, or 10m, not {shown}") from None
 
 
+def past(key: str, value: str, now: float) -> float:
+    """The instant that `--since 2d`, `--since 18:00` (the last one) or a time means. Raises `UsageError`."""
+    try:
+        return now - jobs.seconds(_duration("delay", value, now))
+    except BadJob:
+        pass
+    try:
+        clock = _clock(value)
+        return jobs.instant(value, key) if clock is None else next_clock(*clock, now - 86400)
+    except BadJob:
+        form = "2026-12-24T18:00, 2026-12-24, 18:00, or 2d for two days ago"
+        raise UsageError(f"{key} must be a time like {form}, not {jobs.show(value)}") from None
+
+
 def _env(key: str, value: Any, _now: float) -> dict[str, str]:
     if not isinstance(value, dict):
         for item in value:

@@ -1,4 +1,4 @@
-"""What can be asked of a dispatcher: list, show, ids, cancel, retry, rm, stats, about; `entryverbs`, `gateverbs` …
+"""What can be asked of a dispatcher: list, show, ids, cancel, retry, rm, about; `pastverbs`, `gateverbs` …
 
 Does:    one generator a verb, which yields the objects of its answer. Where there is much to look through it yields
          None in between, so that whoever drives it can stop there and go on a turn later.
@@ -15,10 +15,10 @@ import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from cronq import arrivals, cancel, entryverbs, gateverbs, glance, job, parents, states, tabverbs, whys
+from cronq import arrivals, cancel, entryverbs, gateverbs, glance, job, parents, pastverbs, states, tabverbs, whys
 from cronq.caller import Caller
 from cronq.entry import CANCEL_WANTED, WAITS, Entry
-from cronq.errors import BadJob, CronqError, Full, NotPermitted, UnknownJob, UsageError
+from cronq.errors import BadJob, CronqError, Full, UnknownJob, UsageError
 from cronq.house import House, Now
 from cronq.job import is_id
 
@@ -96,22 +96,12 @@ def _list(ask: Ask) -> Found:
         raise UsageError("states must be a list")
     limit = ask.request.get("limit")
     left = limit if isinstance(limit, int) else 1 << 60
-    yield {"sees": "all" if ask.caller.everything and ask.house.shelves.gid is not None else "own"}
-    for found in glance.over(ask.house, frozenset(map(str, wanted)), _uids(ask)):
+    yield pastverbs.sees(ask)
+    for found in glance.over(ask.house, frozenset(map(str, wanted)), pastverbs.uids(ask)):
         if found is not None and left <= 0:
             return
         left -= found is not None
         yield found
-
-
-def _uids(ask: Ask) -> list[int] | None:
-    """Whose jobs are asked for; None for everybody's. Raises `NotPermitted`."""
-    uid = ask.request.get("user")
-    if not isinstance(uid, int):
-        return None if ask.caller.everything else [ask.caller.uid]
-    if not ask.caller.may(uid):
-        raise NotPermitted("only root and operators ([control] operators in cronq.toml) see other users' jobs")
-    return [uid]
 
 
 def _show(ask: Ask) -> Found:
@@ -125,23 +115,7 @@ def _ids(ask: Ask) -> Found:
     text = ask.request.get("like")
     if not isinstance(text, str) or not text:
         raise UsageError("like must be some text")
-    yield from glance.alike(ask.house, text, _uids(ask))
-
-
-def _stats(ask: Ask) -> Found:
-    house, uids = ask.house, _uids(ask)
-    arrived = 0
-    for found in glance.arrived(house, uids):
-        if found is None:
-            yield None
-        else:
-            arrived += found
-    if uids is None:
-        kept, ended = house.backlog.counts, house.history.counts()
-    else:
-        kept, ended = house.backlog.counts_of(uids[0]), house.history.counts(uids[0])
-    paused = list(gateverbs.paused(ask))
-    yield {"in": arrived, **kept, **ended, **({"paused": paused} if paused else {})}
+    yield from glance.alike(ask.house, text, pastverbs.uids(ask))
 
 
 def _about(ask: Ask) -> Found:
@@ -248,7 +222,6 @@ VERBS: dict[str, Callable[[Ask], Found]] = {
     "list": _list,
     "show": _show,
     "ids": _ids,
-    "stats": _stats,
     "about": _about,
     "cancel": _cancel,
     "retry": _retry,
@@ -259,4 +232,5 @@ VERBS: dict[str, Callable[[Ask], Found]] = {
     **tabverbs.VERBS,
     **entryverbs.VERBS,
     **gateverbs.VERBS,
+    **pastverbs.VERBS,
 }

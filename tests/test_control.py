@@ -535,7 +535,8 @@ def test_a_change_that_could_not_be_flushed_is_not_told_of():
 
     def prepare(house):
         def fail():
-            if house.backlog.counts["ready"] == 0 and house.history.counts()["cancelled"]:
+            list(house.history.ended.look())
+            if house.backlog.counts["ready"] == 0 and house.history.ended.counts()["cancelled"]:
                 raise SyncFailed("the disk is broken")
 
         house.shelves.sync = fail
