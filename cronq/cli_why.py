@@ -12,7 +12,9 @@ import typer
 
 from cronq import ids
 from cronq import spool as spools
+from cronq.errors import NotRunning, UnknownJob
 
+ENTRY = "entry:"  # before a name that a job could have too
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -22,16 +24,36 @@ def add(app: typer.Typer) -> None:
 
 
 def why(
-    what: Annotated[str, typer.Argument(metavar="ID", help="A job's id or its tail.", autocompletion=ids.known)],
+    what: Annotated[
+        str,
+        typer.Argument(
+            metavar="ID|ENTRY",
+            help="A job's id or its tail; or an entry as cronq next shows it.",
+            autocompletion=ids.known,
+        ),
+    ],
+    at: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Of an entry: at this time; else when it was due last.")
+    ] = None,
     as_json: Json = False,
 ) -> int:
-    """Say why a job does not start, or what became of it and why.
+    """Say why a job does not start, or an entry did not run.
 
-    Every gate that is closed for it, who holds that, and when it opens.
+    Of a job: every gate that is closed for it, who holds that, and when it opens; or what became of it, and why. Of a
+    line of a crontab, or a schedule: whether it was due at a time, whether it ran, and why not.
     """
-    from cronq import show, whyshow
+    from cronq import show, whyentry, whyshow
 
-    found = _job(spools.find(), what)
+    root = spools.find()
+    if at is not None or what.startswith(ENTRY):
+        return whyentry.main(root, what.removeprefix(ENTRY), at, as_json)
+    try:
+        found = _job(root, what)
+    except UnknownJob as unknown:
+        try:
+            return whyentry.main(root, what, None, as_json)
+        except UnknownJob:
+            raise unknown from None
     if as_json:
         show.one_object(found)
     else:
@@ -43,7 +65,6 @@ def why(
 def _job(root: str, text: str) -> dict[str, Any]:
     """What the dispatcher says of a job. Raises `CronqError`."""
     from cronq import client, follow
-    from cronq.errors import NotRunning
 
     job_id = ids.resolve(root, text)
     try:

@@ -88,7 +88,7 @@ def _must_be_read(ask: Ask) -> None:
         raise Full("the crontabs are being read still; ask again in a moment")
 
 
-def _find(ask: Ask) -> tuple[Line | Schedule, int, str]:
+def find(ask: Ask) -> tuple[Line | Schedule, int, str]:
     """The entry that is asked for, whose it is, and its name. Raises `UnknownJob`."""
     _must_be_read(ask)
     name = ask.request.get("entry")
@@ -111,7 +111,7 @@ def _find(ask: Ask) -> tuple[Line | Schedule, int, str]:
 def pause(ask: Ask) -> Found:
     """Pass its ticks over from now on, until it is resumed or until a time."""
     until = pauses_until(ask)
-    _, _, name = _find(ask)
+    _, _, name = find(ask)
     ask.house.pauses.begin(name, pauses.Pause(until))
     yield {"id": name, "paused": told(until)}
 
@@ -133,7 +133,7 @@ def told(until: float) -> float | bool:
 
 def resume(ask: Ask) -> Found:
     """Pass no more of its ticks over."""
-    _, _, name = _find(ask)
+    _, _, name = find(ask)
     yield {"id": name, "paused": False, "was": ask.house.pauses.end(name)}
 
 
@@ -141,7 +141,7 @@ def run(ask: Ask) -> Found:
     """Run it now, as its next tick would be run."""
     if ask.house.stopping:
         raise NotRunning("the dispatcher is stopping")
-    found, uid, _ = _find(ask)
+    found, uid, _ = find(ask)
     yield {"id": fire.run(ask.house, ask.now, found, uid)}
 
 

@@ -70,9 +70,7 @@ class Figures:
     def told(self) -> dict[str, Any]:
         """All of it."""
         spreads = {"wait": self.waits, "run": self.runs}
-        parts = {
-            f"{name}_p{part}": each.quantile(part / 100) for name, each in spreads.items() for part in (50, 95)
-        }
+        parts = {f"{name}_p{part}": each.quantile(part / 100) for name, each in spreads.items() for part in (50, 95)}
         return {**self.counts, **parts, "since": self.since}
 
 

@@ -215,6 +215,7 @@ def put(house: House, now: Now, job_id: str, data: bytes, due: float, cause: str
         entry = entry.but(due=entry.due + house.almanac.made)  # microseconds: they start in the order of their lines
     except BadJob as error:
         log("tick-refused", id=job_id, reason=error.sentence)
+        _keep_skipped(house, now, job_id, error.sentence)
         return
     if house.shelves.create(state, entry, data):
         house.backlog.put(state, entry)

@@ -26,7 +26,6 @@ from cronq.job import LAST_INSTANT, Job
 from cronq.shelves import SyncFailed
 from cronq.spool import sync_directory, write_all
 
-SLICE = 1 << 18  # bytes that are looked through at a time, well below a millisecond
 MOST_WORDS, MOST_SAID = 20, 200  # words and characters of a command that are kept
 TAIL = 8 << 20  # one turn writes far less; what is before the last turn's lines is on disk in its place as well
 
@@ -172,17 +171,13 @@ class History:
         """
         pattern = re.compile(b"|".join(map(re.escape, marks)))
         for path in self._days(since):
-            with open(path, "rb") as file:
-                rest = b""
-                while part := file.read(SLICE):
-                    yield None
-                    whole, newline, rest = (rest + part).rpartition(b"\n")
-                    yield from _said(pattern, whole + newline)
+            for _, block in annals.blocks(path):
+                yield None
+                yield from _said(pattern, block)
         yield from _said(pattern, b"".join(self.lines))
 
     def _days(self, since: float) -> list[str]:
-        first = time.strftime("%Y-%m-%d", time.gmtime(max(0.0, since)))
-        return [path for path in self.days() if os.path.basename(path)[: len(first)] >= first]
+        return [path for path in self.days() if annals.begin_of(path) + annals.DAY > since]
 
     def close(self) -> None:
         """Close the day's file."""

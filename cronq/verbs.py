@@ -15,7 +15,20 @@ import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from cronq import arrivals, cancel, entryverbs, gateverbs, glance, job, parents, pastverbs, states, tabverbs, whys
+from cronq import (
+    arrivals,
+    cancel,
+    entryverbs,
+    gateverbs,
+    glance,
+    job,
+    parents,
+    pastverbs,
+    states,
+    tabverbs,
+    whys,
+    whyticks,
+)
 from cronq.caller import Caller
 from cronq.entry import CANCEL_WANTED, WAITS, Entry
 from cronq.errors import BadJob, CronqError, Full, UnknownJob, UsageError
@@ -229,6 +242,7 @@ VERBS: dict[str, Callable[[Ask], Found]] = {
     "release": _release,
     "rm": _rm,
     "why": whys.why,
+    **whyticks.VERBS,
     **tabverbs.VERBS,
     **entryverbs.VERBS,
     **gateverbs.VERBS,

@@ -16,12 +16,13 @@ from collections import Counter
 from collections.abc import Generator, Iterator
 from typing import Any
 
-from cronq import barriers, chronicle, glance, parents, pauses, spool, states, underway
+from cronq import barriers, chronicle, glance, linux, parents, pauses, spool, states, underway
 from cronq.barriers import Barrier
 from cronq.batches import Batch
 from cronq.cancel import UNSTARTED
 from cronq.entry import CANCEL_WANTED, Entry
-from cronq.house import House
+from cronq.house import House, Now
+from cronq.lanes import AGING
 from cronq.payload import Payload
 
 TYPE_CHECKING = False
@@ -123,7 +124,7 @@ def _unstarted(ask: Ask, state: str, entry: Entry) -> Generator[None, None, dict
     for number, each in enumerate(house.backlog.entries(states.READY, entry.uid) if state == states.READY else ()):
         if number % RUN == RUN - 1:
             yield None
-        if each.lane == entry.lane and each.order < entry.order:
+        if each.lane == entry.lane and _comes_before(house, ask.now, each, entry):
             before[each.priority] += 1
     if house.backlog.find(entry.id) != (state, entry):  # it has gone on meanwhile
         return {"why": "it goes on just now; ask again", "gates": []}
@@ -131,6 +132,16 @@ def _unstarted(ask: Ask, state: str, entry: Entry) -> Generator[None, None, dict
     ahead = [{"priority": level, "jobs": number} for level, number in sorted(before.items(), reverse=True)]
     said = "; ".join(each["why"] for each in gates) or (_behind(before.total()) if ahead else FREE)
     return {"why": said, "gates": gates, "before": ahead, "reason": house.reasons.get(entry.id)}
+
+
+def _comes_before(house: House, now: Now, other: Entry, entry: Entry) -> bool:
+    """Whether another entry of its lane is chosen first, by priority, unless the lower one has aged (`lanes`)."""
+    if other.priority == entry.priority:
+        return other.order < entry.order
+    low, high = sorted((other, entry), key=lambda each: each.priority)
+    aging = house.config.agings.get(entry.queue, AGING) * 1e6
+    aged = aging > 0 and low.due < high.due and now.micros - low.due >= (high.priority - low.priority) * aging
+    return (low is other) is aged
 
 
 def _behind(number: int) -> str:
@@ -192,11 +203,11 @@ def _ended(house: House, found: dict[str, Any]) -> dict[str, Any]:
     if reason is None and state == states.DONE:
         reason = None if found.get("exit_code") is None else f"exit code {found['exit_code']}"
     said: dict[str, Any] = {"why": f"it is {state}" + (f": {reason}" if reason else "")}
-    kept = house.backlog.find(str(found.get("id")))
-    if state == states.SKIPPED and kept is not None:
-        said["because"] = list(_because(house, kept[1].id))
-    if state == states.DEAD and kept is not None:
-        said["last_lines"] = _last_lines(house, kept[1])
+    job_id = str(found.get("id"))
+    if state == states.SKIPPED:
+        said["because"] = list(_because(house, job_id))
+    if state == states.DEAD:
+        said |= {"last_lines": _last_lines(house, job_id), "may_be_retried": job_id in house.backlog}
     return said
 
 
@@ -213,10 +224,11 @@ def _because(house: House, job_id: str) -> Iterator[dict[str, Any]]:
         yield {"id": culprit, "state": parents.end(house, culprit), "reason": result.get("reason")}
 
 
-def _last_lines(house: House, entry: Entry) -> list[str]:
-    """What its last attempt printed last to standard error."""
+def _last_lines(house: House, job_id: str) -> list[str]:
+    """What its last attempt printed last to standard error; of a crontab's line, to both in one, as it is mailed."""
     try:
-        descriptor = house.shelves.printed(entry, "stderr")
+        path = f"{spool.results('', job_id)}/{'stdout' if Entry(id=job_id, due=0).line else 'stderr'}"
+        descriptor = linux.open_inside(house.shelves.fd, path, os.O_RDONLY | os.O_NOFOLLOW)
     except OSError:
         return []
     try:

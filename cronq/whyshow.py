@@ -18,10 +18,11 @@ _LEVELS = {-10: "low", 0: "normal", 10: "high"}
 
 def lines(found: dict[str, Any]) -> Iterator[str]:
     """The lines about one job."""
-    yield from map(show.escape, _lines(found))
+    yield from map(show.escape, plain(found))
 
 
-def _lines(found: dict[str, Any]) -> Iterator[str]:
+def plain(found: dict[str, Any]) -> Iterator[str]:
+    """The same, as they are: whoever prints them escapes them."""
     about = " ".join(filter(None, [str(found.get("id")), show.what(found)]))
     gates = found.get("gates")
     if not gates:
@@ -43,10 +44,10 @@ def _lines(found: dict[str, Any]) -> Iterator[str]:
         yield f"  it expires at {show.instant(found['expires'])}"
     for each in found.get("because") or ():
         yield f"  since {each.get('id')} is {each.get('state')}" + _reason(each.get("reason"))
-    if found.get("state") == "dead":
+    if found.get("may_be_retried"):
         yield f"  cronq retry {found.get('id')} runs it again"
     if found.get("last_lines"):
-        yield "its last lines on standard error:"
+        yield "what it printed last:"
         yield from (f"  {line}" for line in found["last_lines"])
     if found.get("events"):
         yield "what happened:"

@@ -47,7 +47,7 @@ def test_a_dead_job_tells_each_attempt_and_its_last_words_and_a_skipped_one_beca
     child = world.submit("exec", "--after", job, "--", "true")
     found = eventually(lambda: world.run("show", "--json", job).stdout.count('"dead"') and told(world, job))
     assert f"{job} flaky is dead: exit code 3 (attempt 2 of 2)\n" in found
-    assert f"  cronq retry {job} runs it again\nits last lines on standard error:\n  it is broken\n" in found
+    assert f"  cronq retry {job} runs it again\nwhat it printed last:\n  it is broken\n" in found
     assert [line[23:] for line in found.splitlines() if "attempt" in line][1:-1] == [
         "attempt 1 started",
         "attempt 1 failed: exit code 3; again at " + found.partition("; again at ")[2][:19],
@@ -57,7 +57,7 @@ def test_a_dead_job_tells_each_attempt_and_its_last_words_and_a_skipped_one_beca
     assert f"\n  since {job} is dead: exit code 3 (attempt 2 of 2)\n" in told(world, child)
     world.stop()
     daemon.wait()
-    assert told(world, job) == f"{job} flaky is dead: exit code 3 (attempt 2 of 2)\n  cronq retry {job} runs it again\n"
+    assert told(world, job) == f"{job} flaky is dead: exit code 3 (attempt 2 of 2)\n"
     assert "no dispatcher is running" in world.run("why", f"{world.uid}-nothing", code=69).stderr
 
 

@@ -316,6 +316,19 @@ def test_jobs_of_its_own_lane_that_come_before_it_are_counted_by_priority(room):
     assert found["why"] == "nothing stands in its way but 3 jobs of its own lane that come before it"
 
 
+def test_what_has_aged_comes_before_what_is_more_urgent(room):
+    room.bench.toml("[queues.default]\naging = '1m'\n")
+    room.worker()
+    old = room.submit("old", priority=-2)
+    room.later(119)
+    job = room.submit("urgent")
+    assert room.why(job)["before"] == []
+    assert room.why(old)["before"] == [{"priority": 0, "jobs": 1}]
+    room.later(2)
+    assert room.why(job)["before"] == [{"priority": -2, "jobs": 1}]
+    assert room.why(old)["before"] == []
+
+
 def test_a_tick_of_a_crontab_passes_gates_of_its_own(room):
     room.bench.toml("[limits]\nmax_jobs = 1\n[queues.cron]\nslots = 1\n")
     room.bench.install("# cronq: name=a mutex=disk\n* * * * * true\n# cronq: name=b mutex=disk\n* * * * * true\n")
