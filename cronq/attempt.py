@@ -24,6 +24,7 @@ from cronq.deadline import Deadline
 from cronq.gate import settings
 from cronq.output import Stream
 from cronq.start import CannotStart, Starter
+from cronq.wire import INTERRUPTED
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -280,11 +281,16 @@ class Attempt:
         }
         if self._lost is not None and self.reason is None:
             self._ended = _never_ran(self._lost)
+        elif code and self.reason is None and self._may_come_again() and process.machine_ends():
+            self._ended["reason"] = INTERRUPTED  # it did not fail: whoever shut the machine down ended it
         if self.reason is None or self.placed or self.hunts is None:
             self._drain()
         else:  # what called setsid is in no group of ours; `_drain` comes when it is gone, or in a moment
             job = {"id": self.id, "attempt": self.number, "pid": self.pid, "start": self._start}
             self.hunts.follow(job, lambda *_: self._drain())
+
+    def _may_come_again(self) -> bool:
+        return self.plan.cron is None and self.plan.delivery != "at-most-once"
 
     def _drain(self) -> None:
         for stream in self._open():

@@ -109,7 +109,7 @@ def _room(house: House, now: Now, _state: str, entry: Entry) -> Iterator[Barrier
     """What runs beside it, and what is kept for those before it."""
     for each in _gates(house, now, entry).closed(entry):
         yield Barrier(each.gate, each.why, tuple(each.holders), each.over)
-    first = cronrun.yields_to(house, now, entry) if entry.tabled else ""
+    first = cronrun.yields_to(house, now, entry, []) if entry.tabled else ""
     if first:
         yield Barrier("mutex", "a job of its mutex comes before it, and starts now", (first,))
 

@@ -21,7 +21,7 @@ from cronq.cronfiles import INSTALLED
 from cronq.entry import CANCEL_WANTED, HAS_DATA, Entry
 from cronq.errors import BadJob
 from cronq.gates import Gates
-from cronq.heads import NOT_NOW
+from cronq.heads import FITS, NOT_NOW
 from cronq.house import House, Now, Running
 from cronq.inboxes import DATA
 from cronq.lineproof import CHANGED
@@ -47,8 +47,11 @@ def launch(house: House, now: Now, waiting: list[Started], start: Start) -> None
             return False
         return not house.shut(now, "", uid) and _reachable(house, now, uid)
 
+    jobs_next: list[Choice] = []
+
     def fits(entry: Entry) -> float:
-        return NOT_NOW if yields_to(house, now, entry) else gates.fits(entry)
+        found = gates.fits(entry)
+        return NOT_NOW if found == FITS and yields_to(house, now, entry, jobs_next) else found
 
     while now.mono >= house.paused_until:
         gates.claims.clear()
@@ -68,13 +71,18 @@ def gates_of(house: House) -> Gates:
     return Gates(sys.maxsize, {**ERRANDS, **house.config.slots}, {}, ticks, others=jobs)
 
 
-def yields_to(house: House, now: Now, tick: Entry) -> str:
-    """The job of the same mutex that was first, and starts now; empty for none."""
+def yields_to(house: House, now: Now, tick: Entry, made: list[Choice]) -> str:
+    """The job of the same mutex that was first, and starts now; empty for none.
+
+    `made` holds the view of the jobs, once it was needed: ticks that start meanwhile change none of it but who has
+    their mutex, and a tick of that does not fit anyway.
+    """
     if not tick.key:
         return ""
     earlier = [entry for entry in house.backlog.ready.keyed(tick.key) if entry.order < tick.order]
-    choice = Choice(house, now) if earlier else None
-    return "" if choice is None else next((entry.id for entry in earlier if choice.may(entry)), "")
+    if earlier and not made:
+        made.append(Choice(house, now))
+    return next((entry.id for entry in earlier if made[0].may(entry)), "")
 
 
 def _reachable(house: House, now: Now, uid: int) -> bool:

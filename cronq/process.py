@@ -29,6 +29,8 @@ SHORT_PATIENCE = 0.5  # the same, where an outcome waits for it
 ROUND = 0.02
 _GONE = (b"Z", b"X", b"x")
 _boot: list[str] = []
+INIT = "/proc/1/comm"
+_SHUTDOWN = b"systemd-shutdow"  # systemd-shutdown(8), as the kernel cuts its name: what runs in systemd's place then
 
 
 def boot_id() -> str:
@@ -37,6 +39,15 @@ def boot_id() -> str:
         with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
             _boot.append(file.read().strip())
     return _boot[0]
+
+
+def machine_ends() -> bool:
+    """Whether the machine is being shut down, and every process has been sent SIGTERM, or will be in a moment."""
+    try:
+        with open(INIT, "rb") as file:
+            return file.read(64).rstrip() == _SHUTDOWN
+    except OSError:
+        return False
 
 
 class Seen:

@@ -918,6 +918,23 @@ def test_term_for_everybody_ends_the_job_and_the_worker_tells(hand, worker):
     assert worker.ended("a")["signal"] == signal.SIGTERM
 
 
+@pytest.mark.parametrize(("keys", "reason"), [({}, "interrupted"), ({"delivery": "at-most-once"}, None)])
+def test_what_the_machines_shutdown_ends_is_interrupted_and_has_not_failed(hand, monkeypatch, tmp_path, keys, reason):
+    first = tmp_path / "comm"
+    first.write_text("systemd\n")
+    monkeypatch.setattr(process, "INIT", str(first))
+    worker = hand.worker()
+    worker.sh("fails", "exit 3", **keys)
+    assert worker.ended("fails")["reason"] is None
+    worker.sh("a", "echo ready; exec sleep 100", **keys)
+    worker.sh("b", "trap 'exit 0' TERM; echo ready; sleep 100 & wait", **keys)
+    eventually(lambda: hand.output("a") and hand.output("b"))
+    first.write_text("systemd-shutdow\n")
+    for name in "ab":
+        os.killpg(hand.outcome(name)[-1]["pid"], signal.SIGTERM)
+    assert (worker.ended("a")["reason"], worker.ended("b")["reason"]) == (reason, None)  # b says that it is done
+
+
 def test_an_idle_worker_sleeps(worker):
     worker.do("a", sh("true"))
     eventually(lambda: idle(worker.pid, worker.line))
