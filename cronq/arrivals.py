@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-from cronq import batches, claim, inboxes, installed, pauses, safeopen, states
+from cronq import batches, claim, inboxes, installed, pauses, safeopen, states, unique
 from cronq.admission import Behind, NotWhole, arrived, entry_of, identify, judged, know_parents, permit, place, refuse
 from cronq.entry import HAS_DATA, LINE, Entry, digest
 from cronq.errors import BadJob, CronqError
@@ -180,6 +180,7 @@ def _admit_job(
     data = safeopen.read(descriptor, MAX_JOB_BYTES)
     wanted = judged(data, young)
     permit(house, wanted, uid)
+    wanted = unique.adopt(wanted, house.config.tasks.get(wanted.task or ""))
     know_parents(house, uid, name, wanted)
     entry = entry_of(house, identify(house, uid, name, found), wanted, digest(data), arrived(now, name, found))
     entry = claim.claim(house, now, entry, wanted)

@@ -66,7 +66,7 @@ class Authority:
             self._may_command(submitter)
             return
         self._may_submit(task, submitter)
-        asked = {word: what for word, what in _asks(job) if word not in task.allow}
+        asked = {word: what for word, what in _asks(job, task) if word not in task.allow}
         if asked:
             raise NotPermitted(
                 f"{', '.join(asked.values())}: the task {task.name} lets no submitter set that; leave it out, or have "
@@ -183,15 +183,16 @@ class Authority:
         return self.accounts.name(uid) or f"uid {uid}"
 
 
-def _asks(job: Job) -> list[tuple[str, str]]:
+def _asks(job: Job, task: Task) -> list[tuple[str, str]]:
     """What a job asks for that a task has to allow: the word for it, and what it is."""
     dashed = next((arg for arg in job.args if arg.startswith("-")), None)
     found = [
         ("env", "env") if job.env else None,
         ("queue", "queue") if job.queue is not None else None,
-        ("retries", "retries") if job.retries is not None else None,
+        ("retries", "retries") if job.retries is not None or job.retry_for is not None else None,
         ("mutex", "mutex") if job.mutex is not None else None,
         ("weight", "weight") if job.weight is not None else None,
+        ("unique", "unique") if job.unique is not None and task.unique is not None else None,
         ("options", f"the argument {jobs.show(dashed, 40)}") if dashed is not None else None,
     ]
     return [each for each in found if each is not None]

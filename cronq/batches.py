@@ -59,8 +59,10 @@ class Batch:
             try:
                 wanted = judged(line, young=False)
                 permit(house, wanted, self.uid)
-                if wanted.unique is not None:
-                    raise BadJob("unique is no key of a batch's job; submit those one by one")
+                of_task = house.config.tasks.get(wanted.task or "")
+                if wanted.unique is not None or (of_task is not None and of_task.unique is not None):
+                    what = "unique" if wanted.unique is not None else f"unique of the task {wanted.task}"
+                    raise BadJob(f"{what} is no key of a batch's job; submit those one by one")
                 know_parents(house, self.uid, self.name, wanted)
                 entry = entry_of(house, f"{self.id}+{number + 1:09d}", wanted, digest(line), self.submitted)
             except CronqError as error:

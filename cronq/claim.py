@@ -101,6 +101,7 @@ def _read_again(house: House, now: Now, state: str, entry: Entry) -> None:
     wanted = settle.read(house, state, entry)
     if wanted is None:
         return
+    wanted = unique.adopt(wanted, house.config.tasks.get(entry.task))
     begun = spool.submitted(entry.id, entry.due) if entry.attempt else entry.due / 1e6
     until = int((begun + (unique.window(wanted) or 0.0)) * 1e6)
     if until > now.micros:

@@ -294,6 +294,13 @@ class RlimitsForm(Form):
     stack: Bytes = key("Stack.", "8M")
 
 
+_NEEDS_UNIQUE: dict[str, Any] = {key: ["unique"] for key in ("unique_until", "unique_for", "on_conflict")}
+_NEEDS_FIELDS: dict[str, Any] = {
+    "required": ["unique"],
+    "properties": {"unique": {"type": "array", "contains": {"enum": ["args", "command"]}}},
+}
+
+
 class JobForm(Form):
     """One job, as a file NAME.job in the inbox says it (docs/job-file.md)."""
 
@@ -301,15 +308,13 @@ class JobForm(Form):
         title="cronq job, version 1",
         json_schema_extra={
             "oneOf": [{"required": ["task"]}, {"required": ["command"]}],
-            "dependentRequired": {key: ["unique"] for key in ("unique_until", "unique_for", "on_conflict")},
+            "dependentRequired": _NEEDS_UNIQUE,
             "dependentSchemas": {
                 "command": {"not": {"required": ["args"]}},
                 "task": {"not": {"required": ["delivery"]}},
                 "delay": {"not": {"required": ["at"]}},
-                "unique_keys": {
-                    "required": ["unique"],
-                    "properties": {"unique": {"type": "array", "contains": {"enum": ["args", "command"]}}},
-                },
+                "retries": {"not": {"required": ["retry_for"]}},
+                "unique_keys": _NEEDS_FIELDS,
             },
         },
     )
@@ -342,6 +347,7 @@ class JobForm(Form):
     timeout: Positive = key("How long one attempt may take before it is ended.", "10m")
     watchdog: Positive = key("How long an attempt may be silent before it is ended.", "30s")
     retries: Retries = key("How many further attempts a job that failed has.", 3)
+    retry_for: Positive = key("The same, as the time within which they begin, by the backoff.", "2h")
     backoff: BackoffForm = key("How long to wait before a further attempt.", {"base": "15s", "factor": 2, "max": "1h"})
     delivery: Delivery = key("Of a free command: what holds after a crash.", "at-most-once")
     mutex: Word = key("Never run at once with anything else of yours that has this word.", "disk")
@@ -360,7 +366,8 @@ class TaskForm(Form):
         title="cronq task",
         json_schema_extra={
             "oneOf": [{"required": ["command"]}, {"required": ["shell"]}],
-            "dependentRequired": {"burst": ["rate"]},
+            "dependentRequired": {"burst": ["rate"], **_NEEDS_UNIQUE},
+            "dependentSchemas": {"retries": {"not": {"required": ["retry_for"]}}, "unique_keys": _NEEDS_FIELDS},
             "allOf": [
                 {
                     "not": {
@@ -384,7 +391,7 @@ class TaskForm(Form):
     submit: list[Submitter] = key(
         "Who may submit it, beside root. Default: everybody; with user, that user only.", ["www-data", "@staff"]
     )
-    allow: list[Literal["env", "queue", "retries", "mutex", "weight", "options", "cwd"]] = key(
+    allow: list[Literal["env", "queue", "retries", "mutex", "weight", "unique", "options", "cwd"]] = key(
         "What a submitter may set; options are arguments with a leading dash. Default: nothing.", ["options", "cwd"]
     )
     allow_root: bool = key("Whether its jobs may run as root. Default: false.", True)
@@ -395,6 +402,7 @@ class TaskForm(Form):
     watchdog: Positive = key("How long an attempt may be silent. Default: no limit.", "30s")
     grace: Duration = key("How long after SIGTERM an attempt gets SIGKILL. Default: 10s.", "30s")
     retries: Retries = key("How many further attempts a job that failed has. Default: 0.", 5)
+    retry_for: Positive = key("The same, as the time within which they begin, by the backoff.", "2h")
     backoff: BackoffForm = key("How long to wait before a further attempt.", {"base": "1m", "jitter": 0.5})
     delivery: Delivery = key("What holds after a crash. Default: at-least-once.", "at-most-once")
     on_crash: Literal["retry", "dead", "hold"] = key(
@@ -412,6 +420,11 @@ class TaskForm(Form):
     )
     mutex: Word = key("Its jobs never run at once with anything else that has this word.", "disk")
     weight: Weight = key("For how many jobs one counts in slots and limit, 0 to 1000. Default: 1.", 2)
+    unique: Unique = key("One job of this key at a time, of those that say no key of their own.", ["task", "args"])
+    unique_keys: Positions = key("Which of the args count: positions from 0.", [0])
+    unique_until: Literal["start", "end", "success"] = key("Until when the key is taken. Default: end.", "start")
+    unique_for: Positive = key("How long the key is taken at least.", "10m")
+    on_conflict: OnConflict = key("What becomes of a job whose key is taken. Default: ignore.", "reject")
     unique_scope: Literal["user", "global"] = key(
         "Whether its unique keys are each submitter's own, or all submitters'. Default: user.", "global"
     )

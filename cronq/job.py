@@ -49,6 +49,7 @@ KEYS = (
     "timeout",
     "watchdog",
     "retries",
+    "retry_for",
     "backoff",
     "delivery",
     "mutex",
@@ -57,6 +58,7 @@ KEYS = (
 )
 BACKOFF_KEYS = ("base", "factor", "max", "jitter")
 MAX_RETRIES = 1000
+RETRIES_TWICE = "retries and retry_for exclude each other; keep one of them"
 MAX_WEIGHT = 1000
 MAX_WORD = 64  # of a mutex, as in a crontab's options
 MAX_SECONDS = 50 * 366 * 86400.0
@@ -112,6 +114,7 @@ class Job:
     timeout: float | None
     watchdog: float | None
     retries: int | None
+    retry_for: float | None  # as many as begin within so many seconds
     backoff: Backoff | None
     delivery: str | None
     mutex: str | None
@@ -219,6 +222,8 @@ def clashes(keys: Collection[str]) -> list[str]:
         found.append("delivery is a free command's key; a task says its own")
     if "delay" in keys and "at" in keys:
         found.append("delay and at exclude each other; keep one of them")
+    if "retries" in keys and "retry_for" in keys:
+        found.append(RETRIES_TWICE)
     if any(key in keys for key in ("unique_keys", "unique_until", "unique_for", "on_conflict")):
         from cronq import uniquekeys
 
@@ -406,6 +411,7 @@ READERS: dict[str, Any] = {
     "timeout": _positive,
     "watchdog": _positive,
     "retries": lambda key, value: whole(key, value, 0, MAX_RETRIES),
+    "retry_for": _positive,
     "backoff": _backoff,
     "delivery": _delivery,
     "mutex": _word,

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from cronq import job as jobs
+from cronq.backoffs import delay
 from cronq.entry import AT_MOST_ONCE, CANCEL_WANTED, PUT_OFF, Entry
-from cronq.job import Backoff
 from cronq.task import Plan
 from cronq.wire import INTERRUPTED
 
@@ -138,15 +138,6 @@ def crash(entry: Entry, plan: Plan, known: bool, now: float, chance: float) -> V
         times = "once" if entry.crashes == 1 else f"{entry.crashes} times"
         return Dead(f"poison: its worker died in mid-job {times} (max_crashes = {plan.max_crashes})")
     return Again(_due(now, max(SHORTEST_CRASH_DELAY, delay(plan.backoff, entry.crashes, chance))), why, "crashes")
-
-
-def delay(backoff: Backoff, attempt: int, chance: float) -> float:
-    """Seconds to wait after attempt number `attempt`: `min(max, base * factor**(attempt-1)) * (1 + jitter*chance)`."""
-    try:
-        grown = backoff.base * backoff.factor ** max(0, attempt - 1)
-    except OverflowError:
-        grown = backoff.max if backoff.base > 0 else 0.0
-    return min(backoff.max, grown) * (1 + backoff.jitter * chance)
 
 
 def _due(now: float, wait: float) -> float:

@@ -15,6 +15,7 @@ import os
 import pwd
 
 from cronq import job as jobs
+from cronq.backoffs import retries_within
 from cronq.entry import DEFAULT_QUEUE
 from cronq.errors import BadConfig, BadJob, NotPermitted
 from cronq.job import Backoff, Job
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
     from cronq.cronworld import World
     from cronq.limitkeys import Concurrency
+    from cronq.uniquekeys import Conflict
 
 KEYS = (
     "description",
@@ -42,6 +44,7 @@ KEYS = (
     "watchdog",
     "grace",
     "retries",
+    "retry_for",
     "backoff",
     "delivery",
     "on_crash",
@@ -55,6 +58,11 @@ KEYS = (
     "concurrency",
     "mutex",
     "weight",
+    "unique",
+    "unique_keys",
+    "unique_until",
+    "unique_for",
+    "on_conflict",
     "unique_scope",
     "env",
     "env_file",
@@ -119,6 +127,7 @@ class Task:
     watchdog: float | None
     grace: float
     retries: int
+    retry_for: float | None
     backoff: Backoff
     delivery: str
     on_crash: str | None
@@ -132,6 +141,11 @@ class Task:
     concurrency: Concurrency | None
     mutex: str | None
     weight: int
+    unique: str | list[str] | None  # of jobs that say none; so are the next four
+    unique_keys: list[int] | None
+    unique_until: str | None
+    unique_for: float | None
+    on_conflict: Conflict | None
     unique_scope: str
     env: dict[str, str]
     env_file: str | None
@@ -261,8 +275,8 @@ def plan(job: Job, tasks: dict[str, Task], system: bool = False) -> Plan:
     made.timeout = _either(job.timeout, task.timeout)
     made.watchdog = _either(job.watchdog, task.watchdog)
     made.weight = _either(job.weight, task.weight)
-    made.retries = _either(job.retries, task.retries)
     made.backoff = _either(job.backoff, task.backoff)
+    made.retries = _retries(job if job.retries is not None or job.retry_for is not None else task, made.backoff)
     made.delivery = _either(job.delivery, task.delivery)
     made.on_crash = task.on_crash or ("dead" if made.delivery == "at-most-once" else "retry")
     return made
@@ -288,6 +302,10 @@ def _must_be_mine(task: str, user: str) -> None:
 
 def _either(asked: Any, default: Any) -> Any:
     return default if asked is None else asked
+
+
+def _retries(said: Job | Task, backoff: Backoff) -> int:
+    return said.retries or 0 if said.retry_for is None else retries_within(backoff, said.retry_for)
 
 
 def _argv(job: Job, task: Task) -> list[str]:

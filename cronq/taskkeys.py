@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 ON_CRASH = ("retry", "dead", "hold")
-ALLOWED = ("env", "queue", "retries", "mutex", "weight", "options", "cwd")
+ALLOWED = ("env", "queue", "retries", "mutex", "weight", "unique", "options", "cwd")
 CRONQ = "cronq"  # the user and group of the dispatcher: no job ever runs as either
 MAX_SIZE = 2**60
 LEAST_MEMORY = 1024 * 1024
@@ -45,6 +45,9 @@ def clashes(fields: Mapping[str, Any]) -> list[str]:
         found.append('user = "root" needs allow_root = true beside it, to show that it is meant')
     if fields.get("cwd") is not None and "cwd" in (fields.get("allow") or ()):
         found.append('cwd goes before a job\'s own, so that allow "cwd" changes nothing; keep one of the two')
+    if "retries" in fields and "retry_for" in fields:
+        found.append(jobs.RETRIES_TWICE)
+    found += uniquekeys.clashes(fields, fields)
     return found + limitkeys.clashes(fields)
 
 
@@ -190,6 +193,7 @@ READERS: dict[str, Any] = {
     "watchdog": jobs.READERS["watchdog"],
     "grace": jobs.READERS["delay"],
     "retries": jobs.READERS["retries"],
+    "retry_for": jobs.READERS["retry_for"],
     "backoff": jobs.READERS["backoff"],
     "delivery": jobs.READERS["delivery"],
     "on_crash": lambda key, value: jobs.one_of(key, value, ON_CRASH),
@@ -203,6 +207,11 @@ READERS: dict[str, Any] = {
     "concurrency": limitkeys.concurrency,
     "mutex": jobs.READERS["mutex"],
     "weight": jobs.READERS["weight"],
+    "unique": uniquekeys.unique,
+    "unique_keys": uniquekeys.positions,
+    "unique_until": uniquekeys.until,
+    "unique_for": jobs.READERS["unique_for"],
+    "on_conflict": uniquekeys.on_conflict,
     "unique_scope": uniquekeys.scope,
     "env": jobs.READERS["env"],
     "env_file": jobs.READERS["cwd"],

@@ -15,6 +15,7 @@ import json
 from cronq.entry import UNTIL_START, UNTIL_SUCCESS, Entry
 from cronq.job import Job
 from cronq.states import DEAD, DELAYED, HELD, KEPT, READY, RUNNING, SKIPPED, WAITING
+from cronq.task import Task
 from cronq.uniquekeys import DEBOUNCE, ONCE, THROTTLE
 
 _UNSTARTED = (READY, DELAYED, WAITING, HELD)
@@ -33,6 +34,14 @@ def text(wanted: Job, queue: str) -> str:
             if words is not None:
                 fields[name] = {str(place): words[place] for place in wanted.unique_keys if place < len(words)}
     return "fields " + json.dumps(fields, sort_keys=True, separators=(",", ":"))
+
+
+def adopt(wanted: Job, task: Task | None) -> Job:
+    """Let a job that does not say by what it is unique be so as its task says."""
+    if task is not None and wanted.unique is None:
+        for key in ("unique", "unique_keys", "unique_until", "unique_for", "on_conflict"):
+            setattr(wanted, key, getattr(task, key))
+    return wanted
 
 
 def window(wanted: Job) -> float | None:

@@ -227,6 +227,7 @@ ASKS = [
     ("env", {"env": {"A": "b"}}, "env: "),
     ("queue", {"queue": "other"}, "queue: "),
     ("retries", {"retries": 0}, "retries: "),
+    ("retries", {"retry_for": 60.0}, "retries: "),
     ("options", {"args": ["a", "--quiet"]}, "the argument '--quiet': "),
     ("options", {"args": ["-"]}, "the argument '-': "),
 ]
@@ -243,6 +244,15 @@ def test_a_submitter_sets_only_what_the_task_allows(word: str, fields: dict[str,
     assert sentence == (
         f"{what}the task t lets no submitter set that; leave it out, or have {word} added to the task's allow"
     )
+
+
+@aside
+def test_a_submitter_gets_round_no_key_that_the_task_has() -> None:
+    mine = Job(task="t", unique="mine")
+    assert may(task(), ANN, unique="mine")
+    assert may(task(unique="its", allow=["unique"]), ANN, unique="mine")
+    sentence = refused(NotPermitted, Authority(str(CONFIG)).permit, mine, task(unique="its"), ANN)
+    assert sentence.startswith("unique: the task t lets no submitter set that")
 
 
 @aside

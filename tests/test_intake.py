@@ -54,7 +54,7 @@ def test_a_misspelt_key_is_answered_with_the_one_that_was_meant() -> None:
 
 @pytest.mark.parametrize(
     ("key", "meant"),
-    [("Task", "task"), ("time-out", "timeout"), ("retry", "retries"), ("arg", "args"), ("TIME-OUT", "timeout")],
+    [("Task", "task"), ("time-out", "timeout"), ("re-tries", "retries"), ("arg", "args"), ("TIME-OUT", "timeout")],
 )
 def test_a_key_is_guessed_whatever_its_case_and_dashes(key: str, meant: str) -> None:
     assert f"did you mean {meant!r}?" in refused({"task": "a", key: 1}).sentence
@@ -266,8 +266,9 @@ CONFLICTS = (
 JOB = {
     "task": NAMES, "command": COMMANDS, "args": LISTS, "stdin": TEXTS, "env": ENVS, "cwd": PATHS, "queue": NAMES,
     "priority": PRIORITIES, "delay": DURATIONS, "at": INSTANTS, "expires": INSTANTS, "timeout": TIMEOUTS,
-    "watchdog": TIMEOUTS, "retries": RETRIES, "backoff": BACKOFFS, "delivery": DELIVERIES, "mutex": WORDS,
-    "weight": HEFTS, "after": IDS, "after_any": IDS, "after_fail": IDS, "unique": UNIQUES, "unique_keys": POSITIONS,
+    "watchdog": TIMEOUTS, "retries": RETRIES, "retry_for": TIMEOUTS, "backoff": BACKOFFS,
+    "delivery": DELIVERIES, "mutex": WORDS, "weight": HEFTS, "after": IDS, "after_any": IDS,
+    "after_fail": IDS, "unique": UNIQUES, "unique_keys": POSITIONS,
     "unique_until": UNTILS, "unique_for": TIMEOUTS, "on_conflict": CONFLICTS, "note": LINES,
 }  # fmt: skip
 USERS = (
@@ -281,7 +282,7 @@ SUBMITTERS = (
     [["ann\n"]],
 )
 ALLOWS = (
-    [[], ["env", "queue", "retries", "mutex", "weight", "options", "cwd"], ["env", "env"]],
+    [[], ["env", "queue", "retries", "mutex", "weight", "unique", "options", "cwd"], ["env", "env"]],
     [None, "env", {}, [1], ["path"]],
     [],
 )
@@ -336,9 +337,11 @@ TASK = {
     "description": TEXTS, "command": COMMANDS, "shell": SHELLS, "user": USERS, "submit": SUBMITTERS, "allow": ALLOWS,
     "allow_root": SWITCHES, "queue": NAMES, "priority": PRIORITIES, "timeout": TIMEOUTS, "grace": DURATIONS,
     "timeout_max": TIMEOUTS, "watchdog": TIMEOUTS, "max_snoozes": AGAIN, "max_interruptions": AGAIN,
-    "retries": RETRIES, "backoff": BACKOFFS, "delivery": DELIVERIES, "on_crash": CRASHES, "max_crashes": COUNTS,
+    "retries": RETRIES, "retry_for": TIMEOUTS, "backoff": BACKOFFS, "delivery": DELIVERIES,
+    "on_crash": CRASHES, "max_crashes": COUNTS,
     "limit": COUNTS, "rate": RATES, "burst": COUNTS, "concurrency": CONCURRENCIES, "mutex": WORDS, "weight": HEFTS,
-    "unique_scope": SCOPES, "pause_on_failure": SWITCHES,
+    "unique": UNIQUES, "unique_keys": POSITIONS, "unique_until": UNTILS, "unique_for": TIMEOUTS,
+    "on_conflict": CONFLICTS, "unique_scope": SCOPES, "pause_on_failure": SWITCHES,
     "env": ENVS, "env_file": PATHS, "cwd": PATHS, "umask": UMASKS, "nice": NICE, "oom_score_adj": OOM,
     "rlimits": RLIMITS, "no_new_privs": SWITCHES, "memory_max": MEMORY, "pids_max": PIDS, "cpu_weight": WEIGHTS,
     "output_max": SIZES, "leave_children": SWITCHES,

@@ -141,7 +141,9 @@ def test_a_task_that_says_only_its_command_has_the_defaults() -> None:
         ({"submit": "ann"}, 'submit must be a list of users and @groups, like ["www-data", "@staff"], not \'ann\''),
         ({"submit": ["ann", "@"]}, "submit[1] must be the name of a group"),
         ({"submit": ["ann bob"]}, "submit[0] must be the name of a user, or of a @group"),
-        ({"allow": ["path"]}, "allow[0] must be one of env, queue, retries, mutex, weight, options, cwd, not 'path'"),
+        ({"allow": ["path"]}, "must be one of env, queue, retries, mutex, weight, unique, options, cwd, not 'path'"),
+        ({"retries": 1, "retry_for": "1h"}, "retries and retry_for exclude each other; keep one of them"),
+        ({"on_conflict": "reject"}, "on_conflict needs unique beside it"),
         ({"allow": "env"}, "allow must be a list"),
         ({"cwd": "/", "allow": ["cwd"]}, 'so that allow "cwd" changes nothing; keep one of the two'),
         ({"env_file": "t.env"}, "env_file must be an absolute path"),
@@ -252,6 +254,15 @@ def test_what_a_job_asks_goes_before_what_its_task_says() -> None:
     said, asked = of(task), of(task, queue="r", priority=0, timeout=1.0, retries=0, backoff=Backoff(base=2))
     assert (said.queue, said.priority, said.timeout, said.retries, said.backoff.base) == ("q", 3, 9.0, 2, 1)
     assert (asked.queue, asked.priority, asked.timeout, asked.retries, asked.backoff.base) == ("r", 0, 1.0, 0, 2)
+
+
+def test_retry_for_is_as_many_further_attempts_as_begin_within_that_time() -> None:
+    task = Task("t", command=["true"], retry_for=100.0, backoff=Backoff(base=10, factor=2, max=40, jitter=1))
+    assert of(task).retries == 3  # after 10, 30 and 70 seconds; the next would be at 110
+    assert of(task, retry_for=110.0).retries == 4
+    assert of(task, retries=1).retries == 1
+    assert of(task, backoff=Backoff(base=0)).retries == jobs.MAX_RETRIES
+    assert of(Task("t", command=["true"], retries=7), retry_for=9.0).retries == 0
 
 
 def test_a_jobs_variables_come_on_top_of_its_tasks_and_change_neither() -> None:

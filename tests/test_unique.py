@@ -293,6 +293,30 @@ def test_what_makes_no_sense_is_refused_in_one_sentence(fields, words):
         jobs.decode(json.dumps({"command": ["true"]} | fields).encode())
 
 
+def test_a_task_may_say_what_its_jobs_are_unique_by(world):
+    gate = world.path / "gate"
+    wait = f"until [ -e {gate} ]; do sleep 0.01; done"
+    said = 'unique = ["task", "args"]\nunique_keys = [0]\non_conflict = "reject"'
+    world.tasks(f"[tasks.t]\nshell = '{wait}'\n{said}\n[tasks.u]\nshell = 'true'\nunique = 'u'\nunique_for = '1h'\n")
+    daemon = world.start()
+    first = ask(world, "submit", "t", "a", "1")["id"]
+    assert f"{first} has this unique key" in ask(world, "submit", "--wait", "t", "a", "2", code=73)
+    other = ask(world, "submit", "t", "b")["id"]
+    mine = ask(world, "submit", "--unique", "mine", "t", "a")["id"]
+    for job_id in (first, other, mine):
+        running(world, job_id)
+    gate.touch()
+    assert {world.result(job_id)["state"] for job_id in (first, other, mine)} == {"done"}
+    (world.inbox / ".b.tmp").write_text('{"jobs": 1}\n{"task": "t"}\n')
+    (world.inbox / ".b.tmp").rename(world.inbox / "b.jobs")
+    assert "line 1: unique of the task t is no key of a batch's job" in world.rejected("b", "jobs")
+    once = ask(world, "submit", "u")["id"]
+    world.result(once)
+    os.kill(world.dispatcher(daemon), signal.SIGKILL)
+    eventually(lambda: daemon.log.read_text().count("event=ready") == 2)
+    assert once in world.rejected(ask(world, "submit", "u")["id"].partition("-")[2])
+
+
 def test_a_batchs_jobs_have_no_keys(world):
     world.start()
     assert (
