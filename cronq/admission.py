@@ -12,7 +12,7 @@ import os
 
 from cronq import inboxes, intake, job, keys, limitkeys, parents, states, taskkeys, unique, uniquekeys
 from cronq.after import Needs
-from cronq.entry import AT_MOST_ONCE, UNTIL_START, UNTIL_SUCCESS, WAITS, WINDOW, Entry
+from cronq.entry import AT_MOST_ONCE, ATTACHED, UNTIL_START, UNTIL_SUCCESS, WAITS, WINDOW, Entry
 from cronq.errors import BadConfig, BadJob, CronqError, Duplicate
 from cronq.house import House, Now
 from cronq.job import MAX_JOB_BYTES, Job
@@ -111,7 +111,7 @@ def entry_of(house: House, job_id: str, wanted: Job, hashed: str, submitted: flo
         entry = entry.flagged(WAITS)
     again = {"snoozes": taskkeys.MAX_AGAIN, "interruptions": taskkeys.MAX_AGAIN}
     try:
-        assert len(entry.but(flags="cdmrsvwy", attempt=999_999, crashes=999_999, **again).name) > 0  # noqa: S101
+        assert len(entry.but(flags="cdemrsvwy", attempt=999_999, crashes=999_999, **again).name) > 0  # noqa: S101
     except ValueError as error:
         raise BadJob(str(error)) from None
     return entry
@@ -149,6 +149,9 @@ def _unique(house: House, wanted: Job, submitter: int, queue: str) -> str:
 
 def place(house: House, now: Now, captured: str, entry: Entry) -> None:
     """Give a judged job its state."""
+    if _has_waiter(house, *inboxes.owner(captured)):
+        entry = entry.flagged(ATTACHED)
+        house.attached.append(entry.id)
     reason = house.strangers.get(entry.uid)
     move = "detain" if reason else arrival(now, entry)
     state = states.target(move, states.QUEUED)
@@ -163,6 +166,11 @@ def place(house: House, now: Now, captured: str, entry: Entry) -> None:
     house.history.note(now.wall, entry.id, states.QUEUED, state, **facts)
 
 
+def _has_waiter(house: House, uid: int, filename: str) -> bool:
+    name = inboxes.split(filename)
+    return name is not None and house.shelves.inboxes.has_waiter(uid, name[0])
+
+
 def arrival(now: Now, entry: Entry) -> str:
     """The move by which a new job takes its place: `depends` lets it go on from where it waits for others."""
     return "await" if WAITS in entry.flags else "postpone" if entry.due > now.micros else "admit"
@@ -173,6 +181,8 @@ def refuse(house: House, now: Now, captured: str, error: CronqError) -> None:
     uid, filename = inboxes.owner(captured)
     log("refused", uid=uid, file=filename, reason=error.sentence)
     name = inboxes.split(filename)
+    if name and house.shelves.inboxes.has_waiter(uid, name[0]):
+        house.attached.append(f"{uid}-{name[0]}")  # for its NAME.wait to be removed when that is over
     house.history.note(
         now.wall, f"{uid}-{name[0] if name else ''}", states.QUEUED, states.REJECTED, cause=error.sentence
     )

@@ -29,7 +29,7 @@ def writer(raw: bool) -> Write:
     return lambda descriptor, part: writers[descriptor].write(part)
 
 
-def job(root: str, job_id: str, since: float, *, as_json: bool, write: Write) -> int:
+def job(root: str, job_id: str, since: float, *, as_json: bool, write: Write, attached: bool = False) -> int:
     """Wait for one job and show its output (with --json its result); returns what to exit with."""
     _warn_if_nobody_runs_it(root, job_id)
     try:
@@ -39,7 +39,7 @@ def job(root: str, job_id: str, since: float, *, as_json: bool, write: Write) ->
         else:
             found = _watch(root, job_id, since, write)
     except KeyboardInterrupt:
-        say(f"interrupted; the job goes on: cronq wait {job_id}, cronq cancel {job_id}")
+        say(_left("job", job_id, attached))
         return INTERRUPTED
     except BrokenPipeError:
         return BROKEN_PIPE
@@ -73,6 +73,12 @@ def _warn_if_nobody_runs_it(root: str, job_id: str) -> None:
         say(f"{job_id} is queued and waits: {error.sentence}")
 
 
+def _left(what: str, job_id: str, attached: bool) -> str:
+    if attached:
+        return f"interrupted; {job_id} is cancelled"
+    return f"interrupted; the {what} goes on: cronq wait {job_id}, cronq cancel {job_id}"
+
+
 def say(text: str) -> None:
     """One sentence on standard error."""
     os.write(2, f"cronq: {show.printable(text.encode('utf-8', 'backslashreplace'))}\n".encode())
@@ -97,6 +103,7 @@ def batch(
     in_order: bool = False,
     as_json: bool = False,
     write: Write,
+    attached: bool = False,
 ) -> int:
     """Wait for a batch and show the output of each job when it has ended, or each in its turn (with JSON: its result).
 
@@ -106,7 +113,7 @@ def batch(
     try:
         return _gather(root, batch_id, tally, in_order=in_order, as_json=as_json, write=write)
     except KeyboardInterrupt:
-        say(f"interrupted; the batch goes on: cronq wait {batch_id}, cronq cancel {batch_id}")
+        say(_left("batch", batch_id, attached))
         return INTERRUPTED
     except BrokenPipeError:
         return BROKEN_PIPE

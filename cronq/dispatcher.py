@@ -23,7 +23,21 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from cronq import arrivals, cancel, claim, config, control, installed, leaving, pace, settle, shelves, spool, states
+from cronq import (
+    arrivals,
+    attached,
+    cancel,
+    claim,
+    config,
+    control,
+    installed,
+    leaving,
+    pace,
+    settle,
+    shelves,
+    spool,
+    states,
+)
 from cronq.authority import Authority
 from cronq.crew import Crew
 from cronq.doorbell import Doorbell
@@ -166,6 +180,7 @@ def take_up(house: House, now: Now) -> None:
     installed.recover(house)
     settle.recover(house, now)
     cancel.take_up(house)
+    attached.take_up(house)
     claim.recover(house, now, recalled.windows)
     arrivals.recover(house, now)
 

@@ -11,6 +11,7 @@ import json
 import os
 import random
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -102,6 +103,8 @@ class House:
     pauses: Pauses = field(init=False)  # which lines and schedules are paused
     listing: Listing | None = None  # those of root's, on a system spool
     cronlog: Cronlog = field(default_factory=Cronlog)
+    attached: deque[str] = field(default_factory=deque)  # jobs that end with who waits for them, next to look at first
+    attached_at: float = 0.0  # when to look whether they still do
     prune_at: float = 0.0  # when empty directories of the queue are looked for again
     paused_until: float = 0.0  # no room on the disk: nothing starts until then
     paused_why: str = ""

@@ -11,7 +11,9 @@ Fails:   `BadJob` for what cannot be taken and stays where it is; `OSError` wher
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import fcntl
 import os
 import stat
 import time
@@ -21,7 +23,7 @@ from itertools import islice
 from cronq import linux, safeopen
 from cronq.errors import BadJob
 from cronq.job import is_name
-from cronq.spool import DATA_ENDING, ENDINGS
+from cronq.spool import DATA_ENDING, ENDINGS, WAITER_ENDING
 
 CAPTURE = "queue/.capture"
 DATA = "queue/data"
@@ -124,6 +126,30 @@ class Inboxes:
             raise BadJob(f"its {name}{DATA_ENDING}: {error.sentence}") from None
         self._touch(DATA, f"in/{uid}")
         return True
+
+    def has_waiter(self, uid: int, name: str) -> bool:
+        """Whether there is a NAME.wait: the job of this name ends with the command that waits for it."""
+        try:
+            return stat.S_ISREG(safeopen.look(self.enter(uid), name + WAITER_ENDING).st_mode)
+        except OSError:
+            return False
+
+    def is_waited_for(self, uid: int, name: str) -> bool:
+        """Whether the command that waits is still there, for it holds its NAME.wait locked; else that is removed."""
+        try:
+            folder = self.enter(uid)
+            descriptor = linux.open_inside(folder, name + WAITER_ENDING, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        except OSError:
+            return False  # whoever has not even the file has nothing locked
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(descriptor)
+        with contextlib.suppress(OSError):
+            os.unlink(name + WAITER_ENDING, dir_fd=folder)
+        return False
 
     def take(self, uid: int, filename: str, place: str) -> None:
         """Rename what has this name to its place, unseen. Raises `BadJob` for what must stay."""

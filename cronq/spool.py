@@ -28,6 +28,7 @@ SYSTEM_CONFIG = "/etc/cronq"
 SYSTEM_RUN = "/run/cronq"
 ENDINGS = (".job", ".jobs", ".tab")
 DATA_ENDING = ".data"
+WAITER_ENDING = ".wait"
 INTRODUCTION = 5.0  # seconds to wait for a first inbox
 TREE = (
     "in",
@@ -162,12 +163,14 @@ def put(
     payload: Content | None = None,
     sync: bool = True,
     chosen: bool = False,
+    attached: bool = False,
 ) -> None:
     """Queue one file for the calling user: whole or absent, and durable before this returns.
 
     `payload` becomes NAME.data, the job's stdin. With `sync=False` nothing is flushed: fast, and lost if the machine
     loses power within the next seconds. `chosen` says that the name is not one of `new_name`'s, so that another job
-    of that name may lie there and must not be replaced. Raises `Full`, `NotRunning`, `Duplicate`.
+    of that name may lie there and must not be replaced. `attached`: the job is cancelled when this process ends.
+    Raises `Full`, `NotRunning`, `Duplicate`.
     """
     uid = os.getuid()
     folder = inbox(root, uid)
@@ -179,6 +182,8 @@ def put(
         else:
             make(root, uid)
     try:
+        if attached:
+            _attach(os.path.join(folder, name + WAITER_ENDING))
         if payload is not None:
             _write(folder, name + DATA_ENDING, payload, sync, chosen)
         try:
@@ -211,6 +216,15 @@ def _introduce(root: str, uid: int) -> None:
                 pass
             raise NotRunning(f"{root} has no inbox for you yet, and no dispatcher makes it; systemctl start cronq")
         time.sleep(0.005)
+
+
+def _attach(path: str) -> None:
+    """Make and lock the file by which the dispatcher sees that this process waits: nobody unlocks it before its end."""
+    import fcntl
+
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o640)
+    os.fchmod(descriptor, 0o640)
+    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def _write(folder: str, name: str, content: Content, sync: bool, chosen: bool) -> None:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from typing import Any
 
-_API_ONLY = frozenset(("backoff", "sync"))
+_API_ONLY = frozenset(("backoff", "sync", "attached"))
 _JUDGED = 10.0  # seconds in which a dispatcher that runs has looked at a job
 _ASK_AGAIN = 0.05
 _CLI_ONLY = frozenset(("wait", "raw", "no_sync", "json", "batch"))
@@ -58,15 +58,16 @@ def run(verb: str, values: dict[str, Any], words: list[str]) -> int:
     same, waits = None, True
     if "unique" in values and not count:
         same, waits = _standing_for(root, job_id) or (None, True)
-    if "wait" in values:
+    if "wait" in values or "attached" in values:
         from cronq import attend
 
+        attached = "attached" in values
         as_json, write = "json" in values, attend.writer("raw" in values)
         if count:
-            return attend.batch(root, job_id, attend.Tally(count), as_json=as_json, write=write)
+            return attend.batch(root, job_id, attend.Tally(count), as_json=as_json, write=write, attached=attached)
         if same is not None and waits:
             return attend.job(root, same, 0.0, as_json=as_json, write=write)
-        return attend.job(root, job_id, since, as_json=as_json, write=write)
+        return attend.job(root, job_id, since, as_json=as_json, write=write, attached=attached)
     job_id = same or job_id
     fields = {"id": job_id, "jobs": count or None, "conflict": True if same else None}
     shown = jobs.encode(fields) if "json" in values else f"{job_id}\n".encode()
@@ -214,7 +215,7 @@ def _queue(what: dict[str, Any], root: str, options: dict[str, Any], dash: str =
     if len(data) > jobs.MAX_JOB_BYTES:
         most = jobs.MAX_JOB_BYTES // 1024
         raise BadJob(f"the job is larger than {most} KiB; put large input into a file and hand it over with --stdin")
-    spools.put(root, name, data, payload=payload, sync=options.get("sync", True), chosen="name" in options)
+    spools.put(root, name, data, payload=payload, **_how(options))
     return f"{os.getuid()}-{name}"
 
 
@@ -227,9 +228,17 @@ def _queue_batch(
     name = _name(options, dash)
     order = _order(what, options, dash) | {"stdin": options.get("stdin")}
     writing = lines.Batch(source, order, "command" if "command" in what else "args")
-    sync, chosen = options.get("sync", True), "name" in options
-    spools.put(root, name, writing.pour, ending=".jobs", sync=sync, chosen=chosen)
+    spools.put(root, name, writing.pour, ending=".jobs", **_how(options))
     return f"{os.getuid()}-{name}", writing.count
+
+
+def _how(options: dict[str, Any]) -> dict[str, Any]:
+    """How it is put into the inbox."""
+    return {
+        "sync": options.get("sync", True),
+        "chosen": "name" in options,
+        "attached": bool(options.get("attached")),
+    }
 
 
 def _name(options: dict[str, Any], dash: str) -> str:

@@ -15,6 +15,7 @@ from typing import Any
 
 from cronq import (
     arrivals,
+    attached,
     batches,
     blocked,
     cancel,
@@ -54,6 +55,7 @@ def turn(house: House, now: Now, rung: set[Any]) -> float:
     waiting: Waiting = []
     try:
         settle.settle(house, now)
+        attached.look(house, now)
         cancel.press(house, now)
         if not house.stopping:
             arrivals.admit(house, now, rung)
@@ -100,6 +102,8 @@ def _patience(house: House, now: Now) -> float:
     opens = house.backlog.ready.next_wake()
     opens = house.opens if opens is None else min(opens, house.opens)
     seconds = min(seconds, max(0.001, opens - now.mono))
+    if house.attached:
+        seconds = min(seconds, max(0.001, house.attached_at - now.mono))
     for look in house.looks.values():
         seconds = min(seconds, max(0.001, look - now.mono))
     return seconds

@@ -72,6 +72,7 @@ OPTIONS = (
     Option("--note", "TEXT", "A remark, shown by list and show."),
     Option("--name", "NAME", "The job's name, instead of a generated one."),
     Option("--wait", "", "Wait: print the job's output as it comes, exit as it did.", of=PRODUCERS[:2]),
+    Option("--attached", "", "As --wait; if this command goes away, its job is cancelled.", of=PRODUCERS[:2]),
     Option("--raw", "", "Do not escape control characters of job output on a terminal."),
     Option("--no-sync", "", "Do not wait for the disk: quick, and lost if the power fails within seconds."),
     Option("--json", "", "Print JSON."),

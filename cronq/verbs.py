@@ -30,7 +30,7 @@ from cronq import (
     whyticks,
 )
 from cronq.caller import Caller
-from cronq.entry import CANCEL_WANTED, WAITS, Entry
+from cronq.entry import ATTACHED, CANCEL_WANTED, WAITS, Entry
 from cronq.errors import BadJob, CronqError, Full, UnknownJob, UsageError
 from cronq.house import House, Now
 from cronq.job import is_id
@@ -178,7 +178,7 @@ def _retry(ask: Ask) -> Found:
             raise BadJob(f"job {entry.id} is no dead letter any more: its crontab's line has come again since")
         ask.house.shelves.revive(entry)
         anew = dict.fromkeys(("attempt", "crashes", "snoozes", "interruptions"), 0)
-        changed = entry.but(**anew, due=ask.now.micros).unflagged(CANCEL_WANTED)
+        changed = entry.but(**anew, due=ask.now.micros).unflagged(CANCEL_WANTED).unflagged(ATTACHED)
         return ask.house.move(ask.now, "revive", state, entry, changed, cause="retry")
 
     return _each(ask, act)
