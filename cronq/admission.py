@@ -14,10 +14,11 @@ from cronq import inboxes, intake, job, keys, limitkeys, parents, states, taskke
 from cronq.after import Needs
 from cronq.entry import AT_MOST_ONCE, ATTACHED, UNTIL_START, UNTIL_SUCCESS, WAITS, WINDOW, Entry
 from cronq.errors import BadConfig, BadJob, CronqError, Duplicate
+from cronq.evidence import TICK
 from cronq.house import House, Now
 from cronq.job import MAX_JOB_BYTES, Job
 from cronq.log import line as log
-from cronq.spool import reason_text
+from cronq.spool import reason_text, submitted
 
 
 class NotWhole(Exception):
@@ -80,11 +81,7 @@ def arrived(now: Now, name: str, found: os.stat_result) -> float:
 def entry_of(house: House, job_id: str, wanted: Job, hashed: str, submitted: float) -> Entry:
     """The entry of a job. Raises `BadJob`."""
     plan = house.plan(wanted)
-    due = submitted
-    if wanted.at is not None:
-        due = max(wanted.at, submitted)
-    elif wanted.delay is not None:
-        due = min(submitted + wanted.delay, job.LAST_INSTANT)
+    due = _due(wanted, submitted)
     uid = int(job_id.partition("-")[0])
     entry = Entry(
         key=_key(house, wanted, uid),
@@ -115,6 +112,25 @@ def entry_of(house: House, job_id: str, wanted: Job, hashed: str, submitted: flo
     except ValueError as error:
         raise BadJob(str(error)) from None
     return entry
+
+
+def _due(wanted: Job, submitted: float) -> float:
+    if wanted.at is not None:
+        return max(wanted.at, submitted)
+    if wanted.delay is not None:
+        return min(submitted + wanted.delay, job.LAST_INSTANT)
+    return submitted
+
+
+def scheduled(entry: Entry, wanted: Job) -> float:
+    """When a job's first attempt was due; it is the same time for all further ones, as far as id and file tell."""
+    now_due = entry.due / 1e6
+    if not (entry.attempt or entry.crashes or entry.snoozes or entry.interruptions):
+        return now_due
+    name = entry.id.partition("-")[2]
+    if name.startswith(TICK):
+        return min(now_due, int(name[-13:], 16) / 1e6)
+    return min(now_due, _due(wanted, submitted(entry.id, entry.due)))
 
 
 def _key(house: House, wanted: Job, submitter: int) -> str:

@@ -43,7 +43,7 @@ def job(root: str, job_id: str, since: float, *, as_json: bool, write: Write, at
         return INTERRUPTED
     except BrokenPipeError:
         return BROKEN_PIPE
-    if found.get("exit_code") is None:
+    if found.get("exit_code") != follow.exit_code(found):  # else its own output and code say it
         say(sentence(job_id, found))
     return follow.exit_code(found)
 

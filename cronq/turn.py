@@ -14,6 +14,7 @@ from collections import Counter
 from typing import Any
 
 from cronq import (
+    admission,
     arrivals,
     attached,
     batches,
@@ -220,7 +221,7 @@ def start(house: House, now: Now, entry: Entry) -> tuple[dict[str, Any], list[in
         "id": entry.id,
         "attempt": changed.attempt,
         "redelivered": redelivered,
-        "scheduled": entry.due / 1e6,
+        "scheduled": admission.scheduled(entry, wanted),
         "hash": entry.hash,
         "data": HAS_DATA in entry.flags,
         "offset": entry.offset,

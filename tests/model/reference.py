@@ -17,6 +17,7 @@ class Job:
 
     id: str
     due: int = 0
+    first: int = 0  # when its first attempt was due
     priority: int = 0
     queue: str = "default"
     task: str = ""
