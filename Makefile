@@ -6,7 +6,7 @@ BIN = $(VENV)/bin
 LAUNCHER_TESTS = $(addprefix tests/,test_launcher.py test_realm.py test_become.py test_ground.py test_roottables.py \
   test_authority.py test_cgroup.py attacks/test_verbs.py attacks/test_drop.py system/test_accounts.py)
 
-.PHONY: demo test booted cron long model defences cover-launcher lint quick install clean
+.PHONY: demo test booted cron long model defences bench bench-payload cover-launcher lint quick install clean
 
 demo: $(VENV)/installed
 	$(BIN)/cronq demo
@@ -33,6 +33,11 @@ model: $(VENV)/installed  # many more random steps of the real dispatcher beside
 defences: $(VENV)/installed  # takes each defence away in turn, and sees its attack succeed: needs root; ONLY="row 3:" some of them
 	.ci/packages
 	$(BIN)/python tests/attacks/defences.py $(if $(ONLY),"$(ONLY)")
+
+bench: bench-payload  # measures, and writes docs/performance.md
+
+bench-payload: $(VENV)/installed  # SIZE in GiB: needs room for three files of it in /var/tmp; as root, all of it
+	$(BIN)/python bench/payload.py $(or $(SIZE),5) $(or $(ROUNDS),3)
 
 # Every line and branch of what runs as root, in each of its processes, whoever it has become: needs root. (.pth of the
 # environment starts coverage in them, also with `python -I`; the directory takes what processes of all users save.)

@@ -66,11 +66,14 @@ def identify(house: House, uid: int, name: str, found: os.stat_result) -> str:
         earlier = house.backlog.named(uid, name)
         if earlier is not None:
             raise Duplicate(f"job {earlier} has this name and has not ended; wait for it, or choose another name")
-        name = f"{found.st_ctime_ns // 1000:013x}-{name}"
-    job_id = f"{uid}-{name}"
+    job_id = _id(uid, name, found)
     if job_id in house.backlog or house.shelves.result(job_id):
         raise Duplicate(f"job {job_id} was queued before; a name is one job")
     return job_id
+
+
+def _id(uid: int, name: str, found: os.stat_result) -> str:
+    return f"{uid}-{name}" if job.name_time(name) is not None else f"{uid}-{found.st_ctime_ns // 1000:013x}-{name}"
 
 
 def arrived(now: Now, name: str, found: os.stat_result) -> float:
@@ -202,9 +205,13 @@ def refuse(house: House, now: Now, captured: str, error: CronqError) -> None:
     house.history.note(
         now.wall, f"{uid}-{name[0] if name else ''}", states.QUEUED, states.REJECTED, cause=error.sentence
     )
+    place = f"{inboxes.CAPTURE}/{captured}"
     if name and name[1] == ".job":
+        job_id = _id(uid, name[0], os.stat(place, dir_fd=house.shelves.fd, follow_symlinks=False))
+        aside = uid, name[0], reason_text(error)
         try:
-            house.shelves.set_data_aside(uid, name[0], reason_text(error))
+            if job_id in house.backlog or not house.shelves.set_taken_data_aside(job_id, *aside):
+                house.shelves.set_data_aside(*aside)
         except BadJob:
             pass  # it cannot be taken out of the inbox
-    house.shelves.set_aside(f"{inboxes.CAPTURE}/{captured}", uid, filename, reason_text(error))
+    house.shelves.set_aside(place, uid, filename, reason_text(error))

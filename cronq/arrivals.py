@@ -191,14 +191,12 @@ def _admit_job(
         entry = entry.flagged(HAS_DATA)
         try:
             if is_copied:
-                house.judging[captured] = Payload(house.shelves, entry)
+                house.judging[captured] = Payload(house.shelves, entry, house.copier, house.crew.bell)
                 house.backlog.taken.moved(entry, states.WAITING)  # its key is its own while its input is copied
                 return
             os.close(house.shelves.open_file(f"{inboxes.DATA}/{entry.id}", uid)[0])
         except BadJob as error:
-            refused = BadJob(f"its {name}{DATA_ENDING}: {error.sentence}")
-            house.shelves.set_aside(f"{inboxes.DATA}/{entry.id}", uid, f"{name}{DATA_ENDING}", reason_text(refused))
-            raise refused from None
+            raise BadJob(f"its {name}{DATA_ENDING}: {error.sentence}") from None
     place(house, now, captured, entry)
 
 
@@ -225,7 +223,7 @@ def _read_on(house: House, now: Now, captured: str) -> None:
     long = house.judging[captured]
     try:
         if not long.step(house):
-            house.urgent = True
+            house.urgent = house.urgent or not isinstance(long, Payload)  # that rings when it is copied
             return
         entry = long.entry(now)
     except NotWhole as error:

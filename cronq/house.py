@@ -28,6 +28,7 @@ from cronq.history import History
 from cronq.job import Job
 from cronq.listing import Listing
 from cronq.pauses import Pauses
+from cronq.payload import Copier
 from cronq.policy import Verdict
 from cronq.pressure import Pressure
 from cronq.rate import Rates
@@ -93,6 +94,7 @@ class House:
     settled: list[Settled] = field(default_factory=list)
     tallies: dict[str, dict[str, int]] = field(default_factory=dict)  # how the members of each batch ended
     judging: dict[str, Any] = field(default_factory=dict)  # batches that are being read, by captured name
+    copier: Copier = field(default_factory=Copier)  # of payloads
     looks: dict[str, float] = field(default_factory=dict)  # captured files that are not whole yet: when to look again
     behind: set[str] = field(default_factory=set)  # those of them whose jobs wait for one that is still to be judged
     seen: dict[int, int] = field(default_factory=dict)  # each inbox's mtime when it was last read to its end

@@ -28,6 +28,9 @@ _SO_PEERGROUPS = 59
 _PR_SET_DUMPABLE = 4
 _PR_SET_NO_NEW_PRIVS = 38
 
+_WAIT_BEFORE, _WRITE = 1, 2  # linux/fs.h: SYNC_FILE_RANGE_…
+_UNWRITTEN = 32 << 20  # bytes that are on their way to the disk at once
+
 _KEYCTL = {  # older than the unified table, so each architecture has a number of its own; here those of 64 bits
     "x86_64": 250,
     "aarch64": 219,
@@ -69,6 +72,20 @@ def rename_new(source_dir: int, source: str, target_dir: int, target: str) -> No
     """Rename, and fail with EEXIST rather than replace a file that is there (renameat2(2), RENAME_NOREPLACE)."""
     arguments = (source_dir, os.fsencode(source), target_dir, os.fsencode(target), RENAME_NOREPLACE)
     _checked(_libc.renameat2(*arguments), source)
+
+
+def begin_writing(descriptor: int, begin: int, size: int) -> None:
+    """Have the disk write these bytes of a file, once few of those before them are unwritten (sync_file_range(2)).
+
+    Nothing is durable by that, but a flush soon has little left to do, and one of another file little to wait for.
+    Where it cannot be done, nothing.
+    """
+    done = begin - _UNWRITTEN
+    if done > 0:
+        before = max(0, done - size)
+        _libc.sync_file_range(descriptor, ctypes.c_int64(before), ctypes.c_int64(done - before), _WAIT_BEFORE)
+    if size:  # 0 means all of it
+        _libc.sync_file_range(descriptor, ctypes.c_int64(begin), ctypes.c_int64(size), _WRITE)
 
 
 def set_undumpable() -> None:

@@ -18,7 +18,6 @@ from cronq.entry import HAS_DATA, PUT_OFF, Entry, digest
 from cronq.errors import BadJob, CronqError
 from cronq.history import named, waited
 from cronq.house import House, Now, Running, Settled, Shut, encode
-from cronq.inboxes import DATA
 from cronq.job import MAX_JOB_BYTES
 from cronq.log import line as log
 from cronq.shelves import STATUS
@@ -296,7 +295,7 @@ def refuse(house: House, now: Now, entry: Entry, state: str, error: CronqError) 
     name = entry.id.partition("-")[2]
     house.shelves.set_aside(place, entry.uid, f"{name}.job", spool.reason_text(error))
     if HAS_DATA in entry.flags:
-        house.shelves.set_aside(f"{DATA}/{entry.id}", entry.uid, f"{name}{spool.DATA_ENDING}", spool.reason_text(error))
+        house.shelves.set_taken_data_aside(entry.id, entry.uid, name, spool.reason_text(error))
     house.shelves.drop_outcome(entry)
     house.backlog.forget(entry.id)
     house.tally(entry, states.REJECTED)

@@ -17,6 +17,7 @@ import fcntl
 import json
 import os
 import stat
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -29,6 +30,7 @@ from cronq.spool import DATA_ENDING, write_all
 OUTCOME = "queue/outcome"
 STATUS = "status"  # what a running job says of itself, as its worker writes it
 NEW = "queue/new"  # a file of ours that is being written; what is left of one is written over
+LARGE = 16 << 20
 MOST_STATE = 1 << 20  # bytes of what the dispatcher remembers
 TABLES = "schedule/tables"  # installed crontabs: <uid>, and its predecessors <uid>.<N>
 SHARD_DIGITS = {states.READY: 7, states.DELAYED: 6}  # of a due time's 13: 17 seconds, 4.5 minutes a directory
@@ -76,6 +78,14 @@ class Shelves:
         except FileNotFoundError:
             return
         self.touch(f"rejected/{uid}", f"in/{uid}")
+
+    def set_taken_data_aside(self, job_id: str, uid: int, name: str, reason: str) -> bool:
+        """Keep there the input of a refused job that was taken already; whether there is any."""
+        try:
+            self.set_aside(f"{DATA}/{job_id}", uid, f"{name}{DATA_ENDING}", reason)
+        except FileNotFoundError:
+            return False
+        return True
 
     def _set_aside(self, take: Callable[[str], None], uid: int, filename: str, reason: str) -> None:
         folder = f"rejected/{uid}"
@@ -334,15 +344,15 @@ class Shelves:
     def drop_data(self, job_id: str) -> None:
         """Remove a job's data."""
         try:
-            os.unlink(f"{DATA}/{job_id}", dir_fd=self.fd)
+            self._remove(f"{DATA}/{job_id}")
         except FileNotFoundError:
             return
         self.touch(DATA)
 
     def sweep_data(self, is_queued: Callable[[str], bool]) -> None:
-        """Remove the data of jobs that have ended: a crash may have come before that."""
+        """Remove what a crash left: data of jobs that have ended, and copies that were under way."""
         for job_id in os.listdir(self._path(DATA)):
-            if not is_queued(job_id) and self.result(job_id):
+            if job_id.startswith(".") or (not is_queued(job_id) and self.result(job_id)):
                 self.drop_data(job_id)
 
     def make_data(self, job_id: str, parts: Iterable[bytes]) -> None:
@@ -370,7 +380,7 @@ class Shelves:
         try:
             names = os.listdir(self._path(folder))
             for name in sorted(names, key=lambda name: name == "result.json"):  # the last: until then the job is known
-                os.unlink(f"{folder}/{name}", dir_fd=self.fd)
+                self._remove(f"{folder}/{name}")
             os.rmdir(folder, dir_fd=self.fd)
         except FileNotFoundError:
             return
@@ -482,6 +492,18 @@ class Shelves:
     def _create(self, path: str) -> int:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
         return os.open(path, flags, 0o644, dir_fd=self.fd)
+
+    def _remove(self, path: str) -> None:
+        """Remove a file; of a large one the space is given back beside the turn: for gigabytes that takes a second."""
+        if os.stat(path, dir_fd=self.fd, follow_symlinks=False).st_size < LARGE:
+            os.unlink(path, dir_fd=self.fd)
+            return
+        kept = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self.fd)
+        os.unlink(path, dir_fd=self.fd)
+        try:
+            threading.Thread(target=os.close, args=(kept,), daemon=True).start()
+        except RuntimeError:  # there can be no further thread
+            os.close(kept)
 
     def _number(self, folder: str, name: str) -> None:
         numbered = f"{folder}/{name}.{self._free_number(folder, name)}"

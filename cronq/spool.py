@@ -11,11 +11,13 @@ Standard library only, and light: this is most of what `cronq submit` imports. T
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 import time
 
 from cronq import job as jobs
-from cronq.errors import CronqError, Duplicate, Full, NotRunning, Same, disk_error
+from cronq.errors import BadJob, CronqError, Duplicate, Full, NotRunning, Same, disk_error
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,6 +32,10 @@ ENDINGS = (".job", ".jobs", ".tab")
 DATA_ENDING = ".data"
 WAITER_ENDING = ".wait"
 INTRODUCTION = 5.0  # seconds to wait for a first inbox
+BUFFER = 1 << 20
+SLICE = 8 << 20  # bytes that are copied before the disk begins to write them
+_FICLONE = 0x40049409  # linux/fs.h
+_NOT_BETWEEN = (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)  # files that copy_file_range does not serve
 TREE = (
     "in",
     "out",
@@ -236,7 +242,7 @@ def _write(folder: str, name: str, content: Content, sync: bool, chosen: bool) -
             if isinstance(content, bytes):
                 write_all(descriptor, content)
             elif isinstance(content, int):
-                copy(content, descriptor)
+                copy(content, descriptor, sync)
             else:
                 content(descriptor)
             if sync:
@@ -268,19 +274,70 @@ def write_all(descriptor: int, data: bytes) -> None:
         view = view[os.write(descriptor, view) :]
 
 
-def copy(source: int, target: int) -> None:
-    """All of `source`, by the kernel where it can (reflink or copy_file_range), else through a small buffer."""
-    copied = 0
+def copy(source: int, target: int, sync: bool = False) -> None:
+    """All of `source` from where it stands: a reflink or copy_file_range where there is one, else a small buffer.
+
+    Holes stay holes. Of a file that grows meanwhile it is what was there at first. With `sync` the disk begins to write
+    at once, so that a flush afterwards has little left to do. Raises `BadJob` for a file that shrinks meanwhile.
+    """
+    found = os.fstat(source)
+    if not stat.S_ISREG(found.st_mode) or not found.st_size:  # files of /proc have no size
+        while part := os.read(source, BUFFER):
+            write_all(target, part)
+        return
+    begin = os.lseek(source, 0, os.SEEK_CUR)
+    if begin or not clone(source, target):
+        at = begin
+        while part_of := next_data(source, at, found.st_size):
+            at, end = part_of
+            count = copy_slice(source, target, at, end, at - begin)
+            if sync:
+                from cronq import linux  # ctypes: too heavy for every submit
+
+                linux.begin_writing(target, at - begin, count)
+            if not count:
+                break
+            at += count
+        os.ftruncate(target, max(0, found.st_size - begin))
+    os.lseek(source, found.st_size, os.SEEK_SET)
+    size = os.fstat(source).st_size
+    if size < found.st_size:
+        raise BadJob(f"the file shrank from {found.st_size} to {size} bytes while it was read; nothing was queued")
+
+
+def clone(source: int, target: int) -> bool:
+    """Let `target` share what the file `source` holds, in one step; False where the file system does not do that."""
+    import fcntl  # only few jobs have a payload
+
     try:
-        while count := os.copy_file_range(source, target, 1 << 30):
-            copied += count
-        if copied:
-            return
+        fcntl.ioctl(target, _FICLONE, source)
+    except OSError:
+        return False
+    return True
+
+
+def next_data(source: int, at: int, size: int) -> tuple[int, int] | None:
+    """Where the next bytes of a file begin that are no hole, and where they end; None for none below `size`."""
+    try:
+        at = os.lseek(source, at, os.SEEK_DATA)
+        return (at, min(size, os.lseek(source, at, os.SEEK_HOLE))) if at < size else None
     except OSError as error:
-        if copied or error.errno in (28, 122, 5):  # ENOSPC, EDQUOT, EIO
+        if error.errno != errno.ENXIO:
             raise
-    while part := os.read(source, 1 << 20):
-        write_all(target, part)
+        return None
+
+
+def copy_slice(source: int, target: int, at: int, end: int, to: int) -> int:
+    """Copy a slice of a file, from `at` on, to `to`; how many bytes it was, 0 where it is shorter by now."""
+    most = min(SLICE, end - at)
+    try:
+        if count := os.copy_file_range(source, target, most, at, to):
+            return count
+    except OSError as error:
+        if error.errno not in _NOT_BETWEEN:
+            raise
+    part = os.pread(source, min(most, BUFFER), at)
+    return os.pwrite(target, part, to)
 
 
 def sync_directory(folder: str) -> None:

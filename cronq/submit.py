@@ -13,6 +13,7 @@ It starts in less than twice the time of a bare Python, and a test holds what it
 from __future__ import annotations
 
 import os
+import stat
 import time
 
 from cronq import job as jobs
@@ -294,6 +295,10 @@ def _stdin(given: Any) -> tuple[str | None, Any]:
     text = usage.inline(head) if len(head) <= usage.INLINE_STDIN else None
     if text is not None:
         return text, None
+
+    if stat.S_ISREG(os.fstat(source).st_mode):
+        os.lseek(source, -len(head), os.SEEK_CUR)  # whole: what begins in the middle of a block cannot be reflinked
+        return None, source
 
     def pour(target: int) -> None:
         spools.write_all(target, head)

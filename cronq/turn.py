@@ -245,7 +245,10 @@ def _examine(house: House, entry: Entry, descriptors: list[int]) -> tuple[job.Jo
     runner = house.runner(entry.task, entry.uid)
     if HAS_DATA in entry.flags:
         owner = entry.uid if runner == entry.uid else house.shelves.uid
-        descriptors.append(house.shelves.open_file(f"{DATA}/{entry.id}", owner)[0])
+        try:
+            descriptors.append(house.shelves.open_file(f"{DATA}/{entry.id}", owner)[0])
+        except FileNotFoundError:
+            raise BadJob("its input is gone: somebody removed it; submit it again") from None
     return wanted, house.plan(wanted), runner
 
 
