@@ -97,7 +97,7 @@ def entry_of(house: House, job_id: str, wanted: Job, hashed: str, submitted: flo
         task=wanted.task or "",
         queue=plan.queue,
         weight=plan.weight,
-        expires=int((wanted.expires or 0) * 1e6),
+        expires=int(_expires(house, wanted, due) * 1e6),
         hash=hashed,
     )
     for flag, is_so in (
@@ -123,6 +123,15 @@ def _due(wanted: Job, submitted: float) -> float:
     if wanted.delay is not None:
         return min(submitted + wanted.delay, job.LAST_INSTANT)
     return submitted
+
+
+def _expires(house: House, wanted: Job, due: float) -> float:
+    """When it is too late to start a job: what it says itself goes before what its task says; 0: never."""
+    if wanted.expires is not None:
+        return wanted.expires
+    task = house.config.tasks.get(wanted.task or "")
+    within = wanted.start_within if wanted.start_within is not None or task is None else task.start_within
+    return 0.0 if within is None else min(due + within, job.LAST_INSTANT)
 
 
 def scheduled(entry: Entry, wanted: Job) -> float:

@@ -314,6 +314,7 @@ class JobForm(Form):
                 "task": {"not": {"required": ["delivery"]}},
                 "delay": {"not": {"required": ["at"]}},
                 "retries": {"not": {"required": ["retry_for"]}},
+                "expires": {"not": {"required": ["start_within"]}},
                 "unique_keys": _NEEDS_FIELDS,
             },
         },
@@ -330,6 +331,7 @@ class JobForm(Form):
     delay: Duration = key("How long to wait before the job may run.", "10m", 90)
     at: Instant = key("When the job may run; local time where it has no offset.", "2026-12-24T18:00:00+01:00")
     expires: Instant = key("A job that has not started by then never runs.", "2026-12-24T20:00:00+01:00")
+    start_within: Positive = key("The same, as a time from when the job was due.", "30m")
     after: Ids = key(
         "Jobs that must be done before this one runs; else it is skipped.", ["1000-065f0c2a1b3c4-k3x9q2ab"]
     )
@@ -397,6 +399,7 @@ class TaskForm(Form):
     allow_root: bool = key("Whether its jobs may run as root. Default: false.", True)
     queue: Name = key("The queue its jobs stand in. Default: default.", "media")
     priority: Priority = key("Its jobs' priority. Default: normal.", "low")
+    start_within: Positive = key("A job that has not started so long after it was due never runs.", "30m")
     timeout: Positive = key("How long one attempt may take. Default: no limit.", "10m")
     timeout_max: Positive = key("How long an attempt may take in all, with touch. Default: 12h.", "2h")
     watchdog: Positive = key("How long an attempt may be silent. Default: no limit.", "30s")

@@ -38,6 +38,7 @@ KEYS = (
     "delay",
     "at",
     "expires",
+    "start_within",
     "after",
     "after_any",
     "after_fail",
@@ -58,7 +59,7 @@ KEYS = (
 )
 BACKOFF_KEYS = ("base", "factor", "max", "jitter")
 MAX_RETRIES = 1000
-RETRIES_TWICE = "retries and retry_for exclude each other; keep one of them"
+EXCLUDE = (("delay", "at"), ("expires", "start_within"), ("retries", "retry_for"))
 MAX_WEIGHT = 1000
 MAX_WORD = 64  # of a mutex, as in a crontab's options
 MAX_SECONDS = 50 * 366 * 86400.0
@@ -103,6 +104,7 @@ class Job:
     delay: float | None
     at: float | None
     expires: float | None
+    start_within: float | None  # it expires so many seconds after it was due
     after: list[str] | None
     after_any: list[str] | None
     after_fail: list[str] | None
@@ -220,15 +222,18 @@ def clashes(keys: Collection[str]) -> list[str]:
         found.append("args belong to a task; put a command's arguments into command")
     if "task" in keys and "delivery" in keys:
         found.append("delivery is a free command's key; a task says its own")
-    if "delay" in keys and "at" in keys:
-        found.append("delay and at exclude each other; keep one of them")
-    if "retries" in keys and "retry_for" in keys:
-        found.append(RETRIES_TWICE)
+    found += twice(keys)
     if any(key in keys for key in ("unique_keys", "unique_until", "unique_for", "on_conflict")):
         from cronq import uniquekeys
 
         found += uniquekeys.clashes(keys, keys)
     return found
+
+
+def twice(keys: Collection[str]) -> list[str]:
+    """Which of these keys, a job's or a task's, say the same thing in two ways: a sentence each."""
+    pairs = [pair for pair in EXCLUDE if pair[0] in keys and pair[1] in keys]
+    return [f"{one} and {other} exclude each other; keep one of them" for one, other in pairs]
 
 
 def show(value: object, limit: int = 60) -> str:
@@ -412,6 +417,7 @@ READERS: dict[str, Any] = {
     "watchdog": _positive,
     "retries": lambda key, value: whole(key, value, 0, MAX_RETRIES),
     "retry_for": _positive,
+    "start_within": _positive,
     "backoff": _backoff,
     "delivery": _delivery,
     "mutex": _word,

@@ -39,6 +39,7 @@ KEYS = (
     "allow_root",
     "queue",
     "priority",
+    "start_within",
     "timeout",
     "timeout_max",
     "watchdog",
@@ -122,6 +123,7 @@ class Task:
     allow_root: bool
     queue: str
     priority: int
+    start_within: float | None
     timeout: float | None
     timeout_max: float | None
     watchdog: float | None

@@ -45,8 +45,7 @@ def clashes(fields: Mapping[str, Any]) -> list[str]:
         found.append('user = "root" needs allow_root = true beside it, to show that it is meant')
     if fields.get("cwd") is not None and "cwd" in (fields.get("allow") or ()):
         found.append('cwd goes before a job\'s own, so that allow "cwd" changes nothing; keep one of the two')
-    if "retries" in fields and "retry_for" in fields:
-        found.append(jobs.RETRIES_TWICE)
+    found += jobs.twice(fields)
     found += uniquekeys.clashes(fields, fields)
     return found + limitkeys.clashes(fields)
 
@@ -188,6 +187,7 @@ READERS: dict[str, Any] = {
     "allow_root": switch,
     "queue": jobs.READERS["queue"],
     "priority": jobs.READERS["priority"],
+    "start_within": jobs.READERS["start_within"],
     "timeout": jobs.READERS["timeout"],
     "timeout_max": jobs.READERS["timeout"],
     "watchdog": jobs.READERS["watchdog"],

@@ -42,6 +42,7 @@ OPTIONS = (
     Option("--delay", "DURATION", "Start no earlier than this from now: 90s, 10m, 1h30m, 2d."),
     Option("--at", "TIME", "Start no earlier than this: 2026-12-24T18:00:00+01:00, or 18:00 (the next, local time)."),
     Option("--expires", "TIME", "Do not start after this: a time as for --at, or a duration from now."),
+    Option("--start-within", "DURATION", "The same, from when it is due."),
     Option("--after", "ID", "Run when this job is done, else never; may be repeated: when all are done.", many=True),
     Option("--after-any", "ID", "Run when this job has ended, however; may be repeated: when all have.", many=True),
     Option("--after-fail", "ID", "Run if this job fails, else never; may be repeated: if one of them does.", many=True),
@@ -138,8 +139,10 @@ def fields(values: dict[str, Any], now: float, dash: str = "--") -> dict[str, An
                 found[key] = read(dash + (key.replace("_", "-") if dash else key), value, now)
     except BadJob as error:
         raise UsageError(error.sentence) from None
-    if "delay" in found and "at" in found:
-        raise UsageError(f"{dash}delay and {dash}at exclude each other; keep one of them")
+    for one, other in jobs.EXCLUDE:
+        if one in found and other in found:
+            names = [dash + (key.replace("_", "-") if dash else key) for key in (one, other)]
+            raise UsageError(f"{' and '.join(names)} exclude each other; keep one of them")
     for key in ("unique_until", "unique_for", "on_conflict"):
         if key in found and "unique" not in found:
             raise UsageError(f"{dash}{key.replace('_', '-') if dash else key} needs {dash}unique beside it")
@@ -241,6 +244,7 @@ _READERS = {
     "delay": _duration,
     "at": _instant,
     "expires": _expires,
+    "start_within": _duration,
     "after": _list,
     "after_any": _list,
     "after_fail": _list,

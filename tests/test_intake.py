@@ -265,7 +265,8 @@ CONFLICTS = (
 
 JOB = {
     "task": NAMES, "command": COMMANDS, "args": LISTS, "stdin": TEXTS, "env": ENVS, "cwd": PATHS, "queue": NAMES,
-    "priority": PRIORITIES, "delay": DURATIONS, "at": INSTANTS, "expires": INSTANTS, "timeout": TIMEOUTS,
+    "priority": PRIORITIES, "delay": DURATIONS, "at": INSTANTS, "expires": INSTANTS,
+    "start_within": TIMEOUTS, "timeout": TIMEOUTS,
     "watchdog": TIMEOUTS, "retries": RETRIES, "retry_for": TIMEOUTS, "backoff": BACKOFFS,
     "delivery": DELIVERIES, "mutex": WORDS, "weight": HEFTS, "after": IDS, "after_any": IDS,
     "after_fail": IDS, "unique": UNIQUES, "unique_keys": POSITIONS,
@@ -336,7 +337,8 @@ WEIGHTS = ([1, 10_000], [None, 0, 10_001, "3", True, 1.5], [3.0])
 TASK = {
     "description": TEXTS, "command": COMMANDS, "shell": SHELLS, "user": USERS, "submit": SUBMITTERS, "allow": ALLOWS,
     "allow_root": SWITCHES, "queue": NAMES, "priority": PRIORITIES, "timeout": TIMEOUTS, "grace": DURATIONS,
-    "timeout_max": TIMEOUTS, "watchdog": TIMEOUTS, "max_snoozes": AGAIN, "max_interruptions": AGAIN,
+    "start_within": TIMEOUTS, "timeout_max": TIMEOUTS, "watchdog": TIMEOUTS, "max_snoozes": AGAIN,
+    "max_interruptions": AGAIN,
     "retries": RETRIES, "retry_for": TIMEOUTS, "backoff": BACKOFFS, "delivery": DELIVERIES,
     "on_crash": CRASHES, "max_crashes": COUNTS,
     "limit": COUNTS, "rate": RATES, "burst": COUNTS, "concurrency": CONCURRENCIES, "mutex": WORDS, "weight": HEFTS,

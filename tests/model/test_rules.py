@@ -1,9 +1,109 @@
 """Rules of the queue, turn by turn: a real dispatcher whose time is an argument and whose workers are played."""
 
+import json
+
 import pytest
+from players import STARTS
 from test_model import Calm
+from theatre import UID, Theatre
 
 FREE = {"task": ""}
+TOML = """
+[tasks.late]
+command = ["true"]
+start_within = "1h"
+[tasks.again]
+command = ["true"]
+retries = 1
+backoff = { base = "10s", jitter = 0 }
+unique = ["task"]
+"""
+
+
+class Stage:
+    """A dispatcher and its players, whose jobs are named by letters."""
+
+    def __init__(self) -> None:
+        self.theatre = Theatre(TOML, 64, 0.5)
+        self.names: dict[str, str] = {}
+
+    def drop(self, letter: str, **fields: object) -> None:
+        name = self.names[letter] = f"{self.theatre.micros:013x}-{letter * 8}"
+        self.theatre.drop(f"{name}.job", json.dumps(fields).encode())
+        self.turns()
+
+    def id(self, letter: str) -> str:
+        return f"{UID}-{self.names[letter]}"
+
+    def turns(self) -> None:
+        for _ in range(4):
+            self.theatre.hear()
+            self.theatre.turn()
+
+    def pass_time(self, seconds: float) -> None:
+        self.theatre.wall += seconds
+        self.theatre.mono += seconds
+        self.turns()
+
+    def end(self, letter: str, code: int) -> None:
+        worker, part = self.theatre.cast.find(self.id(letter))
+        assert part.step == "started"
+        assert worker.pace == STARTS
+        worker.end(part.id, code)
+        self.turns()
+
+    def do(self, verb: str, letter: str) -> None:
+        assert not self.theatre.ask(do=verb, ids=[self.id(letter)])[0].get("error")
+        self.turns()
+
+    def state(self, letter: str) -> str:
+        """Where it lies, or how it ended; empty where nothing of it is there."""
+        lies = self.theatre.lying().get(self.id(letter))
+        return lies[0] if lies is not None else (self.theatre.result(self.id(letter)) or {}).get("state", "")
+
+
+@pytest.fixture
+def stage():
+    made = Stage()
+    yield made
+    made.theatre.close()
+
+
+@pytest.mark.parametrize("said", [{}, {"start_within": "2h"}, {"expires": "2100-01-01"}])
+def test_start_within_a_job_that_has_not_started_so_long_after_it_was_due_never_runs(stage, said):
+    """The task says an hour; what the job says itself goes before."""
+    stage.drop("a", task="late", delay="10m", **said)
+    stage.do("hold", "a")
+    stage.pass_time(600 + 3599)
+    assert stage.state("a") == "held"
+    stage.pass_time(2)
+    assert stage.state("a") == ("held" if said else "expired")
+
+
+def test_what_waits_for_a_job_waits_on_while_that_is_tried_again(stage):
+    stage.drop("a", task="again")
+    stage.drop("b", command=["true"], after=[stage.id("a")])
+    stage.drop("c", command=["true"], after_fail=[stage.id("a")])
+    stage.end("a", 1)
+    assert [stage.state(each) for each in "abc"] == ["delayed", "waiting", "waiting"]
+    stage.pass_time(11)
+    stage.end("a", 0)
+    assert [stage.state(each) for each in "abc"] == ["done", "running", "skipped"]
+
+
+def test_a_job_that_is_tried_again_keeps_its_id_and_its_key_and_a_revived_one_has_all_its_attempts(stage):
+    stage.drop("a", task="again")
+    stage.end("a", 1)
+    stage.drop("b", task="again")
+    assert stage.state("b") == ""  # left out: the key is taken by one that waits for its further attempt
+    stage.pass_time(11)
+    stage.end("a", 1)
+    assert stage.state("a") == "dead"
+    stage.do("retry", "a")
+    assert stage.state("a") == "running"
+    stage.end("a", 1)
+    assert stage.state("a") == "delayed"
+    assert f"the same as {stage.id('a')}" in stage.theatre.reason(stage.names["b"])
 
 
 @pytest.fixture

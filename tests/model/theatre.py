@@ -203,6 +203,10 @@ class Theatre:
         except FileNotFoundError:
             return None
 
+    def reason(self, name: str) -> str:
+        """Why a job's file was refused."""
+        return (self.root / "rejected" / str(UID) / f"{name}.job.reason").read_text()
+
     def told(self) -> list[dict]:
         """The lines of the history that nobody looked at yet."""
         found = []
