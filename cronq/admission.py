@@ -109,12 +109,17 @@ def entry_of(house: House, job_id: str, wanted: Job, hashed: str, submitted: flo
             entry = entry.flagged(flag)
     if any(Needs.of(wanted)):
         entry = entry.flagged(WAITS)
+    must_fit(entry)
+    return entry
+
+
+def must_fit(entry: Entry) -> None:
+    """Make sure that its name has room for all that may yet stand there. Raises `BadJob`."""
     again = {"snoozes": taskkeys.MAX_AGAIN, "interruptions": taskkeys.MAX_AGAIN}
     try:
-        assert len(entry.but(flags="cdemrsvwy", attempt=999_999, crashes=999_999, **again).name) > 0  # noqa: S101
+        assert len(entry.but(flags="cdemnrsvwy", attempt=999_999, crashes=999_999, **again).name) > 0  # noqa: S101
     except ValueError as error:
         raise BadJob(str(error)) from None
-    return entry
 
 
 def _due(wanted: Job, submitted: float) -> float:

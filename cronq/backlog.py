@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from cronq.after import Waits
-from cronq.entry import WAITS, Entry
+from cronq.entry import START_NOW, WAITS, Entry
 from cronq.lanes import Ready
 from cronq.states import DEAD, DELAYED, HELD, KEPT, READY, RUNNING, SKIPPED, WAITING
 from cronq.unique import Taken
@@ -29,6 +29,7 @@ class Backlog:
 
     def __init__(self) -> None:
         self.ready = Ready()
+        self.forced: dict[str, Entry] = {}  # what is to start now, whatever the gates say, by id
         self.ticks = Ready()  # what crontabs made, likewise: it passes other gates
         self.lines: dict[tuple[int, str], set[str]] = {}  # the ticks of each line of a crontab that have not ended
         self.failed: dict[str, set[str]] = {}  # those that are dead, and mail about them, by their ids without instant
@@ -127,6 +128,7 @@ class Backlog:
             del self._states[state][entry.uid]
         self.ready.discard(job_id)
         self.ticks.discard(job_id)
+        self.forced.pop(job_id, None)
         if entry.tabled:
             _drop(self.lines, (entry.uid, entry.line), job_id)
             _drop(self.errands, entry.errand, job_id)
@@ -176,6 +178,9 @@ class Backlog:
             return
         if entry.tabled:
             self.ticks.add(entry)
+            return
+        if START_NOW in entry.flags:
+            self.forced[job_id] = entry
             return
         wanted = entry.batch is None or self.members[job_id] < WINDOW
         if wanted and job_id not in self.ready:

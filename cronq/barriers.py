@@ -16,11 +16,14 @@ from typing import NamedTuple
 
 from cronq import after, cronrun, pace, parents, pauses, settle, states, underway
 from cronq.choosing import Choice, why_held
-from cronq.entry import PUT_OFF, WAITS, Entry
+from cronq.entry import PUT_OFF, START_NOW, WAITS, Entry
 from cronq.errors import BadConfig, CronqError
 from cronq.gates import Gates
 from cronq.house import House, Now
 
+# Gates that what is to start now passes (`force`), whoever holds them.
+_OWN, _SHARED = ("held", "delay", "after", "after_any", "after_fail"), ("paused", "pressure", "rate")
+PASSED = frozenset((*_OWN, *_SHARED, "max_jobs", "max_jobs_per_user", "slots", "limit", "concurrency"))
 SHUT_AGAIN = 1.5  # seconds in which a lane that was shut is tried once more, and shut again
 
 
@@ -36,6 +39,8 @@ class Barrier(NamedTuple):
 
 def closed(house: House, now: Now, state: str, entry: Entry) -> list[Barrier]:
     """Every gate that is closed for a job which has not started."""
+    if START_NOW in entry.flags:
+        return [each for each in closed(house, now, state, entry.unflagged(START_NOW)) if each.gate not in PASSED]
     if entry.batch is not None:  # it starts nothing by itself, so it passes no queue's gates
         entry = entry.but(queue="", weight=0)
     return [barrier for gate in GATES for barrier in gate(house, now, state, entry)]

@@ -66,7 +66,7 @@ class Choice:
         if opens > self._now.mono:
             self._house.opens = min(self._house.opens, opens)
             return False
-        return self._reachable(task, submitter)
+        return self.reachable(task, submitter)
 
     def fits(self, entry: Entry) -> float:
         """Whether the first of a row may start, or something else must be decided about it."""
@@ -93,7 +93,7 @@ class Choice:
         """Whether an entry could start now."""
         return not self.pressed and self.lane(*entry.lane[:2], entry.uid, entry.weight) and self._fits(entry) == FITS
 
-    def _reachable(self, task_name: str, submitter: int) -> bool:
+    def reachable(self, task_name: str, submitter: int) -> bool:
         """Whether a job of this task and submitter gets a worker now, or something else must be decided about it."""
         house, now = self._house, self._now
         if house.shut(now, task_name, submitter):

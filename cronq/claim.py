@@ -12,7 +12,7 @@ Fails:   `Same` where another job stands for it, `Duplicate` where there must be
 
 from __future__ import annotations
 
-from cronq import settle, spool, states, unique
+from cronq import edit, settle, spool, states, unique
 from cronq.entry import WINDOW, Entry
 from cronq.errors import Duplicate, Same
 from cronq.house import House, Now
@@ -74,17 +74,8 @@ def _replace(house: House, now: Now, entry: Entry, said: Conflict, state: str, o
         return entry.but(due=due, priority=priority)
     changed = older.but(due=due, priority=priority)
     if changed != older:
-        _reorder(house, now, state, older, changed, f"as {entry.id} wanted it")
+        edit.reorder(house, now, state, older, changed, f"as {entry.id} wanted it")
     raise Same(f"job {older.id} has this unique key, and was changed instead", older.id, attached=True)
-
-
-def _reorder(house: House, now: Now, state: str, older: Entry, changed: Entry, cause: str) -> None:
-    if state == states.READY and changed.due > now.micros:
-        house.move(now, "defer", state, older, changed, cause=cause)
-        return
-    house.shelves.rename(state, older, changed)
-    house.backlog.put(state, changed)
-    house.history.note(now.wall, older.id, state, state, cause=cause)
 
 
 def recover(house: House, now: Now, windows: dict[str, tuple[int, str]]) -> None:

@@ -32,7 +32,7 @@ from cronq import (
 )
 from cronq import job as jobs_file
 from cronq import spool as spools
-from cronq.errors import CronqError, NotEnded, NotPermitted, NotRunning, UnknownJob, UsageError
+from cronq.errors import CronqError, NotEnded, NotPermitted, NotRunning, UsageError
 from cronq.tail import Tail
 
 app = typer.Typer(
@@ -91,7 +91,6 @@ def cronq(
     """The job queue and cron of one Linux server, made of files."""
 
 
-Ids = Annotated[list[str], typer.Argument(metavar="ID…", help="Ids, or unambiguous tails.", autocompletion=ids.known)]
 Id = Annotated[str, typer.Argument(metavar="ID", help="An id, or its unambiguous tail.", autocompletion=ids.known)]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Raw = Annotated[bool, typer.Option("--raw", help="Do not escape control characters on a terminal.")]
@@ -177,7 +176,7 @@ def logs(
 
 @app.command()
 def wait(
-    jobs: Ids,
+    jobs: cli_control.Ids,
     timeout: Annotated[str | None, typer.Option(metavar="DURATION", help="Wait no longer than this.")] = None,
     as_json: Json = False,
 ) -> int:
@@ -260,25 +259,9 @@ def _must_be_readable(root: str, job_id: str) -> None:
         raise NotPermitted(f"only its owner and root read what {job_id} prints; see `cronq show {job_id}`")
 
 
-def _each(request: dict[str, Any], jobs: list[str], as_json: bool) -> int:
-    """Ask something of each of these jobs; returns the first refusal's exit code."""
-    root = spools.find()
-    code = 0
-    for answer in client.of_ids(root, request, ids.resolve_all(root, jobs)):
-        if as_json:
-            show.one_object(answer)
-        elif "error" in answer:
-            attend.say(show.escape(answer["error"]))
-        else:
-            print(f"{show.escape(answer.get('id'))}\t{show.escape(answer.get('state'))}")
-        if "error" in answer:
-            code = code or int(answer.get("code") or UnknownJob.exit_code)
-    return code
-
-
 @app.command()
 def cancel(
-    jobs: Ids,
+    jobs: cli_control.Ids,
     now: Annotated[bool, typer.Option("--now", help="Kill it at once, without the time to end tidily.")] = False,
     as_json: Json = False,
 ) -> int:
@@ -286,43 +269,34 @@ def cancel(
 
     Those that wait never run, those that run are ended.
     """
-    return _each({"do": "cancel", "now": now}, jobs, as_json)
+    return cli_control.each({"do": "cancel", "now": now}, jobs, as_json)
 
 
 @app.command()
-def retry(jobs: Ids, as_json: Json = False) -> int:
+def retry(jobs: cli_control.Ids, as_json: Json = False) -> int:
     """Run dead jobs again.
 
     With all their attempts.
     """
-    return _each({"do": "retry"}, jobs, as_json)
+    return cli_control.each({"do": "retry"}, jobs, as_json)
 
 
 @app.command()
-def hold(jobs: Ids, as_json: Json = False) -> int:
+def hold(jobs: cli_control.Ids, as_json: Json = False) -> int:
     """Keep jobs that have not started from starting.
 
     Until they are released.
     """
-    return _each({"do": "hold"}, jobs, as_json)
-
-
-@app.command()
-def release(jobs: Ids, as_json: Json = False) -> int:
-    """Let held jobs go on.
-
-    A job that cronq itself held (its user has no account any more, is locked) is held again if that is still so.
-    """
-    return _each({"do": "release"}, jobs, as_json)
+    return cli_control.each({"do": "hold"}, jobs, as_json)
 
 
 @app.command("rm")
-def remove(jobs: Ids, as_json: Json = False) -> int:
+def remove(jobs: cli_control.Ids, as_json: Json = False) -> int:
     """Remove jobs that have ended.
 
     With their results and output.
     """
-    return _each({"do": "rm"}, jobs, as_json)
+    return cli_control.each({"do": "rm"}, jobs, as_json)
 
 
 cli_past.add(app)

@@ -9,10 +9,10 @@ Fails:   `ValueError` with what is wrong with the name.
                         DUE  microseconds since the epoch, 13 hex digits
                         ID   <uid>-NAME, or <uid>-NAME+LINE for a member of a batch
     tags, in this order, each only where it says something:
-      aN attempts begun   cN crashes   fX flags (c cancel wanted, d has data, m at most once, r has a cursor,
-                                                 s has just put itself off, w waits for other jobs,
-                                                 e ends with the command that waits for it; of its unique
-                                                 key: t until it starts, y until it succeeds, v for a while anyway)
+      aN attempts begun   cN crashes   fX flags (c cancel wanted, d has data, m at most once, n start now, r has a
+                                                 cursor, s has just put itself off, w waits for other jobs, e ends with
+                                                 the command that waits for it; of its unique key: t until it starts,
+                                                 y until it succeeds, v for a while anyway)
       zN how often it has put itself off   iN how often it was interrupted
       tTASK   qQUEUE   xEXPIRES (13 hex)   uKEY unique key   kKEY what it must not run beside
       gKEY concurrency key   wN weight, where it is not 1
@@ -37,10 +37,10 @@ MAIL = "mail-"  # and of the mail about them
 POST, CALL = "post-", "call-"  # and of the hooks that their tables name, which are told of them: webhook, command
 HOOK = "hook-"  # and of a hook that the configuration names, which is told of any job
 _STAMP = 14  # their end: a dash, and the instant
-CANCEL_WANTED, HAS_DATA, ATTACHED, AT_MOST_ONCE, HAS_CURSOR, PUT_OFF, WAITS = "c", "d", "e", "m", "r", "s", "w"
+CANCEL_WANTED, HAS_DATA, ATTACHED, AT_MOST_ONCE, START_NOW = "c", "d", "e", "m", "n"
+HAS_CURSOR, PUT_OFF, WAITS = "r", "s", "w"
 UNTIL_START, WINDOW, UNTIL_SUCCESS = "t", "v", "y"  # how long its unique key is taken
-_FLAGS = CANCEL_WANTED + HAS_DATA + ATTACHED + AT_MOST_ONCE + HAS_CURSOR + PUT_OFF + UNTIL_START + WINDOW + WAITS
-_FLAGS += UNTIL_SUCCESS
+_FLAGS = "cdemnrstvwy"
 _ORDER = "acfzitqxukgwrobh"
 NONE = -1
 _FIELDS = (

@@ -14,7 +14,7 @@ import os
 from typing import Any
 
 from cronq import cursors, events, job, pace, pauses, policy, spool, statement, states, task
-from cronq.entry import HAS_DATA, PUT_OFF, Entry, digest
+from cronq.entry import HAS_DATA, PUT_OFF, START_NOW, Entry, digest
 from cronq.errors import BadJob, CronqError
 from cronq.history import named, waited
 from cronq.house import House, Now, Running, Settled, Shut, encode
@@ -24,6 +24,7 @@ from cronq.shelves import STATUS
 
 REAP_AGAIN = 5.0
 NOT_NOW = 1.0
+EXPIRED = "it had not started when it expired"
 
 
 def settle(house: House, now: Now) -> None:
@@ -187,7 +188,7 @@ def publish(house: House, now: Now) -> None:
 def _keep(house: House, entry: Entry, verdict: policy.Verdict, each: Settled, found: dict[str, Any]) -> None:
     crashed = bool(each.outcome.get("crashed"))
     changed = entry.but(crashes=entry.crashes + 1) if crashed else entry
-    changed = cursors.keep(house.shelves, entry, changed.unflagged(PUT_OFF), each.outcome)
+    changed = cursors.keep(house.shelves, entry, changed.unflagged(PUT_OFF).unflagged(START_NOW), each.outcome)
     if isinstance(verdict, policy.Again):
         changed = policy.after(changed, verdict)
         move = "retry"

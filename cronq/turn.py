@@ -24,6 +24,7 @@ from cronq import (
     cursors,
     depends,
     fire,
+    force,
     job,
     mails,
     pace,
@@ -43,7 +44,6 @@ POLL = 1.0
 DISK_PAUSE = 1.0
 CONFIG_PAUSE = 1.0
 PRUNE_EVERY = 60.0
-EXPIRED = "it had not started when it expired"
 SLICE_SECONDS = 0.020  # how long a turn is at what starts nothing: ending what expired, ripening, refusing, expanding
 Waiting = list[tuple[dict[str, Any], list[int], Running]]
 
@@ -114,7 +114,7 @@ def ripen(house: House, now: Now) -> None:
     """What expired ends; what became due is ready before anything is chosen: a slice of each, of all users in turn."""
     deadline = time.monotonic() + SLICE_SECONDS
     for state, entry in house.backlog.expired(now.micros):
-        settle.end_unstarted(house, now, "expire", state, entry, EXPIRED)
+        settle.end_unstarted(house, now, "expire", state, entry, settle.EXPIRED)
         if time.monotonic() > deadline:
             house.urgent = True
             break
@@ -144,6 +144,7 @@ def launch(house: House, now: Now, waiting: Waiting) -> None:
     house.backlog.ready.age(house.config.agings)
     if house.stopping or now.mono < house.paused_until:
         return
+    force.launch(house, now, waiting, start)
     cronrun.launch(house, now, waiting, start)
     if not len(house.backlog.ready):
         return
@@ -161,7 +162,7 @@ def launch(house: House, now: Now, waiting: Waiting) -> None:
         if CANCEL_WANTED in entry.flags:  # an attempt that never started was given back meanwhile
             cancel.cancel(house, now, states.READY, entry, at_once=False)
         elif 0 < entry.expires <= now.micros:  # a batch's member that was just made, or more expired than a turn ends
-            settle.end_unstarted(house, now, "expire", states.READY, entry, EXPIRED)
+            settle.end_unstarted(house, now, "expire", states.READY, entry, settle.EXPIRED)
         elif entry.batch is not None:
             batches.expand(house, now, entry)
         elif blocked.decide(house, now, choice.gates, entry):

@@ -18,7 +18,9 @@ from typing import Any
 from cronq import (
     arrivals,
     cancel,
+    edit,
     entryverbs,
+    force,
     gateverbs,
     glance,
     job,
@@ -30,8 +32,8 @@ from cronq import (
     whyticks,
 )
 from cronq.caller import Caller
-from cronq.entry import ATTACHED, CANCEL_WANTED, WAITS, Entry
-from cronq.errors import BadJob, CronqError, Full, UnknownJob, UsageError
+from cronq.entry import ATTACHED, CANCEL_WANTED, START_NOW, WAITS, Entry
+from cronq.errors import BadJob, CronqError, Full, NotPermitted, UnknownJob, UsageError
 from cronq.house import House, Now
 from cronq.job import is_id
 
@@ -149,7 +151,7 @@ def _about(ask: Ask) -> Found:
 # ---------------------------------------------------------------- changing
 
 
-def _each(ask: Ask, act: Callable[[str, Entry], str]) -> Found:
+def _each(ask: Ask, act: Callable[[str, Entry], str | dict[str, Any]]) -> Found:
     ids = ask.request.get("ids")
     if not isinstance(ids, list):
         raise UsageError("ids must be a list")
@@ -158,7 +160,8 @@ def _each(ask: Ask, act: Callable[[str, Entry], str]) -> Found:
             kept = ask.find(job_id)
             if kept is None:
                 kept = str(ask.result(job_id)["state"]), Entry(id=job_id, due=0)
-            yield {"id": kept[1].id, "state": act(*kept)}
+            told = act(*kept)
+            yield {"id": kept[1].id, **(told if isinstance(told, dict) else {"state": told})}
         except CronqError as error:
             yield {"id": job_id, "error": error.sentence, "code": error.exit_code}
 
@@ -191,7 +194,7 @@ def _hold(ask: Ask) -> Found:
         if state not in cancel.UNSTARTED:
             raise BadJob(f"job {entry.id} is {state}; only a job that has not started can be held")
         why = "held by hand; cronq release lets it go on"
-        return ask.house.move(ask.now, "hold", state, entry, entry, cause=why, by=ask.caller.uid)
+        return ask.house.move(ask.now, "hold", state, entry, entry.unflagged(START_NOW), cause=why, by=ask.caller.uid)
 
     return _each(ask, act)
 
@@ -202,9 +205,23 @@ def _release(ask: Ask) -> Found:
             raise BadJob(f"job {entry.id} is {state}; only a held job is released")
         ask.house.crew.bars.clear()  # an account that was locked is looked at again, not in a while
         move = "await" if WAITS in entry.flags else "defer" if entry.due > ask.now.micros else "release"
-        return ask.house.move(ask.now, move, state, entry, entry, cause="released")
+        anew = bool(ask.request.get("anew"))  # to the end of its row, not to its original place
+        changed = entry.but(due=max(entry.due, ask.now.micros)) if anew else entry
+        return ask.house.move(ask.now, move, state, entry, changed, cause="released anew" if anew else "released")
 
     return _each(ask, act)
+
+
+def _edit(ask: Ask) -> Found:
+    fields = edit.wanted(ask.request)
+    return _each(ask, lambda state, entry: edit.edit(ask.house, ask.now, state, entry, fields))
+
+
+def _start(ask: Ask) -> Found:
+    if not ask.caller.everything:
+        raise NotPermitted("only root and operators ([control] operators in cronq.toml) start a job past its gates")
+    alone = bool(ask.request.get("ignore_after"))
+    return _each(ask, lambda state, entry: force.ask(ask.house, ask.now, state, entry, waits_for_nothing=alone))
 
 
 def _rm(ask: Ask) -> Found:
@@ -230,7 +247,8 @@ def _waiting_for(house: House, job_id: str) -> str | None:
     return next((child for child, kept in children if kept is not None and kept[0] != states.SKIPPED), None)
 
 
-CHANGING = frozenset(("cancel", "retry", "hold", "release", "rm", "pause", "resume", "run", "drain", *tabverbs.VERBS))
+_OF_JOBS = ("cancel", "retry", "hold", "release", "edit", "start", "rm")
+CHANGING = frozenset((*_OF_JOBS, "pause", "resume", "run", "drain", *tabverbs.VERBS))
 VERBS: dict[str, Callable[[Ask], Found]] = {
     "list": _list,
     "show": _show,
@@ -240,6 +258,8 @@ VERBS: dict[str, Callable[[Ask], Found]] = {
     "retry": _retry,
     "hold": _hold,
     "release": _release,
+    "edit": _edit,
+    "start": _start,
     "rm": _rm,
     "why": whys.why,
     **whyticks.VERBS,

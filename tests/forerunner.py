@@ -18,7 +18,7 @@ import tempfile
 import traceback
 
 QUICK = {"cancel", "hold", "list", "logs", "next", "pause", "release", "result", "resume", "retry", "rm", "run", "show"}
-QUICK |= {"history", "stats", "wait", "why"}
+QUICK |= {"drain", "edit", "history", "start", "stats", "wait", "why"}
 
 
 class Forerunner:

@@ -42,9 +42,11 @@ def batch(world):
     return start
 
 
-@pytest.mark.parametrize("number", [200, 4])
+@pytest.mark.parametrize("number", [200, 20, 4])
 def test_a_batch_that_runs_is_cancelled_all_of_it(world, batch, number):
-    """Its members that run, those that wait, and of a long one those that are not entries yet."""
+    """Its members that run, those that wait, and of a long one those that are not entries yet; of a short one all are
+    entries, and it is itself counted among what runs.
+    """
     job_id = batch(number)
     assert cancel(world, job_id) == [{"id": job_id, "state": "cancelling"}]
     found = world.result(job_id)
@@ -55,6 +57,23 @@ def test_a_batch_that_runs_is_cancelled_all_of_it(world, batch, number):
     assert not queued(world, "ready") | queued(world, "running") | queued(world, "delayed")
     world.run("wait", job_id, code=125)
     assert cancel(world, job_id) == [{"id": job_id, "state": "cancelled"}]  # again: nothing more
+
+
+def test_a_batch_is_cancelled_with_those_of_its_members_that_are_held_or_to_be_tried_again(world):
+    world.tasks("[queues.one]\nslots = 1\n")
+    world.start()
+    again = {"command": ["sh", "-c", "exit 75"], "retries": 1, "backoff": {"base": "1h"}, "queue": "one"}
+    stays = {"command": ["sleep", "300"], "queue": "one"}
+    draft = world.inbox / ".b.tmp"
+    draft.write_text("".join(json.dumps(each) + "\n" for each in ({"jobs": 3}, again, stays, stays)))
+    draft.rename(world.inbox / "b.jobs")
+    job_id = eventually(lambda: next((each for each in queued(world, "running") if "+" not in each), None))
+    eventually(lambda: queued(world, "delayed") == {f"{job_id}+1"} and f"{job_id}+2" in queued(world, "running"))
+    world.run("hold", f"{job_id}+3")
+    assert queued(world, "running") == {job_id, f"{job_id}+2"}
+    cancel(world, job_id)
+    assert world.result(job_id)["counts"] == {"cancelled": 3}
+    assert not any(queued(world, state) for state in ("delayed", "held", "running", "ready"))
 
 
 def test_a_cancelled_batch_keeps_what_was_done(world, batch):

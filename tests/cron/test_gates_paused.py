@@ -3,8 +3,9 @@
 import pytest
 from bench import UTC
 
-from cronq import verbs
+from cronq import force, states, verbs
 from cronq.caller import Caller
+from cronq.entry import START_NOW
 from cronq.errors import NotPermitted, UnknownJob, UsageError
 from cronq.house import Now
 from cronq.pauses import FOR_EVER, Pause, Pauses
@@ -82,3 +83,21 @@ def test_a_task_that_is_gone_can_be_resumed_still(bench):
     with pytest.raises(UnknownJob):
         ask(bench, do="pause", gate="task:other")
     assert ask(bench, do="resume", gate="task:gone")[0]["was"] is True
+
+
+def test_what_is_to_start_now_waits_for_its_worker_and_never_starts_when_it_has_expired(bench):
+    """Nobody gives this dispatcher a worker. More may expire at once than one turn ends: this one is still there."""
+    inbox = bench.root / "in" / str(bench.uid)
+    draft = inbox / ".x.tmp"
+    draft.write_text('{"command": ["true"]}')
+    draft.rename(inbox / "x.job")
+    bench.turn(UTC)
+    (entry,) = bench.house.backlog.entries(states.READY)
+    started = []
+    bench.house.paused_until = 0.0
+    for expires, state in ((0, states.READY), (1, None)):
+        bench.house.shelves.rename(states.READY, entry, entry := entry.but(expires=expires).flagged(START_NOW))
+        bench.house.backlog.put(states.READY, entry)
+        force.launch(bench.house, Now(UTC, UTC), [], lambda _house, _now, each: started.append(each))
+        assert (bench.house.backlog.find(entry.id) or (None,))[0] == state
+    assert started == []
