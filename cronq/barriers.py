@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from cronq import after, cronrun, pace, parents, pauses, settle, states, underway
 from cronq.choosing import Choice, why_held
+from cronq.crew import MOST_UNANSWERED
 from cronq.entry import PUT_OFF, START_NOW, WAITS, Entry
 from cronq.errors import BadConfig, CronqError
 from cronq.gates import Gates
@@ -133,7 +134,7 @@ def _rates(house: House, now: Now, _state: str, entry: Entry) -> Iterator[Barrie
         yield Barrier("rate", why, opens=_wall(now, opens))
 
 
-def _lane(house: House, now: Now, _state: str, entry: Entry) -> Iterator[Barrier]:
+def _lane(house: House, now: Now, state: str, entry: Entry) -> Iterator[Barrier]:
     """What its task and its users need: a configuration that holds, an account, a worker."""
     shut = house.lanes_closed.get((entry.task, entry.uid))
     if shut is not None and now.mono < shut.until + SHUT_AGAIN:
@@ -151,8 +152,10 @@ def _lane(house: House, now: Now, _state: str, entry: Entry) -> Iterator[Barrier
         yield Barrier("account", held)
     elif bar is not None:
         yield Barrier("worker", f"its user has no worker: {bar.reason}", opens=_wall(now, bar.until))
-    elif house.crew.ready(runner, now.mono) is None:
-        yield Barrier("worker", "its user's worker is being started, or has no room for more")
+    elif state == states.READY:  # before that nobody asks for one
+        worker = house.crew.current.get(runner)
+        if worker is None or worker.condemned or len(worker.unanswered) >= MOST_UNANSWERED:
+            yield Barrier("worker", "its user's worker is being started, or has no room for more")
 
 
 def _wall(now: Now, mono: float) -> float:

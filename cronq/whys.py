@@ -128,7 +128,11 @@ def _unstarted(ask: Ask, state: str, entry: Entry) -> Generator[None, None, dict
             before[each.priority] += 1
     if house.backlog.find(entry.id) != (state, entry):  # it has gone on meanwhile
         return {"why": "it goes on just now; ask again", "gates": []}
-    gates = [_told(ask, barrier) for barrier in barriers.closed(house, ask.now, state, entry)]
+    gates: list[dict[str, Any]] = []
+    known: dict[str, float | None] = {}  # until when the holders run at the latest
+    for barrier in barriers.closed(house, ask.now, state, entry):
+        yield None
+        gates.append(_told(ask, barrier, known))
     ahead = [{"priority": level, "jobs": number} for level, number in sorted(before.items(), reverse=True)]
     said = "; ".join(each["why"] for each in gates) or (_behind(before.total()) if ahead else FREE)
     return {"why": said, "gates": gates, "before": ahead, "reason": house.reasons.get(entry.id)}
@@ -148,13 +152,15 @@ def _behind(number: int) -> str:
     return f"nothing stands in its way but {number} job{'s' * (number > 1)} of its own lane that come before it"
 
 
-def _told(ask: Ask, barrier: Barrier) -> dict[str, Any]:
+def _told(ask: Ask, barrier: Barrier, known: dict[str, float | None]) -> dict[str, Any]:
     """A gate as this caller may know it."""
     mine = [job_id for job_id in barrier.holders if ask.caller.may(int(job_id.partition("-")[0]))]
     holders = []
     for job_id in mine[:MOST_HOLDERS]:
         state = (ask.house.backlog.find(job_id) or ("",))[0]
-        holders.append({"id": job_id, "state": state, "until": barriers.until(ask.house, job_id)})
+        if job_id not in known:
+            known[job_id] = barriers.until(ask.house, job_id)
+        holders.append({"id": job_id, "state": state, "until": known[job_id]})
     said: dict[str, Any] = {"gate": barrier.gate, "why": barrier.why, "holders": holders}
     said |= {"more": len(mine) - len(holders), "others": len(barrier.holders) - len(mine)}
     return said | {"opens": barrier.opens, "latest": _latest(ask.house, barrier, holders)}

@@ -93,6 +93,10 @@ SHOWN = {
     "waiting": "wait {printed} {missing} {cwd}",
     "waiting for JSON": "wait --json {printed} {missing} {cwd}",
     "waiting for what was refused": "wait {uid}-refused",
+    "why a job is dead": "why {printed}",
+    "why a job is dead, as JSON": "why --json {printed}",
+    "why a job could not start": "why {missing}",
+    "why a job was refused": "why {uid}-refused",
 }
 
 
@@ -138,6 +142,9 @@ def test_who_maps_sees_text(served):
         (TEXT,),
         ("check", f"/nowhere/{TEXT}"),
         ("cancel", TEXT),
+        ("why", TEXT),
+        ("why", TEXT, "--at", "02:30"),
+        ("why", "x", "--at", TEXT),
     ],
     ids=lambda argv: argv[0] if argv[0].isalpha() else "command",
 )
