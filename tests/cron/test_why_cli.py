@@ -74,6 +74,14 @@ def test_of_a_time_it_is_told_whether_it_was_due_and_what_is_known(begun):
     assert "no job of yours has the id 'bakup'" in begun.run("why", "bakup", code=65).stderr
 
 
+def test_what_was_run_by_hand_in_the_same_minute_is_told_beside_what_was_due(begun):
+    job = begun.run("run", "each").stdout.strip()
+    minute = int(job.rpartition("-")[2], 16) // 60_000_000 * 60
+    found = json.loads(told(begun, "each", "--json", "--at", time.strftime("%FT%TZ", time.gmtime(minute))))
+    assert [each["instant"] == minute for each in found["due"]] == [True, False]
+    assert (found["due"][1]["tick"], found["due"][1]["cause"]) == (job, "manual")
+
+
 def test_a_time_in_which_no_dispatcher_ran_is_told(begun):
     clock = begun.spool / "schedule" / "clock.json"
     eventually(clock.exists)

@@ -71,6 +71,17 @@ def test_a_schedules_ticks_too_and_those_that_its_catchup_did_not_want(bench):
     assert stood == [[1, 20]]
 
 
+def test_a_tick_that_could_be_no_job_says_why(bench):
+    task, name, queue = ("tsq"[number] * 48 for number in range(3))
+    bench.toml(
+        f"[tasks.{task}]\ncommand = ['true']\n[schedules.{name}]\ntask = '{task}'\nqueue = '{queue}'\nevery = '1m'\n"
+    )
+    bench.minutes(0, 1)
+    ((_, made, cause), *_), _ = ticks(bench, f"cron-{name}", 1, 2)
+    assert not made
+    assert cause.endswith("bytes too long together; shorten one")
+
+
 def test_when_nobody_looked_at_the_clock_is_known_but_a_short_restart_is_no_gap(bench):
     bench.install("# cronq: name=a\n* * * * * true\n")
     bench.minutes(0, 2)

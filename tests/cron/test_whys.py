@@ -15,6 +15,7 @@ from cronq.entry import Entry
 from cronq.errors import UnknownJob
 from cronq.house import Now, Running, Shut
 from cronq.pauses import Pause
+from cronq.payload import Payload
 from cronq.pressure import Pressure
 
 NOW = float(int(time.time()))
@@ -233,7 +234,7 @@ def test_a_job_that_is_not_due_says_when_it_is_and_what_it_waits_for(room):
 
 
 def test_a_job_that_waits_for_others_names_each_that_is_still_open_and_its_state(room):
-    runs, waits = room.run("runs"), room.submit("waits", delay="1h")
+    runs, waits = room.run("runs", timeout="1m"), room.submit("waits", delay="1h")
     over = room.run("over")
     room.ends(over, exit_code=0)
     for key, to in (("after", "be done"), ("after_any", "end"), ("after_fail", "fail")):
@@ -245,6 +246,7 @@ def test_a_job_that_waits_for_others_names_each_that_is_still_open_and_its_state
         ]
         assert [held_by(each) for each in said] == [[runs], [waits]]
         assert [each["opens"] and round(each["opens"]) for each in said] == [None, NOW + 3600]
+        assert [each["latest"] for each in said] == [None, None]  # it may be tried again
 
 
 def test_a_held_job_says_by_whom_and_why(room):
@@ -370,6 +372,15 @@ def test_what_was_dropped_and_is_no_job_yet_says_where_it_is(room):
     assert "unknown key 'comand'" in refused["why"]
 
 
+def test_a_job_whose_input_is_being_copied_says_so(room):
+    entry = Entry(id=f"{room.bench.uid}-0660000000000-copied", due=1)
+    (room.bench.root / "queue" / "data" / entry.id).write_text("input")
+    copied = room.house.judging[f"{room.bench.uid},copied.job"] = Payload(room.house.shelves, entry)
+    room.house.stopping = True  # it goes on with nothing
+    assert room.why(entry.id)["why"] == "its input is being copied"
+    copied.close()
+
+
 # ---------------------------------------------------------------- whose
 
 
@@ -396,6 +407,9 @@ def test_a_job_that_runs_says_since_when_and_until_when(room):
     found = room.why(job)
     assert found["why"] == "attempt 1 of 3 runs"
     assert (found["since"], found["deadline"], found["runs_as"]) == (NOW, NOW + 3610, room.bench.uid)
+    assert room.events(job) == ["queued", "attempt 1 started"]
+    said = {"said": {"data": [{"id": job}]}}  # by another job
+    room.house.history.note(NOW, f"{OTHER}-x", "running", "done", move="finish", attempt=1, outcome=said)
     assert room.events(job) == ["queued", "attempt 1 started"]
 
 
