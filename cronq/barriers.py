@@ -44,7 +44,8 @@ def closed(house: House, now: Now, state: str, entry: Entry) -> list[Barrier]:
         return [each for each in closed(house, now, state, entry.unflagged(START_NOW)) if each.gate not in PASSED]
     if entry.batch is not None:  # it starts nothing by itself, so it passes no queue's gates
         entry = entry.but(queue="", weight=0)
-    return [barrier for gate in GATES for barrier in gate(house, now, state, entry)]
+    found = [barrier for gate in GATES for barrier in gate(house, now, state, entry)]
+    return found or list(_worker(house, entry))  # while others are closed, nobody asks for a worker
 
 
 def until(house: House, job_id: str) -> float | None:
@@ -134,7 +135,7 @@ def _rates(house: House, now: Now, _state: str, entry: Entry) -> Iterator[Barrie
         yield Barrier("rate", why, opens=_wall(now, opens))
 
 
-def _lane(house: House, now: Now, state: str, entry: Entry) -> Iterator[Barrier]:
+def _lane(house: House, now: Now, _state: str, entry: Entry) -> Iterator[Barrier]:
     """What its task and its users need: a configuration that holds, an account, a worker."""
     shut = house.lanes_closed.get((entry.task, entry.uid))
     if shut is not None and now.mono < shut.until + SHUT_AGAIN:
@@ -152,10 +153,15 @@ def _lane(house: House, now: Now, state: str, entry: Entry) -> Iterator[Barrier]
         yield Barrier("account", held)
     elif bar is not None:
         yield Barrier("worker", f"its user has no worker: {bar.reason}", opens=_wall(now, bar.until))
-    elif state == states.READY:  # before that nobody asks for one
-        worker = house.crew.current.get(runner)
-        if worker is None or worker.condemned or len(worker.unanswered) >= MOST_UNANSWERED:
-            yield Barrier("worker", "its user's worker is being started, or has no room for more")
+
+
+def _worker(house: House, entry: Entry) -> Iterator[Barrier]:
+    try:
+        worker = house.crew.current.get(house.runner(entry.task, entry.uid))
+    except CronqError:
+        return
+    if worker is None or worker.condemned or len(worker.unanswered) >= MOST_UNANSWERED:
+        yield Barrier("worker", "its user's worker is being started, or has no room for more")
 
 
 def _wall(now: Now, mono: float) -> float:

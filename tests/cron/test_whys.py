@@ -128,6 +128,9 @@ def test_nothing_stands_in_the_way_of_a_job_whose_gates_are_all_open(room):
     room.worker()
     assert room.why(job)["why"] == whys.FREE
     assert room.why(job)["gates"] == []
+    room.house.crew.current.clear()
+    room.house.pauses.begin("drain", Pause())
+    assert list(room.gates(job)) == ["paused"]  # nobody asks for a worker then
 
 
 def test_every_closed_gate_is_told_and_not_only_the_first(room):
