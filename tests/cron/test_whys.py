@@ -378,7 +378,9 @@ def test_what_was_dropped_and_is_no_job_yet_says_where_it_is(room):
 def test_a_job_whose_input_is_being_copied_says_so(room):
     entry = Entry(id=f"{room.bench.uid}-0660000000000-copied", due=1)
     (room.bench.root / "queue" / "data" / entry.id).write_text("input")
-    copied = room.house.judging[f"{room.bench.uid},copied.job"] = Payload(room.house.shelves, entry)
+    copied = room.house.judging[f"{room.bench.uid},copied.job"] = Payload(
+        room.house.shelves, entry, room.house.copier, room.bench.bell
+    )
     room.house.stopping = True  # it goes on with nothing
     assert room.why(entry.id)["why"] == "its input is being copied"
     copied.close()
