@@ -40,11 +40,11 @@ class Barrier(NamedTuple):
 
 def closed(house: House, now: Now, state: str, entry: Entry) -> list[Barrier]:
     """Every gate that is closed for a job which has not started."""
-    if START_NOW in entry.flags:
-        return [each for each in closed(house, now, state, entry.unflagged(START_NOW)) if each.gate not in PASSED]
+    passed = PASSED if START_NOW in entry.flags else frozenset()
+    entry = entry.unflagged(START_NOW)
     if entry.batch is not None:  # it starts nothing by itself, so it passes no queue's gates
         entry = entry.but(queue="", weight=0)
-    found = [barrier for gate in GATES for barrier in gate(house, now, state, entry)]
+    found = [each for gate in GATES for each in gate(house, now, state, entry) if each.gate not in passed]
     return found or list(_worker(house, entry))  # while others are closed, nobody asks for a worker
 
 
