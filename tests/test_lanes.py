@@ -347,6 +347,17 @@ def test_what_is_chosen_fits_every_gate_and_what_is_left_does_not(
         assert not gates.open(*key(left)) or gates.fits(left) != FITS
 
 
+def test_what_differs_in_its_priority_only_is_one_kind_for_whoever_decides_about_all_of_it() -> None:
+    alike = [entry("low", group="g", priority=-1), entry("a", group="g"), entry("high", group="g", priority=5)]
+    ready = Ready([*alike, entry("other", group="h"), entry("elsewhere", group="g", queue="p")])
+    assert ready.row(alike[0])[0] == alike[2]  # the first of them
+    assert {each.id for each in ready.row(alike[1])} == {each.id for each in alike}
+    assert not ready.alone(alike[0])
+    ready.discard("1-high")
+    ready.discard("1-a")
+    assert ready.alone(alike[0])
+
+
 # ---------------------------------------------------------------- aging
 
 

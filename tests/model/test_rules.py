@@ -7,6 +7,8 @@ from players import STARTS
 from test_model import Calm
 from theatre import UID, Theatre
 
+from cronq.entry import Entry
+
 FREE = {"task": ""}
 TOML = """
 [tasks.late]
@@ -17,6 +19,9 @@ command = ["true"]
 retries = 1
 backoff = { base = "10s", jitter = 0 }
 unique = ["task"]
+[tasks.key]
+command = ["true"]
+concurrency = { key = "{args.0}", limit = 1 }
 """
 
 
@@ -45,6 +50,15 @@ class Stage:
         self.theatre.mono += seconds
         self.turns()
 
+    def crash(self) -> None:
+        """The worker dies, and all of its jobs are seen dead."""
+        self.theatre.cast.known = True
+        self.theatre.cast.workers[0].die()
+        self.turns()
+
+    def entry(self, letter: str) -> Entry:
+        return self.theatre.lying()[self.id(letter)][1]
+
     def end(self, letter: str, code: int) -> None:
         worker, part = self.theatre.cast.find(self.id(letter))
         assert part.step == "started"
@@ -67,6 +81,84 @@ def stage():
     made = Stage()
     yield made
     made.theatre.close()
+
+
+def test_each_change_of_a_jobs_state_is_one_line_of_the_history_with_its_cause(stage):
+    stage.theatre.told()
+    stage.drop("a", task="again", delay=5)
+    stage.do("hold", "a")
+    stage.do("release", "a")
+    stage.pass_time(6)
+    stage.end("a", 1)
+    stage.pass_time(11)
+    stage.end("a", 65)
+    told = [(line["from"], line["to"], line.get("cause")) for line in stage.theatre.told()]
+    assert [(source, to) for source, to, _ in told] == [
+        ("queued", "delayed"),
+        ("delayed", "held"),
+        ("held", "delayed"),
+        ("delayed", "ready"),
+        ("ready", "running"),
+        ("running", "delayed"),
+        ("delayed", "ready"),
+        ("ready", "running"),
+        ("running", "dead"),
+    ]
+    assert [cause for _, to, cause in told if to in ("held", "dead")] == [
+        "held by hand; cronq release lets it go on",
+        "exit code 65: its input is bad, so it is never tried again",
+    ]
+    assert told[5][2] == "exit code 1"
+
+
+def test_a_crash_is_tried_again_by_the_backoff_never_at_once_and_uses_no_attempt(stage):
+    stage.drop("a", task="again")
+    stage.crash()
+    kept = stage.entry("a")
+    assert (stage.state("a"), kept.attempt, kept.crashes) == ("delayed", 0, 1)
+    assert kept.due == stage.theatre.micros + 10_000_000
+    stage.pass_time(11)
+    stage.end("a", 1)
+    assert stage.state("a") == "delayed"  # its one retry is left
+
+
+def test_a_cancel_wins_over_a_retry(stage):
+    stage.drop("a", task="again")
+    stage.do("cancel", "a")
+    assert stage.state("a") == "running"  # it was told, and ends in its own way
+    stage.end("a", 1)
+    assert stage.state("a") == "cancelled"
+    stage.drop("b", task="again")
+    stage.end("b", 1)
+    assert stage.state("b") == "delayed"
+    stage.do("cancel", "b")
+    stage.pass_time(11)
+    assert stage.state("b") == "cancelled"
+    assert stage.theatre.result(stage.id("b"))["state"] == "cancelled"
+
+
+def test_a_job_that_is_held_sits_for_ever_and_is_released_to_its_original_place(stage):
+    for letter in "abcd":
+        stage.drop(letter, command=["true"], mutex="m")
+        stage.pass_time(1)
+    stage.do("hold", "b")
+    stage.pass_time(90 * 86400)
+    stage.end("a", 0)
+    assert [stage.state(letter) for letter in "bcd"] == ["held", "running", "ready"]
+    stage.do("release", "b")
+    stage.end("c", 0)
+    assert [stage.state(letter) for letter in "bd"] == ["running", "ready"]
+
+
+def test_a_concurrency_key_is_taken_when_a_job_is_due_not_when_it_is_scheduled_and_blocks_no_other_key(stage):
+    stage.drop("a", task="key", args=["x"], delay=10)
+    stage.drop("b", task="key", args=["x"])
+    assert [stage.state(letter) for letter in "ab"] == ["delayed", "running"]
+    stage.pass_time(11)
+    stage.drop("c", task="key", args=["y"])
+    assert [stage.state(letter) for letter in "abc"] == ["ready", "running", "running"]
+    stage.end("b", 0)
+    assert stage.state("a") == "running"
 
 
 @pytest.mark.parametrize("said", [{}, {"start_within": "2h"}, {"expires": "2100-01-01"}])
