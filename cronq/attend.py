@@ -15,7 +15,7 @@ from typing import Any
 
 from cronq import client, follow, live, safeopen, show
 from cronq import spool as spools
-from cronq.errors import NotRunning
+from cronq.errors import CronqError, NotRunning
 
 INTERRUPTED = 128 + 2
 BROKEN_PIPE = 128 + 13
@@ -102,21 +102,34 @@ def batch(
     *,
     in_order: bool = False,
     as_json: bool = False,
+    fail_fast: bool = False,
     write: Write,
     attached: bool = False,
 ) -> int:
     """Wait for a batch and show the output of each job when it has ended, or each in its turn (with JSON: its result).
 
-    Returns 0 if all of them are done, else 1, or the refusal's code.
+    Returns 0 if all of them are done, else 1, or the refusal's code; with `fail_fast`, what waiting for the first one
+    that failed exits with, and then the others are cancelled.
     """
+    if fail_fast:
+        tally.failed = lambda: _cancel(root, batch_id)
     _warn_if_nobody_runs_it(root, batch_id)
     try:
-        return _gather(root, batch_id, tally, in_order=in_order, as_json=as_json, write=write)
+        code = _gather(root, batch_id, tally, in_order=in_order, as_json=as_json, write=write)
+        return tally.code if fail_fast and tally.code else code
     except KeyboardInterrupt:
         say(_left("batch", batch_id, attached))
         return INTERRUPTED
     except BrokenPipeError:
         return BROKEN_PIPE
+
+
+def _cancel(root: str, batch_id: str) -> None:
+    """Have no more of a batch run."""
+    try:
+        list(client.ask(root, {"do": "cancel", "ids": [batch_id]}))
+    except CronqError as error:
+        say(f"its other jobs go on: {error.sentence}")
 
 
 class Tally:
@@ -125,27 +138,45 @@ class Tally:
     def __init__(self, count: int, changed: Callable[[], object] = lambda: None) -> None:
         self.count = count
         self.done = 0
-        self.failures: list[str] = []
+        self.cancelled = 0
+        self.failures = 0
+        self.code = 0  # what waiting for the first one that failed exits with
+        self._said: list[str] = []
+        self.failed: Callable[[], object] = lambda: None  # the first one did
         self.changed = changed
         self.look: Callable[[list[str]], object] = lambda _job_ids: None  # at those that may run now
         self.over: Callable[[], object] = lambda: None  # before the report
 
     def take(self, job_id: str, found: dict[str, Any] | None) -> None:
         """Count one job."""
-        if found is not None and found.get("state") == "done":
+        found = found or {"state": "never ran"}
+        if found.get("state") == "done":
             self.done += 1
+        elif found.get("state") == "cancelled":
+            self.cancelled += 1
         else:
-            self.failures.append(sentence(job_id, found or {"state": "never ran"}))
+            self.failures += 1
+            if len(self._said) < _SAID:
+                self._said.append(sentence(job_id, found))
+            if self.failures == 1:
+                self.code = follow.exit_code(found)
+                self.failed()
         self.changed()
+
+    @property
+    def over_now(self) -> int:
+        """How many are over."""
+        return self.done + self.failures + self.cancelled
 
     def report(self) -> None:
         """The failures and the sums, on standard error."""
         self.over()
-        for failure in self.failures[:_SAID]:
+        for failure in self._said:
             say(failure)
-        if len(self.failures) > _SAID:
-            say(f"… and {len(self.failures) - _SAID} more: cronq list --state dead")
-        os.write(2, f"{self.done} done, {len(self.failures)} failed\n".encode())
+        if self.failures > len(self._said):
+            say(f"… and {self.failures - len(self._said)} more: cronq list --state dead")
+        cancelled = f", {self.cancelled} cancelled" if self.cancelled else ""
+        os.write(2, f"{self.done} done, {self.failures} failed{cancelled}\n".encode())
 
 
 def _gather(root: str, batch_id: str, tally: Tally, *, in_order: bool, as_json: bool, write: Write) -> int:
@@ -162,7 +193,7 @@ def _gather(root: str, batch_id: str, tally: Tally, *, in_order: bool, as_json: 
         else:
             _show(root, job_id, write)
     tally.report()
-    return 1 if tally.failures else 0
+    return 1 if tally.failures or tally.cancelled else 0
 
 
 def _as_they_end(root: str, batch_id: str, tally: Tally) -> Iterator[tuple[str, dict[str, Any] | None]]:
@@ -179,10 +210,9 @@ def _as_they_end(root: str, batch_id: str, tally: Tally) -> Iterator[tuple[str, 
 
 
 def _in_order(
-    found: Iterator[tuple[str, dict[str, Any] | None]], ids: list[str]
+    found: Iterator[tuple[str, dict[str, Any] | None]], turn: Iterator[str]
 ) -> Iterator[tuple[str, dict[str, Any] | None]]:
     early: dict[str, dict[str, Any] | None] = {}
-    turn = iter(ids)
     awaited = next(turn, None)
     for job_id, of_it in found:
         early[job_id] = of_it

@@ -20,7 +20,7 @@ from cronq.lanes import Ready
 from cronq.states import DEAD, DELAYED, HELD, KEPT, READY, RUNNING, SKIPPED, WAITING
 from cronq.unique import Taken
 
-WINDOW = 64  # members of one batch that wait as entries of their own
+MOST_MEMBERS = 4096  # of one batch that wait as entries of their own, where none of them can start
 _UNSTARTED = (READY, DELAYED, WAITING, HELD)
 
 
@@ -172,7 +172,7 @@ class Backlog:
             self._offer(batch)
 
     def _offer(self, job_id: str) -> None:
-        """Let a ready entry be chosen; a batch only while few of its members wait: then more of them are needed."""
+        """Let a ready entry be chosen; a batch, which comes after its members, while not too many of them wait."""
         state, entry = self._entries.get(job_id, ("", None))
         if entry is None or state != READY:
             return
@@ -182,7 +182,7 @@ class Backlog:
         if START_NOW in entry.flags:
             self.forced[job_id] = entry
             return
-        wanted = entry.batch is None or self.members[job_id] < WINDOW
+        wanted = entry.batch is None or self.members[job_id] < MOST_MEMBERS
         if wanted and job_id not in self.ready:
             self.ready.add(entry)
         elif not wanted:

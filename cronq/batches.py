@@ -1,8 +1,8 @@
 """Batches: many jobs in one file, of which each becomes an entry only when it is needed.
 
-Does:    `Batch` judges a file, a slice a turn: all of its lines are good, or it is refused; `expand` makes its next
-         members entries; `finish` ends a batch whose members have all ended.
-Reads:   the batch's file, by `shelves`; for a tally after a restart, its members' results.
+Does:    `Batch` judges a file, a slice a turn: all of its lines and callbacks are good, or it is refused; `expand`
+         makes its next members entries. How it ends is `completion`'s.
+Reads:   the batch's file, by `shelves`.
 Writes:  members' files, by `shelves`.
 Trusts:  nothing in the lines. Who submitted them is whose file it is.
 Fails:   a member that may not run is counted as rejected; the others go on.
@@ -10,21 +10,22 @@ Fails:   a member that may not run is counted as rejected; the others go on.
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Iterator
 
-from cronq import job, spool, states
+from cronq import callbacks, states
 from cronq.admission import NotWhole, arrival, arrived, entry_of, identify, judged, know_parents, permit
-from cronq.backlog import WINDOW
-from cronq.entry import CANCEL_WANTED, Entry, digest
+from cronq.backlog import MOST_MEMBERS
+from cronq.callbacks import Header
+from cronq.entry import CALLS, Entry, digest
 from cronq.errors import BadJob, CronqError
 from cronq.house import House, Now
 from cronq.job import MAX_JOB_BYTES
 from cronq.log import line as log
 
 SLICE_SECONDS = 0.010
+WINDOW = 64  # members that are made at a time, when none of those that wait can start
 UNSETTLED = 2.0  # seconds after its last write in which a batch that does not say its size may be growing
 CHUNK = 1 << 16
 
@@ -44,7 +45,7 @@ class Batch:
         self.submitted = arrived(now, name, found)
         self.priority: int | None = None
         self.count = 0
-        self.expected: int | None = None
+        self.header: Header | None = None
         self.start = 0
         self.lines = read_lines(descriptor, 0)
 
@@ -52,9 +53,7 @@ class Batch:
         """Read on for a slice; whether all has been read. Raises `BadJob`, `NotWhole`."""
         deadline = time.monotonic() + SLICE_SECONDS
         for number, (offset, line) in enumerate(self.lines, self.count):
-            if number == 0 and self.expected is None and (expected := header(line)) is not None:
-                self.expected = expected
-                self.start = offset + len(line)
+            if number == 0 and self.header is None and self._is_header(house, offset, line):
                 return False
             try:
                 wanted = judged(line, young=False)
@@ -75,34 +74,43 @@ class Batch:
                 return False
         return True
 
+    def _is_header(self, house: House, offset: int, line: bytes) -> bool:
+        """Whether this is the batch's first line, and no job; then its callbacks are judged. Raises `CronqError`."""
+        self.header = callbacks.header(line)
+        if self.header is None:
+            return False
+        self.start = offset + len(line)
+        if self.header.callbacks and self.start > MAX_JOB_BYTES:
+            raise BadJob(f"the first line, with its callbacks, must end within {MAX_JOB_BYTES // 1024} KiB")
+        for event, data in self.header.callbacks.items():
+            try:
+                wanted = judged(data, young=False)
+                permit(house, wanted, self.uid)
+                entry_of(house, f"{self.id}+{event}", wanted, digest(data), self.submitted)
+            except CronqError as error:
+                refused = BadJob(f"on_{event}: {error.sentence}")
+                refused.exit_code = error.exit_code
+                raise refused from None
+        return True
+
     def entry(self, now: Now) -> Entry:
         """The entry of a batch that is whole. Raises `NotWhole`, `BadJob`."""
-        if self.expected is None and abs(now.wall - self.found.st_mtime) < UNSETTLED:
+        expected = None if self.header is None else self.header.jobs
+        if expected is None and abs(now.wall - self.found.st_mtime) < UNSETTLED:
             raise NotWhole
-        if self.expected is not None and self.count < self.expected and self.young:
+        if expected is not None and self.count < expected and self.young:
             raise NotWhole
-        if self.expected is not None and self.count != self.expected:
-            raise BadJob(f"the batch says it has {self.expected} jobs, but has {self.count}; write it anew")
+        if expected is not None and self.count != expected:
+            raise BadJob(f"the batch says it has {expected} jobs, but has {self.count}; write it anew")
         if not self.count:
             raise BadJob("the batch is empty; write one job object a line")
         batch = (0, self.start, self.count)
-        return Entry(priority=self.priority or 0, due=int(self.submitted * 1e6), id=self.id, batch=batch)
+        flags = CALLS if self.header is not None and self.header.callbacks else ""
+        return Entry(priority=self.priority or 0, due=int(self.submitted * 1e6), id=self.id, flags=flags, batch=batch)
 
     def close(self) -> None:
         """Let go of the file."""
         os.close(self.descriptor)
-
-
-def header(line: bytes) -> int | None:
-    """How many jobs a batch's first line says there are: {"jobs": N}; None for a line that is a job."""
-    try:
-        fields = job.parse_object(line, "the batch's first line")
-    except BadJob:
-        return None
-    number = fields.get("jobs")
-    if set(fields) != {"jobs"} or isinstance(number, bool) or not isinstance(number, int):
-        return None
-    return number
 
 
 def read_lines(descriptor: int, offset: int) -> Iterator[tuple[int, bytes]]:
@@ -141,7 +149,8 @@ def expand(house: House, now: Now, entry: Entry) -> None:
     try:
         descriptor = house.shelves.open_entry(states.READY, entry)
         lines = read_lines(descriptor, offset)
-        while number < total and house.backlog.members[entry.id] < WINDOW:
+        most = min(house.backlog.members[entry.id] + WINDOW, MOST_MEMBERS)
+        while number < total and house.backlog.members[entry.id] < most:
             found, line = next(lines, (offset, b""))
             number += 1
             _member(house, now, entry, f"{entry.id}+{number:0{len(str(total))}d}", line, found)
@@ -180,7 +189,7 @@ def _member(house: House, now: Now, batch: Entry, member_id: str, line: bytes, o
 
 
 def open_batch(house: House, batch_id: str) -> int:
-    """A descriptor of a batch's file, which proves whose its members are. Raises `BadJob`.
+    """A descriptor of a batch's file, which proves whose its members and callbacks are. Raises `BadJob`.
 
     A member that is dead may be tried again when its batch has ended: then the file lies by the batch's results.
     """
@@ -194,53 +203,3 @@ def open_batch(house: House, batch_id: str) -> int:
 def _reject(house: House, batch: Entry, number: int) -> None:
     tally = house.tallies.setdefault(batch.id, {})
     tally[states.REJECTED] = tally.get(states.REJECTED, 0) + number
-
-
-def finish(house: House, now: Now) -> None:
-    """A batch has ended when all its members are entries no more: computed, never counted down."""
-    for entry in house.backlog.over():
-        assert entry.batch is not None  # noqa: S101 - none but batches have members
-        tally = _tally(house, entry)
-        cancelled = CANCEL_WANTED in entry.flags
-        left = entry.batch[2] - tally.get(states.DONE, 0)
-        reason = f"{left} jobs of the batch are not done" if left else None
-        found = {
-            "id": entry.id,
-            "uid": entry.uid,
-            "jobs": entry.batch[2],
-            "counts": tally,
-            "state": states.CANCELLED if cancelled else states.DONE,
-            "submitted": spool.submitted(entry.id, entry.due),
-            "ended": now.wall,
-            "exit_code": None if cancelled else int(bool(left)),
-            "signal": None,
-            "reason": f"cancelled; {reason}" if cancelled and reason else reason,
-        }
-        facts = {"jobs": entry.batch[2], "queue": entry.queue}
-        house.end(now, "stop" if cancelled else "finish", states.RUNNING, entry, found, **facts)
-        house.tallies.pop(entry.id, None)
-        log("ended", id=entry.id, state=found["state"], jobs=entry.batch[2])
-
-
-def _tally(house: House, entry: Entry) -> dict[str, int]:
-    assert entry.batch is not None  # noqa: S101 - the caller looked
-    made, _, total = entry.batch
-    tally = dict(house.tallies.get(entry.id, {}))
-    if sum(tally.values()) != made:
-        tally = _read_tally(house, entry, made, total)
-    if made < total:  # it was cancelled before they were made
-        tally[states.CANCELLED] = tally.get(states.CANCELLED, 0) + total - made
-    return tally
-
-
-def _read_tally(house: House, entry: Entry, made: int, total: int) -> dict[str, int]:
-    """A restart in between: what the members' results say."""
-    tally: dict[str, int] = {}
-    for number in range(1, made + 1):
-        found = house.shelves.result(f"{entry.id}+{number:0{len(str(total))}d}")
-        try:
-            state = json.loads(found)["state"] if found else states.REJECTED
-        except (ValueError, KeyError, TypeError):
-            state = states.REJECTED
-        tally[state] = tally.get(state, 0) + 1
-    return tally

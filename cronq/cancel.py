@@ -10,7 +10,7 @@ Fails:   never by itself. A worker that does not listen is told again each turn.
 from __future__ import annotations
 
 from cronq import settle, states, underway
-from cronq.entry import CANCEL_WANTED, Entry
+from cronq.entry import CALLS, CANCEL_WANTED, Entry
 from cronq.house import House, Now, Running
 
 UNSTARTED = (states.READY, states.DELAYED, states.WAITING, states.HELD)
@@ -53,7 +53,8 @@ def _wanted(house: House, state: str, entry: Entry) -> Entry:
 def _batch(house: House, now: Now, state: str, entry: Entry, at_once: bool) -> str:
     """A batch: its members are cancelled, no more are made, and it ends when the last of them has."""
     assert entry.batch is not None  # noqa: S101 - the caller looked
-    if state in UNSTARTED and entry.batch[0] == 0 and not house.backlog.unfinished(entry.id):
+    is_new = entry.batch[0] == 0 and not house.backlog.unfinished(entry.id)
+    if state in UNSTARTED and is_new and CALLS not in entry.flags:
         settle.end_unstarted(house, now, "cancel", state, entry, REASON)
         return states.CANCELLED
     entry = _wanted(house, state, entry)
@@ -78,6 +79,8 @@ def take_up(house: House) -> None:
 def press(house: House, now: Now) -> None:
     """Go on with what could not be done or told at once."""
     for job_id, at_once in list(house.stops.items()):
+        if job_id not in house.stops:
+            continue  # its batch came before it
         state, entry = house.backlog.find(job_id) or ("", None)
         if entry is not None and state == states.RUNNING and entry.batch is None:
             if job_id in house.running:

@@ -58,6 +58,8 @@ class Choice:
 
     def lane(self, queue: str, task: str, submitter: int, weight: int) -> bool:
         """Whether a lane is open."""
+        if not queue:  # of batches, whose jobs pass gates of their own
+            return self.gates.load(submitter) is not None
         if not self.gates.open(queue, task, submitter, weight) or (task, submitter) in self.deaf:
             return False
         if self._house.pauses.closed(queue, task):
@@ -91,7 +93,7 @@ class Choice:
 
     def may(self, entry: Entry) -> bool:
         """Whether an entry could start now."""
-        return not self.pressed and self.lane(*entry.lane[:2], entry.uid, entry.weight) and self._fits(entry) == FITS
+        return not self.pressed and self.lane(*entry.lane[:2], entry.uid, entry.lane[2]) and self._fits(entry) == FITS
 
     def reachable(self, task_name: str, submitter: int) -> bool:
         """Whether a job of this task and submitter gets a worker now, or something else must be decided about it."""

@@ -28,6 +28,7 @@ from cronq import (
     attached,
     cancel,
     claim,
+    completion,
     config,
     control,
     installed,
@@ -181,6 +182,7 @@ def take_up(house: House, now: Now) -> None:
     settle.recover(house, now)
     cancel.take_up(house)
     attached.take_up(house)
+    completion.recover(house)
     claim.recover(house, now, recalled.windows)
     arrivals.recover(house, now)
 

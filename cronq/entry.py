@@ -7,12 +7,13 @@ Fails:   `ValueError` with what is wrong with the name.
 
     PP,DUE,ID,tag…      PP   20 minus the priority, two digits: 00 first, 40 last
                         DUE  microseconds since the epoch, 13 hex digits
-                        ID   <uid>-NAME, or <uid>-NAME+LINE for a member of a batch
+                        ID   <uid>-NAME; for a member of a batch <uid>-NAME+LINE, for a callback of it
+                             <uid>-NAME+success, +complete or +first_death
     tags, in this order, each only where it says something:
       aN attempts begun   cN crashes   fX flags (c cancel wanted, d has data, m at most once, n start now, r has a
                                                  cursor, s has just put itself off, w waits for other jobs, e ends with
                                                  the command that waits for it; of its unique key: t until it starts,
-                                                 y until it succeeds, v for a while anyway)
+                                                 y until it succeeds, v for a while anyway; of a batch: b has callbacks)
       zN how often it has put itself off   iN how often it was interrupted
       tTASK   qQUEUE   xEXPIRES (13 hex)   uKEY unique key   kKEY what it must not run beside
       gKEY concurrency key   wN weight, where it is not 1
@@ -24,7 +25,7 @@ A name has at most 220 bytes. The file itself is never rewritten, so whatever ma
 
 from __future__ import annotations
 
-from cronq.job import HEX, is_id, is_name, is_whole
+from cronq.job import CALLBACKS, HEX, is_id, is_name, is_whole
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -40,7 +41,8 @@ _STAMP = 14  # their end: a dash, and the instant
 CANCEL_WANTED, HAS_DATA, ATTACHED, AT_MOST_ONCE, START_NOW = "c", "d", "e", "m", "n"
 HAS_CURSOR, PUT_OFF, WAITS = "r", "s", "w"
 UNTIL_START, WINDOW, UNTIL_SUCCESS = "t", "v", "y"  # how long its unique key is taken
-_FLAGS = "cdemnrstvwy"
+CALLS = "b"  # of a batch: jobs are to run when it has come so far (`callbacks`)
+_FLAGS = "bcdemnrstvwy"
 _ORDER = "acfzitqxukgwrobh"
 NONE = -1
 _FIELDS = (
@@ -135,6 +137,18 @@ class Entry:
     @property
     def parent(self) -> str:
         """The id of the batch that this is a member of; empty where it is none."""
+        base, _, line = self.id.partition("+")
+        return base if is_whole(line) else ""
+
+    @property
+    def event(self) -> str:
+        """Of a batch's callback: what it is that happened, one of `job.CALLBACKS`; empty for any other job."""
+        line = self.id.partition("+")[2]
+        return line if line in CALLBACKS else ""
+
+    @property
+    def proof(self) -> str:
+        """The id of the batch whose file proves this job, a member or a callback; empty where it is none."""
         base, plus, _ = self.id.partition("+")
         return base if plus else ""
 
@@ -159,7 +173,7 @@ class Entry:
     @property
     def ours(self) -> bool:
         """Whether its file is one that the dispatcher made, though it is a user's job."""
-        return bool(self.parent or self.tabled)
+        return bool(self.proof or self.tabled)
 
     @property
     def tabled(self) -> str:

@@ -6,20 +6,20 @@ Trusts:  the kernel: device, owner and links of a descriptor, on a system spool 
          gives a file that pair of ids, and only in that user's inbox). Of the message only that it names a job.
 Fails:   `Refused` with a sentence; with `again` where the job may run when the configuration is whole again.
 
-Four kinds of evidence: a job file in the submitter's inbox; a line of his batch file; a tick, which says what the
-schedule in root's configuration says; a line of a crontab (`lineproof`). That a dispatcher lies is tested in
-tests/attacks.
+Five kinds of evidence: a job file in the submitter's inbox; a line of his batch file; a callback in the first line of
+that; a tick, which says what the schedule in root's configuration says; a line of a crontab (`lineproof`). That a
+dispatcher lies is tested in tests/attacks.
 """
 
 from __future__ import annotations
 
 import os
 
+from cronq import callbacks, safeopen
 from cronq import job as jobs
-from cronq import safeopen
 from cronq import task as tasks
 from cronq.authority import Authority
-from cronq.entry import digest
+from cronq.entry import Entry, digest
 from cronq.errors import BadConfig, BadJob, CronqError
 from cronq.lineproof import Lines
 from cronq.taskbook import TaskBook
@@ -57,6 +57,7 @@ class Judge:
     def judge(self, message: dict[str, Any], job_file: int, data: list[int]) -> tuple[jobs.Job, tasks.Plan]:
         """The job and its plan. Raises `Refused`."""
         submitter = int(message["id"].partition("-")[0])
+        event = Entry(id=message["id"], due=0).event
         try:
             if message["table"]:
                 for payload in data:
@@ -64,11 +65,11 @@ class Judge:
                 return self.lines.judge(message, job_file)
             if self.system is None and submitter != self.uid:
                 raise BadJob(f"it is a job of uid {submitter}, and a rootless worker runs its own user's only")
-            found = self._bytes(submitter, message["offset"], job_file)
+            found = self._bytes(submitter, message["offset"], event, job_file)
             if digest(found) != message["hash"]:
                 raise BadJob("it was changed after acceptance; write a job whole, and do not touch it again")
             for payload in data:
-                self._check_payload(submitter, payload)
+                self._check_payload(submitter, payload, bool(event))
             job = jobs.decode(found)
             if data and job.stdin is not None:
                 raise BadJob("it has both stdin and a payload; keep one of them")
@@ -86,10 +87,12 @@ class Judge:
     def _proof(self, owner: int) -> safeopen.Proof:
         return safeopen.Proof(owner, self.device, None if self.system is None else self.system.gid)
 
-    def _bytes(self, submitter: int, offset: int, job_file: int) -> bytes:
-        """What the file says, or the batch's line at `offset`."""
+    def _bytes(self, submitter: int, offset: int, event: str, job_file: int) -> bytes:
+        """What the file says, or the batch's line at `offset`, or its callback for this event."""
         self._proof(submitter).check(job_file)
         try:
+            if event:
+                return callbacks.wanted(safeopen.read(job_file, jobs.MAX_JOB_BYTES), event)
             if offset < 0:
                 return safeopen.read(job_file, jobs.MAX_JOB_BYTES)
             return _member(job_file, offset)
@@ -120,11 +123,15 @@ class Judge:
         if runner != self.uid:
             raise BadJob(f"it runs as uid {runner}, not as uid {self.uid}")
 
-    def _check_payload(self, submitter: int, payload: int) -> None:
-        """His own file where he runs it himself; else the dispatcher's copy, which he cannot change any more."""
+    def _check_payload(self, submitter: int, payload: int, told: bool) -> None:
+        """His own file where he runs it himself; else the dispatcher's copy, which he cannot change any more.
+
+        What a callback is `told` is the dispatcher's own in any case.
+        """
         if self.system is not None and submitter == self.system.uid:
             raise BadJob("a tick has no payload, and nobody's is taken for it")
-        owner = submitter if self.system is None or submitter == self.uid else self.system.uid
+        is_his = self.system is None or (submitter == self.uid and not told)
+        owner = submitter if self.system is None or is_his else self.system.uid
         self._proof(owner).check(payload)
 
 

@@ -11,10 +11,11 @@ Fails:   `NotEnded` when a bound passes. inotify is the doorbell, a look every 2
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from cronq import safeopen
@@ -180,10 +181,10 @@ def wait(
         bell.close()
 
 
-def member_ids(batch_id: str, count: int) -> list[str]:
+def member_ids(batch_id: str, count: int) -> Iterator[str]:
     """The ids of a batch's jobs: `<id>+1` …, as wide as the last one."""
     width = len(str(count))
-    return [f"{batch_id}+{line:0{width}d}" for line in range(1, count + 1)]
+    return (f"{batch_id}+{line:0{width}d}" for line in range(1, count + 1))
 
 
 def members(
@@ -195,29 +196,41 @@ def members(
 ) -> Iterator[tuple[str, dict[str, Any] | None]]:
     """Each job of a batch with its result, as they end (None: it has none), and the batch with its own at last.
 
+    Memory does not grow with their number: those that come next are looked at, a window of them.
+
     `look` is called with those that come next, and may run already, before it waits for them.
     """
     bell = Bell(root, [batch_id])
     try:
         batch_id = _begun(root, batch_id, bell, since)
-        pending = member_ids(batch_id, count)
+        behind = member_ids(batch_id, count)
+        pending: list[str] = []
         while True:
+            pending += itertools.islice(behind, _WINDOW - len(pending))
             bell.arm([batch_id, *pending[: _WATCHED - 1]])
             whole = ended(root, batch_id, since)
-            if whole and whole["state"] == "rejected":
-                pending = []  # all or nothing: none of them was taken
-            looked, behind = (pending, []) if whole else (pending[:_WINDOW], pending[_WINDOW:])
-            found = {job_id: ended(root, job_id) if whole else result(root, job_id) for job_id in looked}
-            yield from ((job_id, of_it) for job_id, of_it in found.items() if of_it is not None or whole)
-            if whole:
+            if whole is not None:
+                yield from _rest(root, itertools.chain(pending, behind), whole)
                 yield batch_id, whole
                 return
-            pending = [job_id for job_id in looked if found[job_id] is None] + behind
-            if len(pending) == len(looked) + len(behind):
-                look(pending[:_WATCHED])
+            found = {job_id: result(root, job_id) for job_id in pending}
+            yield from ((job_id, of_it) for job_id, of_it in found.items() if of_it is not None)
+            left = [job_id for job_id in pending if found[job_id] is None]
+            if len(left) == len(pending):
+                look(left[:_WATCHED])
                 bell.wait(None)
+            pending = left
     finally:
         bell.close()
+
+
+def _rest(root: str, job_ids: Iterable[str], whole: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any] | None]]:
+    """The jobs of a batch that has ended; of one that was cancelled, not all had begun to be."""
+    if whole["state"] == "rejected":
+        return  # all or nothing: none of them was taken
+    missing = {"state": "cancelled"} if whole["state"] == "cancelled" else None
+    for job_id in job_ids:
+        yield job_id, ended(root, job_id) or missing
 
 
 def stream(

@@ -11,8 +11,8 @@ import json
 import os
 import random
 import time
-from collections import deque
-from collections.abc import Callable
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -93,6 +93,8 @@ class House:
     running: dict[str, Running] = field(default_factory=dict)
     settled: list[Settled] = field(default_factory=list)
     tallies: dict[str, dict[str, int]] = field(default_factory=dict)  # how the members of each batch ended
+    deaths: dict[str, str] = field(default_factory=dict)  # batches with a dead member: its id (`batches`)
+    counting: dict[str, tuple[Iterator[int], Counter[str]]] = field(default_factory=dict)  # tallies, as far as they are
     judging: dict[str, Any] = field(default_factory=dict)  # batches that are being read, by captured name
     copier: Copier = field(default_factory=Copier)  # of payloads
     looks: dict[str, float] = field(default_factory=dict)  # captured files that are not whole yet: when to look again
@@ -149,6 +151,8 @@ class House:
         """Move an entry on disk, in the backlog and in the history."""
         state = self.shelves.move(move, source, entry, changed)
         self.backlog.put(state, changed)
+        if source in (states.DEAD, states.SKIPPED):
+            self.tally(entry, source, -1)
         if state == states.HELD:
             self.reasons[entry.id] = cause
         else:
@@ -202,11 +206,15 @@ class House:
         """Why jobs of these users wait for an administrator; None where they do not."""
         return next((self.strangers[uid] for uid in uids if uid in self.strangers), None)
 
-    def tally(self, entry: Entry, state: str) -> None:
-        """Count how a batch's member ended."""
-        if entry.parent:
-            counts = self.tallies.setdefault(entry.parent, {})
-            counts[state] = counts.get(state, 0) + 1
+    def tally(self, entry: Entry, state: str, change: int = 1) -> None:
+        """Count how a batch's member ended; one that comes back is taken off again, where it was counted."""
+        if not entry.parent:
+            return
+        counts = self.tallies.setdefault(entry.parent, {})
+        counts[state] = max(0, counts.get(state, 0) + change)
+        self.counting.pop(entry.parent, None)
+        if state == states.DEAD and change > 0:
+            self.deaths.setdefault(entry.parent, entry.id)
 
 
 def encode(result: dict[str, Any]) -> bytes:

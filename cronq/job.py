@@ -26,6 +26,7 @@ MAX_JOB_BYTES = 64 * 1024
 MAX_DEPTH = 16
 PRIORITIES = {"low": -10, "normal": 0, "high": 10}
 DELIVERIES = ("at-least-once", "at-most-once")
+CALLBACKS = ("success", "complete", "first_death")  # of a batch: how the ids of these jobs end, after a +
 KEYS = (
     "task",
     "command",
@@ -518,11 +519,11 @@ def is_name(text: str, most: int = 81) -> bool:
 
 
 def is_id(text: str) -> bool:
-    """Whether `text` is a job's id: <uid>-NAME or <uid>-NAME+LINE."""
+    """Whether `text` is a job's id: <uid>-NAME, or of a batch's jobs <uid>-NAME+LINE, <uid>-NAME+success …"""
     uid, dash, rest = text.partition("-")
     name, plus, line = rest.partition("+")
     own = len(uid) <= 10 and is_whole(uid) and bool(dash) and is_name(name, 96)
-    return own and (not plus or (is_whole(line) and len(line) <= 9))
+    return own and (not plus or (is_whole(line) and len(line) <= 9) or line in CALLBACKS)
 
 
 def is_whole(text: str) -> bool:

@@ -1,7 +1,8 @@
 """A batch from lines: one job for each, in one file `NAME.jobs` that is whole or absent.
 
 Does:    pours the jobs of any number of lines into the spool's draft, in bounded memory. The file's first line is
-         `{"jobs": N}`, written last, so that a file of which a part is missing can never be taken for a smaller batch.
+         `{"jobs": N}`, with the batch's callbacks, written last, so that a file of which a part is missing can never be
+         taken for a smaller batch.
 Reads:   the lines' file, once.
 Fails:   `BadJob` for a line that no job can carry, with its number, or where there is no line at all; `UsageError`
          where the file cannot be read. Standard library only, and light.
@@ -53,8 +54,11 @@ def small_text(batch: str, stdin: str) -> str:
 class Batch:
     """The jobs of these lines; `count` says how many they are once they are poured."""
 
-    def __init__(self, source: Iterable[bytes], order: dict[str, Any], key: str) -> None:
+    def __init__(
+        self, source: Iterable[bytes], order: dict[str, Any], key: str, calls: dict[str, dict[str, Any]] | None = None
+    ) -> None:
         self.count = 0
+        self._calls = calls or {}
         self._source = source
         template = jobs.encode(order | {key: [*order.get(key, ()), _HOLE]})
         self._head, self._tail = template.split(jobs.encode({"": _HOLE})[5:-2])
@@ -63,7 +67,8 @@ class Batch:
 
     def pour(self, target: int) -> None:
         """Write the batch to the descriptor of a new file. Raises `BadJob`."""
-        spools.write_all(target, b" " * (HEADER_BYTES - 1) + b"\n")
+        room = len(jobs.encode(self._calls)) - len(b"{}\n") + HEADER_BYTES
+        spools.write_all(target, b" " * (room - 1) + b"\n")
         waiting: list[bytes] = []
         size = 0
         for number, line in enumerate(self._source, 1):
@@ -78,7 +83,7 @@ class Batch:
         if not self.count:
             raise BadJob("the batch is empty: there is no line in it that is not blank")
         spools.write_all(target, b"".join(waiting))
-        os.pwrite(target, jobs.encode({"jobs": self.count})[:-1], 0)
+        os.pwrite(target, jobs.encode({"jobs": self.count, **self._calls})[:-1], 0)
 
     def _job(self, number: int, line: bytes) -> bytes:
         try:

@@ -91,11 +91,13 @@ def _queue(house: House, now: Now, tick: Entry, line: Line, printed: int, word: 
 
 
 def send(house: House, now: Now, entry: Entry, data: bytes, told: Iterable[bytes], cause: str) -> None:
-    """Make the job of a mail or a hook, whose file has these bytes and whose input is what it tells."""
+    """Make the job of a mail, a hook or a callback, whose file has these bytes and whose input is what it tells."""
     house.shelves.make_data(entry.id, told)
-    if house.shelves.create(states.READY, entry, data):
-        house.backlog.put(states.READY, entry)
-        house.history.note(now.wall, entry.id, states.QUEUED, states.READY, move="admit", cause=cause)
+    move = admission.arrival(now, entry)
+    state = states.target(move, states.QUEUED)
+    if house.shelves.create(state, entry, data):
+        house.backlog.put(state, entry)
+        house.history.note(now.wall, entry.id, states.QUEUED, state, move=move, cause=cause)
 
 
 def _parts(head: bytes, printed: int, tick_id: str, why: str | None) -> Iterator[bytes]:

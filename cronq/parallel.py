@@ -2,7 +2,7 @@
 
 Does:    queues the batch and gathers it (attend.py); a progress bar where standard error is a terminal, with what the
          jobs say of themselves, otherwise only the sums at the end.
-Fails:   1 where a job failed, naming it; a refused batch with the refusal's code.
+Fails:   1 where a job failed, naming it, with --fail-fast as that job did; a refused batch with the refusal's code.
 """
 
 from __future__ import annotations
@@ -18,14 +18,15 @@ from cronq import spool as spools
 from cronq.attend import Tally, Write
 
 
-def run(values: dict[str, Any], words: list[str], *, keep_order: bool) -> int:
+def run(values: dict[str, Any], words: list[str], *, keep_order: bool, fail_fast: bool) -> int:
     """Run `cronq map`; returns the exit code. Raises `CronqError`."""
     root = spools.find()
     batch_id, count = submit.queue_lines("map", {"batch": "-"} | values, words, root)
     tally = Tally(count)
     plainly = attend.writer("raw" in values)
     with _bar(root, tally, plainly) if sys.stderr.isatty() else nullcontext(plainly) as write:
-        return attend.batch(root, batch_id, tally, in_order=keep_order, as_json="json" in values, write=write)
+        how = {"in_order": keep_order, "as_json": "json" in values, "fail_fast": fail_fast}
+        return attend.batch(root, batch_id, tally, **how, write=write)
 
 
 @contextmanager
@@ -41,8 +42,7 @@ def _bar(root: str, tally: Tally, plainly: Write) -> Iterator[Write]:
         bar = progress.add_task("", total=tally.count, failed=0, says="")
 
         def step(under_way: float = 0.0, says: str = "") -> None:
-            failed = len(tally.failures)
-            progress.update(bar, completed=tally.done + failed + under_way, failed=failed, says=says)
+            progress.update(bar, completed=tally.over_now + under_way, failed=tally.failures, says=says)
 
         def look(job_ids: list[str]) -> None:
             told = [found for job_id in job_ids if (found := live.said(root, job_id))]

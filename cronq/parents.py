@@ -44,7 +44,7 @@ def _is_to_come(house: House, job_id: str) -> bool:
     """Whether this is a member of a batch that is no entry of its own yet."""
     base, plus, line = job_id.partition("+")
     kept = house.backlog.find(base) if plus else None
-    if kept is None or kept[1].batch is None:
+    if kept is None or kept[1].batch is None or line in job.CALLBACKS:
         return False
     made, _, total = kept[1].batch
     return made < int(line) <= total and len(line) == len(str(total))

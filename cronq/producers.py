@@ -16,7 +16,10 @@ from cronq import task as tasks
 from cronq import usage
 from cronq.errors import CronqError
 
-_MAP_ONLY = {"keep_order": "Print in the order of the lines, not of the ends."}
+_MAP_ONLY = {
+    "keep_order": "Print in the order of the lines, not of the ends.",
+    "fail_fast": "Cancel the rest as soon as one fails, and exit as that one did.",
+}
 
 
 def add(app: typer.Typer, verb: str, text: str) -> None:

@@ -13,7 +13,7 @@ import json
 import os
 from typing import Any
 
-from cronq import cursors, events, job, pace, pauses, policy, spool, statement, states, task
+from cronq import callbacks, cursors, events, job, pace, pauses, policy, spool, statement, states, task
 from cronq.entry import HAS_DATA, PUT_OFF, START_NOW, Entry, digest
 from cronq.errors import BadJob, CronqError
 from cronq.history import named, waited
@@ -357,7 +357,9 @@ def read(house: House, state: str, entry: Entry) -> job.Job | None:
 def check_bytes(descriptor: int, entry: Entry) -> bytes:
     """The job's bytes, which must be those that were judged. Raises `BadJob`."""
     data = os.pread(descriptor, MAX_JOB_BYTES + 1, max(0, entry.offset))
-    if entry.parent:
+    if entry.event:
+        data = callbacks.wanted(data, entry.event)
+    elif entry.parent:
         line, newline, _ = data.partition(b"\n")
         data = line + newline
     if digest(data) != entry.hash:

@@ -330,6 +330,12 @@ class Shelves:
             self._number(folder, "result.json")
             self.touch(folder)
 
+    def reopen(self, entry: Entry, state: str) -> None:
+        """The file of a batch that has ended comes back from its results."""
+        source, target = f"out/{entry.uid}/{entry.id}", self._shard(state, entry)
+        linux.rename_new(self.fd, f"{source}/job.json", self.fd, f"{target}/{entry.name}")
+        self.touch(target, source)
+
     def end(self, state: str, entry: Entry) -> None:
         """An ended job's file goes to its results, its data go for good."""
         folder = self.result_folder(entry)

@@ -21,7 +21,7 @@ import resource
 import time
 from functools import partial
 
-from cronq import envfile, gate, process
+from cronq import callbacks, envfile, gate, process
 from cronq.job import show
 from cronq.task import DEFAULT_PATH
 
@@ -98,6 +98,8 @@ class Starter:
         found[b"CRONQ_REDELIVERED"] = b"1" if message["redelivered"] else b"0"
         moment = time.gmtime(message["scheduled"])
         found[b"CRONQ_SCHEDULED_AT"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", moment).encode()
+        found.pop(b"CRONQ_BATCH_ID", None)
+        found.update(callbacks.variables(message["id"], self._spool))
         found.pop(b"CRONQ_CURSOR", None)
         if message.get("cursor"):
             found[b"CRONQ_CURSOR"] = message["cursor"].encode()

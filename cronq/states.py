@@ -52,6 +52,7 @@ MOVES: dict[str, tuple[tuple[str, ...], str]] = {
     "release": ((HELD,), READY),
     "defer": ((HELD, WAITING, READY), DELAYED),  # let go on before it is due, or put off
     "revive": ((DEAD,), READY),
+    "reopen": ((DONE,), RUNNING),
     "rejoin": ((SKIPPED,), WAITING),
 }
 

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 _API_ONLY = frozenset(("backoff", "sync", "attached"))
 _JUDGED = 10.0  # seconds in which a dispatcher that runs has looked at a job
 _ASK_AGAIN = 0.05
+_CALLBACKS = ("on_success", "on_complete", "on_first_death")
 _CLI_ONLY = frozenset(("wait", "raw", "no_sync", "json", "batch"))
 
 
@@ -80,6 +81,9 @@ def run(verb: str, values: dict[str, Any], words: list[str]) -> int:
 
 
 def _queue_one(verb: str, values: dict[str, Any], words: list[str], root: str) -> str:
+    for key in _CALLBACKS:
+        if key in values:
+            raise UsageError(f"--{key.replace('_', '-')} is for a batch; give --batch FILE too")
     options = _asked(values, root)
     if not words:
         what = (
@@ -228,7 +232,8 @@ def _queue_batch(
     spools.must_be_accepted(root)
     name = _name(options, dash)
     order = _order(what, options, dash) | {"stdin": options.get("stdin")}
-    writing = lines.Batch(source, order, "command" if "command" in what else "args")
+    calls = {key: _callback(options[key], order) for key in _CALLBACKS if options.get(key) is not None}
+    writing = lines.Batch(source, order, "command" if "command" in what else "args", calls)
     spools.put(root, name, writing.pour, ending=".jobs", **_how(options))
     return f"{os.getuid()}-{name}", writing.count
 
@@ -240,6 +245,21 @@ def _how(options: dict[str, Any]) -> dict[str, Any]:
         "chosen": "name" in options,
         "attached": bool(options.get("attached")),
     }
+
+
+def _callback(said: Any, order: dict[str, Any]) -> dict[str, Any]:
+    """The job that a callback is: what is given, or words as on a command line, of the same kind as the jobs."""
+    if isinstance(said, dict):
+        return said
+    if "command" in order:
+        return {"command": ["/bin/sh", "-c", said], "env": {"PATH": order["env"]["PATH"]}, "cwd": order["cwd"]}
+    import shlex
+
+    try:
+        task, *args = shlex.split(said)
+    except ValueError:
+        raise UsageError(f"{jobs.show(said)} must be a task and its arguments, as on a command line") from None
+    return {"task": task, "args": args, "cwd": order["cwd"]}
 
 
 def _name(options: dict[str, Any], dash: str) -> str:

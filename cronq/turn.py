@@ -20,6 +20,7 @@ from cronq import (
     batches,
     blocked,
     cancel,
+    completion,
     cronrun,
     cursors,
     depends,
@@ -70,7 +71,7 @@ def turn(house: House, now: Now, rung: set[Any]) -> float:
         house.flushes += 1
         house.almanac.save()
         settle.publish(house, now)
-        batches.finish(house, now)
+        completion.finish(house, now)
         prune(house, now)
         send(house, now, waiting)
         waiting.clear()
@@ -237,15 +238,15 @@ def _examine(house: House, entry: Entry, descriptors: list[int]) -> tuple[job.Jo
     """The job, what it comes to, and who runs it; the file that proves it is opened. Raises `CronqError`."""
     if entry.tabled:
         return cronrun.examine(house, entry, descriptors)
-    if entry.parent:
-        descriptors.append(batches.open_batch(house, entry.parent))
+    if entry.proof:
+        descriptors.append(batches.open_batch(house, entry.proof))
     else:
         descriptors.append(house.shelves.open_entry(states.READY, entry))
     wanted = job.decode(settle.check_bytes(descriptors[0], entry))
     house.permit(wanted, entry.uid)
     runner = house.runner(entry.task, entry.uid)
     if HAS_DATA in entry.flags:
-        owner = entry.uid if runner == entry.uid else house.shelves.uid
+        owner = entry.uid if runner == entry.uid and not entry.event else house.shelves.uid
         try:
             descriptors.append(house.shelves.open_file(f"{DATA}/{entry.id}", owner)[0])
         except FileNotFoundError:

@@ -18,6 +18,7 @@ from typing import Any
 from cronq import (
     arrivals,
     cancel,
+    completion,
     edit,
     entryverbs,
     force,
@@ -35,7 +36,7 @@ from cronq.caller import Caller
 from cronq.entry import ATTACHED, CANCEL_WANTED, START_NOW, WAITS, Entry
 from cronq.errors import BadJob, CronqError, Full, NotPermitted, UnknownJob, UsageError
 from cronq.house import House, Now
-from cronq.job import is_id
+from cronq.job import is_id, is_whole
 
 Found = Iterator[dict[str, Any] | None]
 
@@ -72,7 +73,8 @@ class Ask:
         if not found:
             base, plus, line = job_id.partition("+")
             kept = self.house.backlog.find(base) if plus else None
-            if kept is not None and kept[1].batch is not None and 0 < int(line) <= kept[1].batch[2]:
+            batch = kept[1].batch if kept is not None and is_whole(line) else None
+            if batch is not None and 0 < int(line) <= batch[2]:
                 raise Full(f"job {job_id} waits in its batch still; ask for {base}")
             if parents.is_queued(self.house, job_id):
                 raise Full(f"job {job_id} is queued, and has not been looked at yet; ask again in a moment")
@@ -179,6 +181,9 @@ def _retry(ask: Ask) -> Found:
             raise BadJob(f"job {entry.id} is {state}; only a dead job is tried again")
         if entry.id not in ask.house.backlog:
             raise BadJob(f"job {entry.id} is no dead letter any more: its crontab's line has come again since")
+        if CANCEL_WANTED in (ask.house.backlog.find(entry.parent) or ("", entry.but(flags="")))[1].flags:
+            raise BadJob(f"batch {entry.parent} is being cancelled; retry its job when it has ended")
+        completion.reopen(ask.house, ask.now, entry.parent)
         ask.house.shelves.revive(entry)
         anew = dict.fromkeys(("attempt", "crashes", "snoozes", "interruptions"), 0)
         changed = entry.but(**anew, due=ask.now.micros).unflagged(CANCEL_WANTED).unflagged(ATTACHED)
@@ -231,6 +236,11 @@ def _rm(ask: Ask) -> Found:
             raise BadJob(f"job {entry.id} is {state}; cancel it first")
         if (child := _waiting_for(house, entry.id)) is not None:
             raise BadJob(f"job {child} waits for it still, and would never know how it ended; cancel that first")
+        batch = entry.proof if entry.event else ""
+        if batch and (batch in house.backlog or house.shelves.result(batch)):
+            raise BadJob(f"job {entry.id} is a callback of {batch}, and would run again; remove that first")
+        if (call := next(completion.callbacks_of(house, entry.id), None)) is not None:
+            raise BadJob(f"job {call} is a callback of it, and has not ended; wait for that, or cancel it first")
         if entry.id in house.backlog:  # dead or skipped; its file has not gone to its results
             house.shelves.drop(state, entry)
             house.shelves.drop_data(entry.id)

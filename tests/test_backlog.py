@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from cronq.backlog import WINDOW, Backlog
+from cronq.backlog import MOST_MEMBERS, Backlog
 from cronq.entry import Entry
 from cronq.states import DEAD, DELAYED, HELD, KEPT, READY, RUNNING, SKIPPED, WAITING
 
@@ -159,27 +159,27 @@ def test_a_batch_is_not_chosen_while_enough_of_its_members_wait() -> None:
     backlog = Backlog()
     backlog.put(READY, batch())
     assert backlog.ready.get("1-m") is not None
-    for number in range(WINDOW):
+    for number in range(MOST_MEMBERS):
         backlog.put(HELD, member(number))
-    backlog.put(READY, batch(WINDOW))
+    backlog.put(READY, batch(MOST_MEMBERS))
     assert backlog.ready.peek(every) is None
     backlog.put(RUNNING, member(0))
     backlog.forget("1-m+0000")
-    assert backlog.ready.peek(every) == batch(WINDOW)
-    backlog.put(HELD, member(WINDOW))
+    assert backlog.ready.peek(every) == batch(MOST_MEMBERS)
+    backlog.put(HELD, member(MOST_MEMBERS))
     assert backlog.ready.peek(every) is None
     backlog.put(DEAD, member(1))
-    assert backlog.ready.peek(every) == batch(WINDOW)
+    assert backlog.ready.peek(every) == batch(MOST_MEMBERS)
 
 
 def test_after_a_restart_too_whatever_is_found_first() -> None:
-    found = [(READY, batch(WINDOW)), *((READY, member(number)) for number in range(WINDOW))]
+    found = [(READY, batch(MOST_MEMBERS)), *((READY, member(number)) for number in range(MOST_MEMBERS))]
     for order in (found, found[::-1]):
         backlog = Backlog()
         for state, each in order:
             backlog.put(state, each)
         assert "1-m" not in backlog.ready
-        assert len(backlog.ready) == WINDOW
+        assert len(backlog.ready) == MOST_MEMBERS
 
 
 def test_a_batch_that_is_held_is_not_offered_when_members_end() -> None:

@@ -430,7 +430,7 @@ def test_help_shows_the_options_that_are_read(root: Path, verb: str) -> None:
     done = cronq(root, verb, "--help")
     assert done.returncode == 0, done.stderr
     shown = set(re.findall(r"^  (--[a-z-]+)", done.stdout, re.MULTILINE))
-    more = {"--keep-order"} if verb == "map" else set()
+    more = {"--keep-order", "--fail-fast"} if verb == "map" else set()
     assert shown == {option.flag for option in usage.OPTIONS if verb in option.of} | more
 
 

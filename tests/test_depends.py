@@ -8,6 +8,7 @@ import pytest
 from conftest import eventually
 
 from cronq import job as jobs
+from cronq.backlog import MOST_MEMBERS
 
 
 def gated(world, name="gate", code=0):
@@ -212,9 +213,10 @@ def test_jobs_of_a_batch_wait_and_are_waited_for(world):
 def test_jobs_of_a_batch_that_never_come_to_be_end_with_it(world):
     world.start()
     first, gate = gated(world, code=1)
-    batch = world.run("exec", "--after", first, "--batch", "-", input="true\n" * 100).stdout.strip()
-    last = ran(world, "last", "--after-any", f"{batch}+100")
-    gone = ran(world, "gone", "--after", f"{batch}+100")
+    number = MOST_MEMBERS + 1
+    batch = world.run("exec", "--after", first, "--batch", "-", input="true\n" * number).stdout.strip()
+    last = ran(world, "last", "--after-any", f"{batch}+{number}")
+    gone = ran(world, "gone", "--after", f"{batch}+{number}")
     waits(world, gone)
     world.run("cancel", batch)
     assert "which is gone" in world.result(gone)["reason"]

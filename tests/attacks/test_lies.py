@@ -226,6 +226,35 @@ def test_a_line_of_a_job_is_no_member_of_a_batch(liar, refused, name, blank):
     refused("ann", f"2001-{name}", file, "no batch", line, offset=text.index(line))
 
 
+def test_a_callback_is_what_its_batchs_first_line_says(liar, crew, refused, name):
+    calls = {"jobs": 1, "on_success": {"task": "resize"}, "on_complete": {"task": "tidy"}}
+    member = json.dumps({"on_first_death": liar.job("inner")}).encode()
+    text = json.dumps(calls).encode() + b"\n" + member + b"\n"
+    file = liar.file_of("ann", name, text, "jobs")
+    callback, told = jobs.encode(calls["on_success"]), liar.own(f"{name}.told", b"told")
+    own = liar.file_of("ann", name, b"his own", "data")
+    refused("ann", f"2001-{name}+first_death", file, "no on_first_death", jobs.encode(liar.job("inner")))
+    refused("carl", f"2001-{name}+success", file, "changed after acceptance", jobs.encode({"task": "loose"}))
+    refused("carl", f"2001-{name}+complete", file, "only carl and root may submit", jobs.encode(calls["on_complete"]))
+    refused("ann", f"2001-{name}+success", file, "it runs as uid 2003", callback)
+    refused("carl", f"2001-{name}+success", liar.file_of("ann", name, callback), "no on_success", callback)
+    refused("carl", f"2001-{name}+success", liar.own(name, text), f"belongs to uid {liar.uid}", callback)
+    refused("carl", f"2001-{name}+success", file, "belongs to uid 2001", callback, payload=own)
+    assert crew["carl"].do(f"2001-{name}+success", file, callback, payload=told)["step"] == "ended"
+    assert liar.ran() == {"resize": "2003", "stdin": "told"}
+
+
+def test_what_a_callback_is_told_is_no_file_of_its_users(liar, crew, refused, name):
+    """Else it could be changed, or be another file of his."""
+    call = {"command": ["sh", "-c", f"cat > {PROOF}/{name}"]}
+    file = liar.file_of("ann", name, json.dumps({"on_complete": call}).encode() + b"\n{}\n", "jobs")
+    own, content = liar.file_of("ann", name, b"his own", "data"), jobs.encode(call)
+    refused("ann", f"2001-{name}+complete", file, "belongs to uid 2001", content, payload=own)
+    told = liar.own(f"{name}.told", b"told")
+    assert crew["ann"].do(f"2001-{name}+complete", file, content, payload=told)["step"] == "ended"
+    assert liar.ran() == {name: "told"}
+
+
 # -------------------------------------------------------------------- ticks
 
 

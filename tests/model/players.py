@@ -4,7 +4,7 @@ run nothing, but take jobs by the real wire, hold the real locks and write the r
 import os
 import socket
 
-from cronq import wire
+from cronq import callbacks, wire
 from cronq.entry import digest
 from cronq.outcome import Outcome
 
@@ -86,7 +86,9 @@ class Worker:
     def _take(self, part: Part) -> None:
         assert self.cast.find(part.id) is None, f"{part.id} runs already"
         data = os.pread(part.files[0], 1 << 16, max(0, part.message["offset"]))
-        if part.message["offset"] >= 0:
+        if event := part.id.partition("+")[2].strip("0123456789"):
+            data = callbacks.wanted(data, event)
+        elif part.message["offset"] >= 0:
             data = data.partition(b"\n")[0] + b"\n"
         assert digest(data) == part.message["hash"]
         self.parts[part.id] = part

@@ -31,12 +31,15 @@ class Job:
     max_crashes: int = 3
     parent: "Job | None" = None
     members: "list[Job]" = field(default_factory=list)  # of a batch: all of them
+    calls: tuple[str, ...] = ()  # the events of it at which a job runs
+    event: str = ""  # of such a job
     made: int = 0  # how many of those are jobs of their own by now
     state: str = "queued"
     reason: str = ""
     attempt: int = 0
     crashes: int = 0
     cancel: bool = False
+    reopened: bool = False  # a batch that had ended, and of which a dead member was retried
 
     @property
     def order(self) -> tuple[int, int, str]:
@@ -57,11 +60,12 @@ class Queue:
         slots: dict[str, int],
         limits: dict[str, int],
         window: int,
+        most: int,
         chance: float,
         agings: dict[str, int],
     ) -> None:
         self.agings = agings  # seconds in which a job gains a priority, of queues that do not have the usual ones
-        self.window = window  # members of one batch that wait as jobs of their own
+        self.window, self.most = window, most  # members of one batch that are made at a time, and that may wait
         self.max_jobs, self.slots, self.limits, self.chance = max_jobs, slots, limits, chance
         self.jobs: dict[str, Job] = {}
         self.running: list[Job] = []
@@ -80,7 +84,7 @@ class Queue:
 
     def cancelled(self, job: Job) -> str | None:
         """What waits ends; what runs is to end, and is not tried again; a batch is all of its members."""
-        if job.members and job.state in UNFINISHED and (job.made or job.state == "running"):
+        if job.members and job.state in UNFINISHED and (job.made or job.calls or job.state == "running"):
             job.cancel = True
             if job.state in ("held", "delayed"):
                 self.move(job, "ready")
@@ -109,9 +113,12 @@ class Queue:
         return job.state
 
     def retried(self, job: Job, now: int) -> str | None:
-        """Due now, as if it had never run."""
-        if job.state != "dead":
+        """Due now, as if it had never run; its batch has not ended then, however it had."""
+        if job.state != "dead" or (job.parent is not None and job.parent.cancel and job.parent.state in UNFINISHED):
             return None
+        if job.parent is not None and job.parent.state == "done":
+            self.move(job.parent, "running")
+            job.parent.reopened = True
         job.attempt = job.crashes = 0
         job.due, job.cancel = now, False
         self.move(job, "ready")
@@ -185,9 +192,27 @@ class Queue:
                 self.move(job, *self.judged(job, how, now))
                 if job.cancel and job.state == "delayed":
                     self.cancelled(job)
+        for job, _ in over:
+            if job.state == "dead" and job.parent is not None and job.parent.state in UNFINISHED:
+                self.call(job.parent, "first_death", now)
         for batch in [job for job in self.of("running") if job.members]:
-            if not batch.waiting:
+            if not batch.waiting and not self.called(batch, now):
                 self.move(batch, "cancelled" if batch.cancel else "done")
+
+    def called(self, batch: Job, now: int) -> bool:
+        """Whether a batch that is over has a job to make first: it ends when that is safe."""
+        ends = {member.state for member in batch.members}
+        events = ["first_death"] * ("dead" in ends) + ["complete"] + ["success"] * (ends == {"done"})
+        return sum(self.call(batch, event, now) for event in events) > 0
+
+    def call(self, batch: Job, event: str, now: int) -> bool:
+        """Make the job of this event, once."""
+        job = Job(f"{batch.id}+{event}", due=now, event=event)
+        if event not in batch.calls or job.id in self.jobs:
+            return False
+        self.jobs[job.id] = job
+        self.move(job, "ready")
+        return True
 
     def next(self, now: int) -> Job | None:
         """The first that fits beside what runs, or what came earlier and has waited for long enough to count as much;
@@ -217,7 +242,7 @@ class Queue:
         if job.mutex and any(other.mutex == job.mutex for other in self.running):
             return False
         if job.members:
-            return job.waiting < self.window
+            return job.waiting < self.most
         rooms = [("queue", job.queue, self.slots.get(job.queue)), ("task", job.task, self.limits.get(job.task))]
         narrow = set()
         full = False
@@ -239,7 +264,8 @@ class Queue:
             self.running.append(job)
             self.move(job, "running")
             return
-        while job.made < len(job.members) and job.waiting < self.window:
+        most = min(job.waiting + self.window, self.most)
+        while job.made < len(job.members) and job.waiting < most:
             member = job.members[job.made]
             job.made += 1
             self.jobs[member.id] = member

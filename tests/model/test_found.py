@@ -1,9 +1,11 @@
 """What the model found in the dispatcher, each once more and by itself: the same play (test_model.py), by hand."""
 
 import pytest
-from players import HEARS
+from players import DEAF, HEARS
 from test_model import UID, Calm
 from theatre import Cut
+
+from cronq.entry import Entry
 
 FREE = {"task": ""}
 
@@ -48,8 +50,9 @@ def test_a_dead_member_is_tried_again_though_its_batch_has_ended(play):
     play.end(0, 0, tell=True)
     assert states(play) == {"1": "dead"}
     play.retry(1)
-    assert states(play) == {"1": "running"}
+    assert list(states(play).values()) == ["running", "running"]  # the batch, too: its end is another now
     play.end(0, 0, tell=True)
+    assert states(play) == {}
     assert not play.theatre.names(f"rejected/{UID}")
 
 
@@ -111,3 +114,50 @@ def test_a_job_that_has_waited_for_long_enough_comes_before_a_newer_one_of_a_hig
     play.end(0, 0, tell=True)
     assert [job.priority for job in play.model.of("ready")] == [3]
     assert low.state == "running"
+
+
+def test_a_callback_is_flushed_before_its_batch_has_ended(play):
+    """Else the power may fail when the one is on the disk and the other is not."""
+    play.submit_many([FREE], header=True, calls={"complete"})
+    shelves, told = play.theatre.house.shelves, []
+
+    def hear(name):
+        act = getattr(shelves, name)
+
+        def heard(*words):
+            told.append((name, *(word.id.partition("+")[2] for word in words if isinstance(word, Entry))))
+            return act(*words)
+
+        setattr(shelves, name, heard)
+
+    for name in ("create", "sync", "end"):
+        hear(name)
+    play.end(0, 0, tell=True)
+    made, ended = told.index(("create", "complete")), told.index(("end", ""))
+    assert made < ended
+    assert ("sync",) in told[made:ended]
+
+
+def test_a_batch_and_a_job_of_it_that_are_both_still_to_be_cancelled_after_a_restart_are(play):
+    """Their worker is of a dispatcher that is gone: another one is asked to end them, each once."""
+    play.submit_many([FREE, FREE], header=False)
+    play.pace(0, DEAF)
+    (batch,) = (job for job in play.model.jobs.values() if job.members)
+    play.do("cancel", batch, play.model.cancelled, now=False)
+    play.restart()
+    stops = play.theatre.house.stops
+    play.theatre.house.stops = {job_id: stops[job_id] for job_id in sorted(stops)}  # the batch first, as may be
+    assert len(stops) == 3
+    play.settle()
+    assert set(states(play).values()) <= {"running"}
+
+
+def test_a_dead_job_of_a_batch_that_is_being_cancelled_waits_for_that(play):
+    """Else it would be cancelled with the batch, if the dispatcher came to be restarted."""
+    play.submit_many([FREE, FREE], header=False)
+    play.end(0, 1, tell=True)
+    play.pace(0, HEARS)
+    (batch,) = (job for job in play.model.jobs.values() if job.members)
+    play.do("cancel", batch, play.model.cancelled, now=False)
+    play.retry(1)
+    assert states(play)["1"] == "dead"

@@ -20,9 +20,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
 from players import DEAF, HEARS, STARTS
 from reference import UNFINISHED, UNSTARTED, Job, Queue
-from theatre import UID, Cut, Theatre
+from theatre import MORE, UID, Cut, Theatre
 
 from cronq.dispatcher import take_up
+from cronq.job import CALLBACKS
 
 LONG = bool(os.environ.get("CRONQ_LONG"))
 CHANCE = 0.5
@@ -99,7 +100,8 @@ class Calm(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.theatre = Theatre(TOML, self.window, CHANCE)
-        self.model = Queue(4, {"narrow": 2}, {"few": 2}, self.window, CHANCE, {"narrow": 1, "other": 0})
+        model = (4, {"narrow": 2}, {"few": 2}, self.window, self.window + MORE, CHANCE, {"narrow": 1, "other": 0})
+        self.model = Queue(*model)
         self.cast = self.theatre.cast
         self.compared = 0  # how much of the model's log
         self.names = 0
@@ -160,11 +162,17 @@ class Calm(RuleBasedStateMachine):
         self.model.arrived.append(job)
         self.settle()
 
-    @rule(members=st.lists(specs, min_size=1, max_size=6), header=st.booleans())
-    def submit_many(self, members: list[dict], header: bool) -> None:
+    @rule(
+        members=st.lists(specs, min_size=1, max_size=6),
+        header=st.booleans(),
+        calls=st.sets(st.sampled_from(CALLBACKS)),
+    )
+    def submit_many(self, members: list[dict], header: bool, calls: frozenset[str] = frozenset()) -> None:
         name = self.name()
-        batch = Job(f"{UID}-{name}", due=self.theatre.micros)
-        lines = [json.dumps({"jobs": len(members)})] if header else []
+        batch = Job(f"{UID}-{name}", due=self.theatre.micros, calls=tuple(calls) if header else ())
+        told = {f"on_{event}": {"command": ["true"]} for event in batch.calls}
+        self.with_data |= {f"{batch.id}+{event}" for event in batch.calls}
+        lines = [json.dumps({"jobs": len(members)} | told)] if header else []
         for number, said in enumerate(members, 1):
             keys, job = self.spec(said, f"{batch.id}+{number}")
             job.parent = batch
@@ -224,7 +232,7 @@ class Calm(RuleBasedStateMachine):
         return [
             job
             for job in self.model.jobs.values()
-            if not job.parent and not job.members and len(given(job)) > 1 and job.state != "removed"
+            if "+" not in job.id and not job.members and len(given(job)) > 1 and job.state != "removed"
         ]
 
     # ---------------------------------------------------------------- workers
@@ -282,7 +290,7 @@ class Calm(RuleBasedStateMachine):
     @precondition(lambda self: self.model.of(*ENDED))
     def remove(self, pick: int) -> None:
         job = self.likely(pick, *ENDED)
-        if not job.members and (job.parent is None or job.parent.state not in UNFINISHED):
+        if not job.members and not job.event and (job.parent is None or job.parent.state not in UNFINISHED):
             self.do("rm", job, self.model.removed)
 
     def likely(self, pick: int, *states: str) -> Job:
@@ -466,7 +474,8 @@ class Calm(RuleBasedStateMachine):
         if job.members:
             ended = Counter(member.state for member in job.members[: job.made])
             ended["cancelled"] += len(job.members) - job.made
-            if job.made or job.state == "done":
+            # Of one that was removed, nobody knows how it ended any more.
+            if (job.made or job.state == "done") and not ended["removed"]:
                 assert Counter(found.get("counts", {})) == ended, (job.state, found, ended)
             return
         words = f"exit code {job.reason}" if job.reason.isdigit() else job.reason
@@ -478,9 +487,10 @@ class Calm(RuleBasedStateMachine):
         assert self.model.arrived or not names("queue/.capture")
         attempts = {f"{job_id}.{jobs[job_id].attempt}" for job_id in running}
         assert names("queue/outcome") == attempts
-        data = {each for each in self.with_data if jobs[each].state in (*UNFINISHED, "dead")}
+        data = {each for each in self.with_data if each in jobs and jobs[each].state in (*UNFINISHED, "dead")}
         assert names("queue/data") == data, names("queue/data") ^ data
         known = {job.id for job in jobs.values() if job.state in ENDED or (job.id in self.begun and not job.members)}
+        known |= {job.id for job in jobs.values() if job.reopened}
         left = names(f"out/{UID}") ^ {each for each in known if jobs[each].state != "removed"}
         assert not left or (self.was_cut and not any(names(f"out/{UID}/{each}") for each in left)), left
         aside = Counter(base(name) for name in names(f"rejected/{UID}") if not name.endswith(".reason"))

@@ -23,6 +23,7 @@ from cronq.house import House, Now
 
 UID = os.getuid()
 BEGAN = 1_700_000_000.0  # long before any file of the test was written: none is taken for one that is being written
+MORE = 1  # beyond a window of them, members of one batch that may wait
 CHANGES = ("rename", "unlink", "mkdir", "rmdir", "write", "ftruncate", "fsync", "fdatasync")
 
 
@@ -81,7 +82,8 @@ class Theatre:
         spool.make(str(self.root), UID)
         self.patches = [(module, "SLICE_SECONDS", 1e6) for module in (turn, batches)]  # a slow machine is no other one
         self.patches += [(arrivals, "SLICE_NANOSECONDS", 10**15)]
-        self.patches += [(module, "WINDOW", window) for module in (backlog, batches)]
+        self.patches += [(module, "MOST_MEMBERS", window + MORE) for module in (backlog, batches)]
+        self.patches += [(batches, "WINDOW", window)]
         self.kept = [(module, name, getattr(module, name)) for module, name, _ in self.patches]
         for module, name, value in self.patches:
             setattr(module, name, value)

@@ -35,6 +35,24 @@ def test_a_batch_runs_line_by_line_as_the_tasks_user(machine):
     assert outputs == [f"carl\nwho {number}\n" for number in range(100)]
 
 
+def test_a_callback_reads_its_submitters_results_and_a_task_of_another_user_is_told_of_them_alone(machine):
+    look = 'id -un; cat; cat "$CRONQ_BATCH_RESULTS"+[0-9]/stdout'
+    tidy = '[tasks.tidy]\ncommand = ["true"]\nuser = "carl"\n'
+    machine.tasks(WHO + tidy + f'[tasks.look]\nshell = \'{look}\'\nuser = "carl"\nsubmit = ["ann"]\n')
+    machine.start()
+    batch = machine.submit("ann", "exec", "--batch", "-", "--on-success", look, input="echo 1\necho 2\n")
+    printed = machine.output(f"{batch}+success").splitlines()
+    assert (printed[0], json.loads(printed[1])["counts"], printed[2:]) == ("ann", {"done": 2}, ["1", "2"])
+    batch = machine.submit("ann", "submit", "who", "--batch", "-", "--on-complete", "look", input="1\n2\n")
+    found = machine.result(f"{batch}+complete")
+    printed = (machine.results(f"{batch}+complete") / "stdout").read_text().splitlines()
+    assert (printed[0], json.loads(printed[1])["counts"], printed[2:]) == ("carl", {"done": 2}, [])
+    assert found["exit_code"] == 1  # cat: permission denied
+    for task, code, why in (("nope", 65, "unknown task 'nope'"), ("tidy", 77, "the task tidy runs as carl")):
+        argv = ("submit", "--wait", "who", "--batch", "-", "--on-success", task)
+        assert f"on_success: {why}" in machine.cronq("ann", *argv, input="x\n", code=code).stderr
+
+
 def test_a_large_input_reaches_another_user_as_a_copy_that_the_submitter_cannot_change(machine):
     machine.tasks('[tasks.sum]\nshell = "id -un; sha256sum"\nuser = "carl"\nsubmit = ["ann"]\n')
     machine.start()
