@@ -75,8 +75,12 @@ class Heads(Generic[_Part]):
         if head is not None:
             heapq.heappush(self.heap, (head, part))
         if len(self.heap) > 2 * len(self.parts) + 64:
-            self.heap = [(each.posted, each) for each in self.parts.values() if each.posted is not None]
-            heapq.heapify(self.heap)
+            self.sweep()
+
+    def sweep(self) -> None:
+        """Have nothing in the heap but the parts that there are, where they stand."""
+        self.heap = [(each.posted, each) for each in self.parts.values() if each.posted is not None]
+        heapq.heapify(self.heap)
 
     def drop(self, part: _Part, key: tuple[object, ...]) -> None:
         """Forget a part in which nothing is left."""
@@ -143,6 +147,10 @@ class Level(Heads[Lane]):
             self.post(lane)
         return best
 
+    def has_aged(self, due: int, priority: int, now: int) -> bool:
+        """Whether what was due then has waited for so long, now, that it counts as of that higher priority."""
+        return self.aging > 0 and now - due >= (priority - self.priority) * self.aging
+
     def aged(self, priority: int, now: int) -> tuple[Any, ...]:
-        """What comes before this has waited for so long, now, that it counts as of that higher priority."""
-        return -self.priority, (now - (priority - self.priority) * self.aging + 1) if self.aging else 0
+        """What comes before this has."""
+        return -self.priority, now - (priority - self.priority) * self.aging + 1

@@ -27,6 +27,7 @@ from cronq.heads import FITS, Fits, Gate, Item, Lane, Level, Row
 
 Load = Callable[[int], tuple[float, float] | None]
 AGING = 300.0  # seconds, where a queue says nothing
+Heads = list[tuple[int, tuple[float, float], Item, Level]]
 Found = tuple[int, tuple[float, float], Item]  # the priority (less is more urgent), what its submitter has, the item
 
 
@@ -146,6 +147,7 @@ class Ready:
                     lane.level = other
                     other.parts[key] = lane
                     other.post(lane)
+            level.sweep()  # where a lane that has left stood, it would be taken for one that is still there
 
     def peek(self, gate: Gate, load: Load = _alike, fits: Fits = _always, now: int = 0) -> Entry | None:
         """What runs next: of the highest priority that may start, then of whoever has the least, then what was due
@@ -155,8 +157,9 @@ class Ready:
         then what he was served), or None where none of his may start: then his lanes are not looked at. `fits(entry)`
         is asked of the first of a row; a time that it gives is that until which the row is not asked of again (`wake`).
         """
-        while (best := self._urgent(gate, load, fits)) is not None:
-            aged, looked = self._aged(best, gate, load, fits, now)
+        heads = list(self._heads(load))
+        while (best := self._urgent(heads, gate, fits)) is not None:
+            aged, looked = self._aged(heads, best, gate, fits, now)
             if aged is not None:
                 return aged
             entry = best[-1][-1]
@@ -165,45 +168,52 @@ class Ready:
             # What has aged does not fit either, but keeps the room that there is: once more, without that room.
         return None
 
-    def _urgent(self, gate: Gate, load: Load, fits: Fits) -> Found | None:
+    def _urgent(self, heads: Heads, gate: Gate, fits: Fits) -> Found | None:
         """What runs next, whatever the time."""
         best: Found | None = None
-        for level, has, head in sorted(self._heads(load), key=lambda each: (-each[0].priority, *each[1:])):
-            if best is not None and best < (-level.priority, has, head):
-                break  # whoever comes now has nothing better
+        left = heads.copy()
+        heapq.heapify(left)
+        while left and (best is None or left[0][:3] < best):  # else whoever comes now has nothing better
+            priority, has, _, level = heapq.heappop(left)
             item = level.first(gate, fits, self._put_to_sleep)
             if item is not None:
-                found = -level.priority, has, item
+                found = priority, has, item
                 best = found if best is None else min(best, found)
         return best
 
-    def _aged(self, best: Found, gate: Gate, load: Load, fits: Fits, now: int) -> tuple[Entry | None, bool]:
+    def _aged(self, heads: Heads, best: Found, gate: Gate, fits: Fits, now: int) -> tuple[Entry | None, bool]:
         """What goes before the most urgent by its age; whether anything was looked at."""
-        urgency, bound = -best[0], (best[1], best[2][1:])
+        urgent, least, item = best
+        bound = least, item[1:]
+        left = [
+            (has, head[1:], level)
+            for priority, has, head, level in heads
+            if priority > urgent and has <= least and level.has_aged(head[1], -urgent, now)
+        ]
+        heapq.heapify(left)
         found: Entry | None = None
         looked = False
-        for level, has, head in sorted(self._heads(load), key=lambda each: (each[1], each[2][1:])):
-            if (has, head[1:]) > bound:
-                break
-            before = level.aged(urgency, now)
-            if level.priority >= urgency or head >= before:
-                continue
-            looked = True
+        while left and left[0][:2] < bound:
+            has, _, level = heapq.heappop(left)
+            before = level.aged(-urgent, now)
             if has == bound[0]:
                 before = min(before, (-level.priority, *bound[1]))
-            item = level.first(gate, fits, self._put_to_sleep, before)
-            if item is not None:
-                found, bound = item[-1], (has, item[1:])
+            first = level.first(gate, fits, self._put_to_sleep, before)
+            looked = True
+            if first is not None:
+                found, bound = first[-1], (has, first[1:])
         return found, looked
 
-    def _heads(self, load: Load) -> Iterator[tuple[Level, tuple[float, float], Item]]:
-        """Of each submitter who may start something: his levels, what he has, and the best that he may have there."""
+    def _heads(self, load: Load) -> Iterator[tuple[int, tuple[float, float], Item, Level]]:
+        """Of each submitter who may start something, of each level of his: its urgency (the less, the more urgent),
+        what he has, the best that he may have there; in one choice what is best can only get worse.
+        """
         for uid, levels in self._levels.items():
             has = load(uid)
             if has is not None:
                 for level in levels.values():
                     if (head := level.head) is not None:
-                        yield level, has, head  # perhaps it is closed: then what he has comes later
+                        yield -level.priority, has, head, level  # perhaps it is closed: then what he has comes later
 
     def take(self, gate: Gate, load: Load = _alike, fits: Fits = _always, now: int = 0) -> Entry | None:
         """The same, and it waits no longer."""

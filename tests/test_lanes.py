@@ -428,7 +428,13 @@ def test_aging_of_a_queue_may_be_shorter_or_none_and_may_change_while_jobs_wait(
     assert ready.peek(always, now=100_000_000) == old
     ready.age({"p": 0.0})
     assert ready.peek(always, now=10**15) == new
-    ready.discard(new.id)
+    ready.add(entry("beside"))  # in another queue, and so of another level than before
+    ready.add(entry("further", queue="q", due=2))
+    ready.age({"p": 0.0, "default": 0.0})
+    assert ready.peek(always, now=300_000_001) == new  # of the others only one ages, and it came later
+    assert ready.peek(always, now=300_000_002) == entry("further", queue="q", due=2)
+    for name in ("beside", "further", "new"):
+        ready.discard(f"1-{name}")
     ready.age({})
     assert drained(ready) == [old]
     assert ready._levels == {}
