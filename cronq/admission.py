@@ -97,7 +97,7 @@ def entry_of(house: House, job_id: str, wanted: Job, hashed: str, submitted: flo
         task=wanted.task or "",
         queue=plan.queue,
         weight=plan.weight,
-        expires=int(_expires(house, wanted, due) * 1e6),
+        expires=int(expires(house, wanted, due) * 1e6),
         hash=hashed,
     )
     for flag, is_so in (
@@ -130,7 +130,7 @@ def _due(wanted: Job, submitted: float) -> float:
     return submitted
 
 
-def _expires(house: House, wanted: Job, due: float) -> float:
+def expires(house: House, wanted: Job, due: float) -> float:
     """When it is too late to start a job: what it says itself goes before what its task says; 0: never."""
     if wanted.expires is not None:
         return wanted.expires

@@ -39,9 +39,8 @@ def edit(house: House, now: Now, state: str, entry: Entry, fields: dict[str, Any
     if entry.tabled:
         raise BadJob(f"job {entry.id} is what a crontab's line made; edit the line")
     asked = job.fields(house.shelves.read(state, entry, MAX_JOB_BYTES))
-    if "at" in fields or "delay" in fields:
-        asked = {key: value for key, value in asked.items() if key not in ("at", "delay")}
-    judged = job.from_fields(asked | fields)
+    replaced = {key for pair in job.EXCLUDE if fields.keys() & pair for key in pair}
+    judged = job.from_fields({key: value for key, value in asked.items() if key not in replaced} | fields)
     house.permit(judged, entry.uid)
     plan = house.plan(judged)
     changed = entry
@@ -55,6 +54,8 @@ def edit(house: House, now: Now, state: str, entry: Entry, fields: dict[str, Any
         due = judged.at if judged.at is not None else now.wall + (judged.delay or 0)
         due = min(max(due, now.wall), job.LAST_INSTANT)
         changed = changed.but(due=int(due * 1e6)).unflagged(START_NOW)
+        if judged.expires is None and (late := admission.expires(house, judged, due)):  # so long after it is due
+            changed = changed.but(expires=int(late * 1e6))
     admission.must_fit(changed)
     if changed == entry:
         return state

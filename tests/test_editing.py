@@ -98,6 +98,16 @@ def test_a_job_expires_when_it_is_edited_to(served, paused):
     assert served.result(job)["state"] == "expired"
 
 
+def test_start_within_counts_from_the_time_to_which_a_job_is_put_off_and_expires_takes_its_place(served, paused):
+    job = say(served, "late", "--queue", "one", "--start-within", "1h")
+    served.run("edit", "--delay", "2h", job)
+    found = shown(served, job)
+    assert found["expires"] - found["due"] == pytest.approx(3600)
+    served.run("edit", "--expires", "3h", "--delay", "1h", job)
+    assert shown(served, job)["expires"] - time.time() == pytest.approx(3 * 3600, abs=60)
+    served.run("cancel", job)
+
+
 def test_what_has_started_or_ended_is_not_edited_nor_what_nobody_knows(served):
     runs = served.submit("exec", "--", "sleep", "300")
     eventually(lambda: shown(served, runs)["state"] == "running")

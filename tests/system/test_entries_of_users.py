@@ -88,3 +88,13 @@ def test_queues_and_tasks_are_paused_by_operators_and_a_users_own_line_of_the_na
     assert json.loads(machine.cronq("ann", "show", "--json", job).stdout)["reason"] == "queue default is paused"
     machine.cronq("root", "resume", "queue:default")
     assert machine.output(job) == "ann\n"
+
+
+def test_while_nothing_is_accepted_every_user_is_told_so_and_a_dropped_file_waits(machine, tabs):
+    machine.cronq("carl", "drain", "--refuse")
+    for user in ("ann", "root"):
+        assert "accepts nothing just now" in machine.cronq(user, "exec", "--", "true", code=75).stderr
+    machine.drop("ann", "dropped", {"command": ["id", "-un"]})
+    machine.cronq("ann", "show", "2001-dropped", code=75)
+    machine.cronq("root", "resume")
+    assert machine.output(machine.named("ann", "dropped")) == "ann\n"
