@@ -89,6 +89,7 @@ class Attempt:
         self._lost: CannotStart | None = None  # why it never became that
         self._started = self._began = 0.0  # by the wall clock, by the monotonic one
         self._asked = False  # SIGTERM was sent
+        self._frozen = False
         self._timer: Timer | None = None
         self._ended: dict[str, Any] = {}
         self._draining = False
@@ -184,6 +185,9 @@ class Attempt:
         self._began = time.monotonic()
         self._held.go()
         self.deadline.begin()
+        if self._frozen:
+            self._frozen = False
+            self.freeze(True)
 
     def _told(self) -> None:
         """The child became the job's program, or could not, or died."""
@@ -229,24 +233,21 @@ class Attempt:
             self._held.shut()  # nothing of the job has run yet
             now = True
         if now:
-            self._signal(signal.SIGKILL)
+            process.signal_group(self.pid, signal.SIGKILL)
         elif not self._asked:
             self._asked = True
-            self._signal(signal.SIGTERM)
-            self._signal(signal.SIGCONT)  # a stopped job could not hear it
+            process.signal_group(self.pid, signal.SIGTERM)
+            process.signal_group(self.pid, signal.SIGCONT)  # a stopped job could not hear it
             self.loop.cancel(self._timer)
-            self._timer = self.loop.after(self.plan.grace, partial(self._signal, signal.SIGKILL))
+            self._timer = self.loop.after(self.plan.grace, partial(process.signal_group, self.pid, signal.SIGKILL))
 
-    def _signal(self, number: int) -> None:
-        # The leader is not waited for yet, so this pid is no other group's; one that was just forked may have none yet.
-        for kill in (os.killpg, os.kill):
-            try:
-                kill(self.pid, number)
-                return
-            except ProcessLookupError:
-                pass
-            except OSError:
-                return  # all of it belongs to others (sudo), and is not ours to signal
+    def freeze(self, on: bool) -> None:
+        """Stop the job's group, and its time-outs with it, or let both go on. One that is to end is not stopped."""
+        if on != self._frozen:
+            self._frozen = on
+            if self.alive and self.reason is None and not (self._held is not None and self._held.waiting):
+                process.signal_group(self.pid, signal.SIGSTOP if on else signal.SIGCONT)
+                self.deadline.freeze(on)
 
     # ---------------------------------------------------------------- end
 
@@ -255,7 +256,7 @@ class Attempt:
         os.close(self._pidfd)
         # What was stopped leaves nothing behind, a task neither unless it says so; a free command may.
         if not self._leaves():
-            self._signal(signal.SIGKILL)
+            process.signal_group(self.pid, signal.SIGKILL)
         self._wait()
 
     def _leaves(self) -> bool:

@@ -62,16 +62,17 @@ def pause(
         ),
     ],
     until: Annotated[str | None, typer.Option(metavar="TIME", help="Until then; else until it is resumed.")] = None,
+    freeze: Annotated[bool, typer.Option("--freeze", help="Stop what runs of a queue or task, too.")] = False,
     as_json: Json = False,
 ) -> int:
     """Let a queue or a task start nothing more, or a line of a crontab or a schedule not run.
 
-    Until it is resumed. What runs goes on. Jobs of a queue or task are accepted, and wait in their order; ticks of an
-    entry are passed over, but by `cronq run` it runs all the same.
+    Until it is resumed. What runs goes on, unless it is frozen. Jobs of a queue or task are accepted, and wait in their
+    order; ticks of an entry are passed over, but by `cronq run` it runs all the same.
     """
     from cronq import halts
 
-    return halts.pause(spools.find(), what, until, as_json)
+    return halts.pause(spools.find(), what, until, freeze, as_json)
 
 
 def resume(

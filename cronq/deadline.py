@@ -1,6 +1,7 @@
 """When an attempt has had its time: its timeout, which it may begin again (`touch`), and its watchdog.
 
-Does:    calls `stop` with the reason: `timeout`, or `watchdog` where the job was silent too long.
+Does:    calls `stop` with the reason: `timeout`, or `watchdog` where the job was silent too long. While it is frozen,
+         neither has its time go by.
 Trusts:  the plan. Of the job only that it wants more time, and not for ever: `timeout_max` bounds the whole attempt.
 Fails:   never.
 
@@ -24,7 +25,7 @@ LONGEST = 12 * 3600.0  # how long touches keep an attempt going, where its task 
 class Deadline:
     """The two timers of one attempt."""
 
-    __slots__ = ("_due", "_heard", "_late", "_loop", "_most", "_quiet", "_stop", "_timeout", "_watchdog")
+    __slots__ = ("_due", "_frozen", "_heard", "_late", "_loop", "_most", "_quiet", "_stop", "_timeout", "_watchdog")
 
     def __init__(self, loop: Loop, plan: Plan, stop: Callable[[str], object]) -> None:
         self._loop = loop
@@ -35,6 +36,7 @@ class Deadline:
         self._late: Timer | None = None
         self._quiet: Timer | None = None
         self._due = self._heard = 0.0
+        self._frozen: float | None = None  # since when no time goes by
 
     def begin(self) -> None:
         """The job runs from now on."""
@@ -60,6 +62,21 @@ class Deadline:
             self._loop.cancel(self._late)
             self._late = self._loop.after(max(0.0, self._due - now), self._ring)
 
+    def freeze(self, on: bool) -> None:
+        """No time goes by from now on, or it goes on where it stood."""
+        now = time.monotonic()
+        if on and (self._late is not None or self._quiet is not None):
+            self._frozen = now
+            self._cancel()
+        elif not on and self._frozen is not None:
+            stood, self._frozen = now - self._frozen, None
+            self._heard += stood
+            if self._timeout is not None and self._most is not None:
+                self._due, self._most = self._due + stood, self._most + stood
+                self._ring()
+            if self._watchdog is not None:
+                self._look()
+
     def _ring(self) -> None:
         left = self._due - time.monotonic()
         if left > 0:
@@ -77,6 +94,10 @@ class Deadline:
 
     def over(self) -> None:
         """It is being ended, or has ended."""
+        self._frozen = None
+        self._cancel()
+
+    def _cancel(self) -> None:
         self._loop.cancel(self._late)
         self._loop.cancel(self._quiet)
         self._late = self._quiet = None

@@ -88,7 +88,7 @@ def pause(ask: Ask) -> Found:
         yield from entryverbs.pause(ask)
         return
     until, name = entryverbs.pauses_until(ask), _gate(ask)
-    yield _begin(ask, name, until)
+    yield _begin(ask, name, Pause(until, frozen=bool(ask.request.get("freeze"))))
 
 
 def resume(ask: Ask) -> Found:
@@ -106,14 +106,14 @@ def drain(ask: Ask) -> Found:
         for name in (pauses.DRAIN, pauses.REFUSE):
             yield _end(ask, name)
         return
-    yield _begin(ask, pauses.REFUSE if ask.request.get("refuse") else pauses.DRAIN, pauses.FOR_EVER)
+    yield _begin(ask, pauses.REFUSE if ask.request.get("refuse") else pauses.DRAIN, Pause())
 
 
-def _begin(ask: Ask, name: str, until: float) -> dict[str, Any]:
-    ask.house.pauses.begin(name, Pause(until))
+def _begin(ask: Ask, name: str, pause: Pause) -> dict[str, Any]:
+    ask.house.pauses.begin(name, pause)
     ask.house.pauses.sign()
     log("paused", gate=name, by=ask.caller.uid)
-    return {"gate": name, "paused": entryverbs.told(until)}
+    return {"gate": name, "paused": entryverbs.told(pause.until)} | ({"frozen": True} if pause.frozen else {})
 
 
 def _end(ask: Ask, name: str) -> dict[str, Any]:

@@ -21,7 +21,7 @@ ENTRY = "entry:"
 SOONEST, LATEST = 0.05, 1.0  # seconds between two looks at what still runs
 
 
-def pause(root: str, text: str, end: str | None, as_json: bool) -> int:
+def pause(root: str, text: str, end: str | None, freeze: bool, as_json: bool) -> int:
     """Pause what is meant. Raises `CronqError`."""
     request: dict[str, Any] = {"do": "pause"}
     word = "paused"
@@ -31,6 +31,9 @@ def pause(root: str, text: str, end: str | None, as_json: bool) -> int:
             raise UsageError(f"--until: {jobs.show(end)} is over already")
         word = f"paused until {when.stamp(request['until'], when.zone(None), seconds=False)}"
     named, shown = _meant(root, text, resumes=False)
+    if freeze and "gate" not in named:
+        raise UsageError("--freeze is for queues and tasks; an entry's jobs are in the queue cron, or in their task's")
+    request |= {"freeze": True} if freeze else {}
     (answer,) = client.ask(root, request | named)
     _say(answer, shown, word, as_json)
     return 0

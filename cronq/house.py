@@ -123,6 +123,7 @@ class House:
     flushes: int = 0  # turns whose every move is durable
     cgroups: str = ""  # how far jobs get a cgroup of their own, in words
     placing: bool = False  # whether they do
+    frozen: set[tuple[str, int]] = field(default_factory=set)  # attempts that were told to stand still (`freezing`)
     broken: str = ""  # a flush failed: nothing is accepted or started any more
     stopping: bool = False
     leave_at: float | None = None  # until when a stopping dispatcher waits for running jobs

@@ -33,10 +33,13 @@ DRAIN, REFUSE = "drain", "refuse"
 
 
 class Pause(NamedTuple):
-    """Until when something is paused, in seconds since the epoch, and which job's failure it was."""
+    """Until when something is paused, in seconds since the epoch; which job's failure it was; whether what runs is
+    stopped, too.
+    """
 
     until: float = FOR_EVER
     job: str = ""
+    frozen: bool = False
 
 
 def gate(kind: str, name: str) -> str:
@@ -75,6 +78,7 @@ class Pauses:
                     Pause(
                         float(until) if isinstance(until, int | float) else FOR_EVER,
                         job if isinstance(job, str) else "",
+                        said.get("frozen") is True,
                     ),
                 )
 
@@ -104,6 +108,10 @@ class Pauses:
             return []
         return [name for name in (DRAIN, gate(QUEUE, queue), gate(TASK, task)) if name in self.gates]
 
+    def freezes(self, queue: str, task: str) -> bool:
+        """Whether what runs of this queue and task is to be stopped."""
+        return any(self.gates[name].frozen for name in self.closed(queue, task))
+
     def ends(self) -> float:
         """When the first of them ends by itself."""
         return min((pause.until for pause in self.gates.values()), default=FOR_EVER)
@@ -117,9 +125,10 @@ class Pauses:
 
     def fail(self, name: str, job_id: str) -> bool:
         """A job's failure pauses a gate until somebody resumes it; False where it is paused so. `save` writes it."""
-        if self.until(name) == FOR_EVER:
+        earlier = self.gates.get(name)
+        if earlier is not None and earlier.until == FOR_EVER:
             return False
-        self.gates[name] = self._unsaved[name] = Pause(job=job_id)
+        self.gates[name] = self._unsaved[name] = Pause(job=job_id, frozen=earlier is not None and earlier.frozen)
         return True
 
     def save(self) -> None:
@@ -157,7 +166,8 @@ class Pauses:
             os.mkdir(FOLDER, 0o700, dir_fd=self._shelves.fd)
             self._shelves.touch(os.path.dirname(FOLDER))
         said: dict[str, Any] = {"until": pause.until} if pause.until != FOR_EVER else {}
-        self._shelves.save(f"{FOLDER}/{name}", said | ({"job": pause.job} if pause.job else {}))
+        said |= {"job": pause.job} if pause.job else {}
+        self._shelves.save(f"{FOLDER}/{name}", said | ({"frozen": True} if pause.frozen else {}))
         self._shelves.touch(FOLDER)
 
     def end(self, name: str) -> bool:
@@ -179,5 +189,6 @@ def sentence(name: str, pause: Pause) -> str:
         return "cronq is drained: nothing starts"
     if name == REFUSE:
         return "cronq accepts nothing: what is submitted waits in its inbox"
-    why = ", because a job of it ended dead" if pause.job else ""
+    why = ", and what runs of it is frozen" if pause.frozen else ""
+    why += ", because a job of it ended dead" if pause.job else ""
     return f"{name.replace(':', ' ')} is paused{why}"

@@ -232,3 +232,18 @@ def kill(process: Seen) -> None:
         pass  # gone, or not ours to kill: the next round shows which
     finally:
         os.close(descriptor)
+
+
+def signal_group(pid: int, number: int) -> None:
+    """Signal a child's process group.
+
+    Its leader is not waited for yet, so this pid is no other group's; one that was just forked may have none yet.
+    """
+    for tell in (os.killpg, os.kill):
+        try:
+            tell(pid, number)
+            return
+        except ProcessLookupError:
+            pass
+        except OSError:
+            return  # all of it belongs to others (sudo), and is not ours to signal

@@ -26,6 +26,7 @@ from cronq import (
     depends,
     fire,
     force,
+    freezing,
     job,
     mails,
     pace,
@@ -65,6 +66,7 @@ def turn(house: House, now: Now, rung: set[Any]) -> float:
             ripen(house, now)
             depends.look(house, now)
         launch(house, now, waiting)
+        freezing.press(house, now)
         house.pauses.save()
         house.history.flush(now.wall)
         house.shelves.sync()

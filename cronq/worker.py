@@ -61,6 +61,7 @@ _KEYS: dict[str, dict[str, tuple[type, ...]]] = {
         "cursor": (str,),
     },
     "stop": {"id": (str,), "now": (bool,)},
+    "freeze": {"id": (str,), "on": (bool,)},
     "go": {"id": (str,), "attempt": (int,)},
     "reap": {
         "id": (str,),
@@ -154,6 +155,7 @@ class Worker:
         self.line.close()
         for attempt in list(self.attempts.values()):
             attempt.go(placed=False)  # nobody is left who could say where
+            attempt.freeze(False)  # nor who could let it go on
 
     def _say(self, message: dict[str, Any], *descriptors: int) -> None:
         """Tell the dispatcher, now or when it reads; the descriptors become the message's."""
@@ -189,6 +191,8 @@ class Worker:
         elif verb == "stop" and message["id"] in self.attempts:
             why = wire.INTERRUPTED if message.get("why") == wire.INTERRUPTED else "cancelled"
             self.attempts[message["id"]].stop(why, message["now"])
+        elif verb == "freeze" and message["id"] in self.attempts:
+            self.attempts[message["id"]].freeze(message["on"])
         elif verb == "go" and message["id"] in self.attempts:
             if self.attempts[message["id"]].number == message["attempt"]:
                 self.attempts[message["id"]].go(message.get("placed") is not False)

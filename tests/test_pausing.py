@@ -7,7 +7,7 @@ import time
 import pytest
 from conftest import World, eventually
 
-from cronq import client
+from cronq import client, process
 
 TOML = """[limits]
 max_jobs = 8
@@ -227,3 +227,65 @@ def test_drain_refuse_runs_to_its_end_what_is_there_and_takes_nothing_more_until
     assert served.run("resume").stdout == "refuse\tended\n"
     served.run("wait", "dropped")
     assert served.result(served.submit("submit", "other"))["state"] == "done"
+
+
+# ---------------------------------------------------------------- freeze
+
+
+@pytest.fixture
+def stays(served):
+    """A job of the queue `cold`, its pid, and the file that lets it end."""
+    gate, file = served.path / "gate-cold", served.path / "pid"
+    script = f"echo $$ > {file}; until [ -e {gate} ]; do sleep 0.02; done"
+    job = served.submit("exec", "--queue", "cold", "--", "sh", "-c", script)
+    (pid,) = eventually(lambda: words(file))
+    yield job, int(pid), gate
+    served.run("resume", "queue:cold")
+    served.run("cancel", "--now", job)
+    served.result(job)
+    gate.unlink(missing_ok=True)
+    file.unlink()
+
+
+def stands(pid: int) -> bool:
+    return process.look(pid).state == b"T"
+
+
+def test_freeze_stops_what_runs_of_a_queue_and_nothing_else_until_it_is_resumed(served, stays):
+    job, pid, gate = stays
+    assert served.run("pause", "--freeze", "cold").stdout == "queue:cold\tpaused\n"
+    eventually(lambda: stands(pid))
+    passes(served)
+    gate.touch()
+    passes(served)
+    assert stands(pid)
+    assert "queue cold is paused, and what runs of it is frozen" in served.run("stats").stdout
+    served.run("resume", "cold")
+    assert served.result(job)["exit_code"] == 0
+
+
+def test_what_is_frozen_is_cancelled_all_the_same(served, stays):
+    job, pid, _ = stays
+    served.run("pause", "--freeze", "cold")
+    eventually(lambda: stands(pid))
+    served.run("cancel", job)
+    found = served.result(job)
+    assert (found["state"], found["signal"]) == ("cancelled", 15)
+
+
+def test_a_dispatcher_that_goes_leaves_nothing_frozen_though_the_pause_stays(served, stays):
+    job, pid, gate = stays
+    served.run("pause", "--freeze", "cold")
+    eventually(lambda: stands(pid))
+    kill(served)
+    eventually(lambda: not stands(pid))
+    waits = served.submit("exec", "--queue", "cold", "--", "true")
+    passes(served)
+    assert shown(served, waits)["state"] == "ready"
+    gate.touch()
+    assert served.result(job)["exit_code"] == 0
+    served.run("cancel", waits)
+
+
+def test_only_a_queue_or_a_task_is_frozen(served):
+    assert "--freeze is for queues and tasks" in served.run("pause", "--freeze", "line", code=2).stderr

@@ -935,6 +935,31 @@ def test_what_the_machines_shutdown_ends_is_interrupted_and_has_not_failed(hand,
     assert (worker.ended("a")["reason"], worker.ended("b")["reason"]) == (reason, None)  # b says that it is done
 
 
+@pytest.mark.parametrize("bound", ["timeout", "watchdog"])
+def test_no_time_goes_by_for_a_frozen_job(hand, worker, bound):
+    """Another job of the same worker's, which has more time, comes to the end of it meanwhile."""
+    worker.sh("a", "exec sleep 100", **{bound: "500ms"})
+    worker.send({"do": "freeze", "id": f"{UID}-a", "on": True})
+    pid = eventually(lambda: next((step["pid"] for step in hand.outcome("a") if "pid" in step), None))
+    eventually(lambda: process.look(pid).state == b"T")
+    assert worker.do("b", sh("sleep 100", **{bound: "700ms"}))["reason"] == bound
+    assert process.look(pid).state == b"T"
+    worker.send({"do": "freeze", "id": f"{UID}-a", "on": False})
+    assert worker.ended("a")["reason"] == bound
+
+
+def test_a_job_that_is_frozen_at_its_gate_stands_still_as_soon_as_it_has_passed_it(hand):
+    worker = hand.worker(placing=True)
+    worker.sh("a", "exec sleep 100")
+    os.close(*worker.hear("place", "a")["descriptors"])
+    worker.send({"do": "freeze", "id": f"{UID}-a", "on": True})
+    worker.send({"do": "go", "id": f"{UID}-a", "attempt": 1, "placed": False})
+    pid = next(step["pid"] for step in hand.outcome("a") if "pid" in step)
+    eventually(lambda: process.look(pid).state == b"T")
+    worker.send({"do": "stop", "id": f"{UID}-a", "now": False})
+    assert worker.ended("a")["reason"] == "cancelled"
+
+
 def test_an_idle_worker_sleeps(worker):
     worker.do("a", sh("true"))
     eventually(lambda: idle(worker.pid, worker.line))

@@ -101,3 +101,13 @@ def test_what_is_to_start_now_waits_for_its_worker_and_never_starts_when_it_has_
         force.launch(bench.house, Now(UTC, UTC), [], lambda _house, _now, each: started.append(each))
         assert (bench.house.backlog.find(entry.id) or (None,))[0] == state
     assert started == []
+
+
+def test_that_a_pause_freezes_is_kept_and_which_attempts_stand_still_is_forgotten_with_them(bench):
+    """A job that is retried by hand begins with its first attempt again, and that one has been told nothing."""
+    bench.house.pauses.begin("task:t", Pause(frozen=True))
+    assert Pauses(bench.house.shelves).gates == {"task:t": Pause(FOR_EVER, "", frozen=True)}
+    assert bench.house.pauses.fail("task:t", "1-a") is False
+    bench.house.frozen.add((f"{bench.uid}-gone", 1))
+    bench.turn(UTC)
+    assert bench.house.frozen == set()
