@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from cronq import after, inboxes, job, linux, parents, pauses, settle, spool, statement, states, task
 from cronq.backlog import given_name
-from cronq.entry import Entry
+from cronq.entry import START_NOW, Entry
 from cronq.errors import CronqError
 from cronq.house import House
 from cronq.job import MAX_JOB_BYTES, is_id
@@ -180,7 +180,8 @@ def view(house: House, state: str, entry: Entry) -> dict[str, Any]:
     if state == states.WAITING:
         open_ones = after.judge(needs, lambda parent: parents.end(house, parent)).open
         basic["reason"] = f"waits for {after.names(open_ones)}" if open_ones else None
-    if state == states.READY and (closed := house.pauses.closed(entry.queue, entry.task)):
+    waits = state == states.READY and START_NOW not in entry.flags
+    if waits and (closed := house.pauses.closed(entry.queue, entry.task)):
         basic["reason"] = "; ".join(pauses.sentence(name, house.pauses.gates[name]) for name in closed)
     if state == states.RUNNING and not entry.tabled:
         basic |= statement.read(house.shelves.small(entry, STATUS))

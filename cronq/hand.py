@@ -102,11 +102,11 @@ class Hand:
         elif self.said("remove", path):
             os.unlink(real)
 
-    def remove_folder(self, path: str, socket: str) -> None:
-        """Remove a directory that is empty but for this socket; anything else in it is not ours to remove."""
+    def remove_folder(self, path: str, names: set[str]) -> None:
+        """Remove a directory that is empty but for these names; anything else in it is not ours to remove."""
         real = self._place(path, make=False)
         found = _look(real)
-        if not found or not stat.S_ISDIR(found.st_mode) or set(os.listdir(real)) - {socket}:
+        if not found or not stat.S_ISDIR(found.st_mode) or set(os.listdir(real)) - names:
             return
         if self.said("remove", f"{path}/"):
             descriptor = os.open(real, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)

@@ -81,7 +81,7 @@ def uninstall(prefix: str, destdir: str, dry_run: bool, say: Say) -> None:
     for name in ("cronq", "crontab"):
         hand.remove_link(f"{prefix}/bin/{name}", premises.program())
     if not destdir:
-        hand.remove_folder(RUN, "control")
+        hand.remove_folder(RUN, {"control", "refuse"})
         _reload(hand)
     for path, what in ((SPOOL, "jobs and results"), (SETTINGS, "the configuration")):
         if os.path.isdir(destdir + path):

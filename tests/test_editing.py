@@ -208,6 +208,7 @@ def test_start_now_does_not_pass_a_mutex_but_goes_before_all_others_when_it_is_f
     assert told["waits"] == ["another one of its mutex is running"]
     kill(served)
     assert shown(served, job)["state"] == "ready"
+    assert shown(served, job).get("reason") is None
     left = {each["gate"] for each in json.loads(served.run("why", "--json", job).stdout)["gates"]}
     assert left - {"worker"} == {"mutex"}
     assert ledger() == []
