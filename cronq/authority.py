@@ -72,6 +72,11 @@ class Authority:
                 f"{', '.join(asked.values())}: the task {task.name} lets no submitter set that; leave it out, or have "
                 f"{' and '.join(asked)} added to the task's allow"
             )
+        if job.priority is not None and task.priority_max is not None and job.priority > task.priority_max:
+            raise NotPermitted(
+                f"priority: {job.priority} is more than the task {task.name} lets a submitter have "
+                f"({task.priority_max}); ask for less"
+            )
         for key in ("timeout", "watchdog"):
             wanted, most = getattr(job, key), getattr(task, key)
             if wanted is not None and most is not None and wanted > most:

@@ -399,6 +399,7 @@ class TaskForm(Form):
     allow_root: bool = key("Whether its jobs may run as root. Default: false.", True)
     queue: Name = key("The queue its jobs stand in. Default: default.", "media")
     priority: Priority = key("Its jobs' priority. Default: normal.", "low")
+    priority_max: Priority = key("The highest priority that a submitter may ask for. Default: any.", "normal")
     start_within: Positive = key("A job that has not started so long after it was due never runs.", "30m")
     timeout: Positive = key("How long one attempt may take. Default: no limit.", "10m")
     timeout_max: Positive = key("How long an attempt may take in all, with touch. Default: 12h.", "2h")

@@ -39,6 +39,7 @@ KEYS = (
     "allow_root",
     "queue",
     "priority",
+    "priority_max",
     "start_within",
     "timeout",
     "timeout_max",
@@ -123,6 +124,7 @@ class Task:
     allow_root: bool
     queue: str
     priority: int
+    priority_max: int | None  # that a submitter may ask for
     start_within: float | None
     timeout: float | None
     timeout_max: float | None

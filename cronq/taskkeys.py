@@ -187,6 +187,7 @@ READERS: dict[str, Any] = {
     "allow_root": switch,
     "queue": jobs.READERS["queue"],
     "priority": jobs.READERS["priority"],
+    "priority_max": jobs.READERS["priority"],
     "start_within": jobs.READERS["start_within"],
     "timeout": jobs.READERS["timeout"],
     "timeout_max": jobs.READERS["timeout"],

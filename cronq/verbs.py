@@ -186,6 +186,7 @@ def _retry(ask: Ask) -> Found:
         completion.reopen(ask.house, ask.now, entry.parent)
         ask.house.shelves.revive(entry)
         anew = dict.fromkeys(("attempt", "crashes", "snoozes", "interruptions"), 0)
+        anew["expires"] = entry.expires if entry.expires > ask.now.micros else 0  # whoever says so now wants it now
         changed = entry.but(**anew, due=ask.now.micros).unflagged(CANCEL_WANTED).unflagged(ATTACHED)
         return ask.house.move(ask.now, "revive", state, entry, changed, cause="retry")
 

@@ -288,6 +288,15 @@ def test_a_job_may_take_less_time_than_its_task_has_and_not_more() -> None:
 
 
 @aside
+def test_a_submitter_gets_no_higher_priority_than_the_task_lets_him_have() -> None:
+    assert may(task(), ANN, priority=20)
+    assert may(task(priority_max="normal"), ANN, priority=0)
+    job = Job(task="t", priority=10)
+    sentence = refused(NotPermitted, Authority(str(CONFIG)).permit, job, task(priority_max="normal"), ANN)
+    assert sentence == "priority: 10 is more than the task t lets a submitter have (0); ask for less"
+
+
+@aside
 def test_a_free_command_sets_what_it_likes() -> None:
     assert may(None, ANN, env={"A": "b"}, queue="q", retries=3, timeout=9e9)
 

@@ -337,7 +337,8 @@ WEIGHTS = ([1, 10_000], [None, 0, 10_001, "3", True, 1.5], [3.0])
 TASK = {
     "description": TEXTS, "command": COMMANDS, "shell": SHELLS, "user": USERS, "submit": SUBMITTERS, "allow": ALLOWS,
     "allow_root": SWITCHES, "queue": NAMES, "priority": PRIORITIES, "timeout": TIMEOUTS, "grace": DURATIONS,
-    "start_within": TIMEOUTS, "timeout_max": TIMEOUTS, "watchdog": TIMEOUTS, "max_snoozes": AGAIN,
+    "priority_max": PRIORITIES, "start_within": TIMEOUTS, "timeout_max": TIMEOUTS, "watchdog": TIMEOUTS,
+    "max_snoozes": AGAIN,
     "max_interruptions": AGAIN,
     "retries": RETRIES, "retry_for": TIMEOUTS, "backoff": BACKOFFS, "delivery": DELIVERIES,
     "on_crash": CRASHES, "max_crashes": COUNTS,

@@ -121,6 +121,7 @@ class Queue:
             job.parent.reopened = True
         job.attempt = job.crashes = 0
         job.due, job.cancel = now, False
+        job.expires = job.expires if job.expires > now else 0
         self.move(job, "ready")
         return "ready"
 

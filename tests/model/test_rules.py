@@ -172,6 +172,20 @@ def test_start_within_a_job_that_has_not_started_so_long_after_it_was_due_never_
     assert stage.state("a") == ("held" if said else "expired")
 
 
+def test_start_within_goes_along_when_a_job_is_edited_and_a_job_that_somebody_retries_does_not_expire_at_once(stage):
+    stage.drop("a", command=["true"], start_within="1h", delay="10m")
+    began = stage.entry("a").expires
+    assert not stage.theatre.ask(do="edit", ids=[stage.id("a")], delay="2h")[0].get("error")
+    assert stage.entry("a").expires == began + 110 * 60 * 10**6
+    assert not stage.theatre.ask(do="edit", ids=[stage.id("a")], expires="2100-01-01")[0].get("error")
+    assert stage.entry("a").expires > began + 10**15
+    stage.drop("b", task="late")
+    stage.end("b", 1)
+    stage.pass_time(86400)
+    stage.do("retry", "b")
+    assert stage.state("b") == "running"
+
+
 def test_what_waits_for_a_job_waits_on_while_that_is_tried_again(stage):
     stage.drop("a", task="again")
     stage.drop("b", command=["true"], after=[stage.id("a")])
