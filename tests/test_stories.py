@@ -260,7 +260,7 @@ def test_stats_counts_every_state(world):
     world.run("exec", "--wait", "--", "true")
     found = json.loads(world.run("stats", "--json").stdout)
     kept = ["ready", "delayed", "waiting", "held", "running", "dead", "skipped"]
-    assert list(found) == ["in", *kept, "done", "cancelled", "expired", "rejected"]
+    assert list(found) == ["in", *kept, "done", "cancelled", "expired", "rejected", "queues"]
     assert found["done"] == 1
 
 

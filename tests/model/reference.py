@@ -208,7 +208,7 @@ class Queue:
 
     def call(self, batch: Job, event: str, now: int) -> bool:
         """Make the job of this event, once."""
-        job = Job(f"{batch.id}+{event}", due=now, event=event)
+        job = Job(f"{batch.id}+{event}", due=now, first=batch.due, event=event)  # its id has its batch's time
         if event not in batch.calls or job.id in self.jobs:
             return False
         self.jobs[job.id] = job
