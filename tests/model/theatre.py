@@ -12,7 +12,23 @@ from pathlib import Path
 
 from players import Cast
 
-from cronq import arrivals, backlog, batches, config, linux, shelves, spool, states, turn, verbs, wire
+from cronq import (
+    arrivals,
+    attached,
+    backlog,
+    batches,
+    blocked,
+    completion,
+    config,
+    depends,
+    linux,
+    shelves,
+    spool,
+    states,
+    turn,
+    verbs,
+    wire,
+)
 from cronq.caller import Caller
 from cronq.crew import Crew
 from cronq.dispatcher import take_up
@@ -80,7 +96,8 @@ class Theatre:
         self.config.mkdir()
         (self.config / "cronq.toml").write_text(toml)
         spool.make(str(self.root), UID)
-        self.patches = [(module, "SLICE_SECONDS", 1e6) for module in (turn, batches)]  # a slow machine is no other one
+        slow = (turn, batches, completion, depends, attached, blocked)  # a slow machine is no other one
+        self.patches = [(module, "SLICE_SECONDS", 1e6) for module in slow]
         self.patches += [(arrivals, "SLICE_NANOSECONDS", 10**15)]
         self.patches += [(module, "MOST_MEMBERS", window + MORE) for module in (backlog, batches)]
         self.patches += [(batches, "WINDOW", window)]
