@@ -58,6 +58,7 @@ def _end(house: House, now: Now, entry: Entry, tally: dict[str, int]) -> None:
         "id": entry.id,
         "uid": entry.uid,
         "jobs": entry.batch[2],
+        "queue": entry.queue,
         "counts": tally,
         "state": states.CANCELLED if cancelled else states.DONE,
         "priority": entry.priority,

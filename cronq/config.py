@@ -16,17 +16,18 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Any
 
-from cronq import cronmail, hooks, intake, limitkeys, rhythm, taskkeys, tick, trusted
+from cronq import cronmail, hooks, intake, limitkeys, retentionkeys, rhythm, taskkeys, tick, trusted
 from cronq import job as jobs
 from cronq import task as tasks
 from cronq.errors import BadConfig, BadJob
 from cronq.options import Options
 from cronq.rate import Rate
+from cronq.retentionkeys import Keep
 from cronq.task import Task
 from cronq.upcoming import AnySchedule
 
 TABLES = ("tasks", "queues", "schedules")
-ONLY_IN_MAIN = ("limits", "pressure", "control", "exec", "cron", "notify", "stop")
+ONLY_IN_MAIN = ("limits", "pressure", "control", "exec", "cron", "notify", "stop", "retention")
 MAIN = "cronq.toml"
 
 
@@ -40,6 +41,7 @@ class Queue:
     burst: int = 1
     pause_on_failure: bool = False
     aging: float | None = None  # in how many seconds of waiting a job gains a priority (`lanes`); 0: never
+    retention: dict[str, Any] = field(default_factory=dict)  # what differs from `[retention]`
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,10 +94,16 @@ class Config:
     notify: hooks.Notify = field(default_factory=hooks.Notify)  # who else is told what became of jobs
     drain_timeout: float = 0.0  # seconds that a dispatcher waits for running jobs when it is told to stop
     stop_mode: str = "leave"  # what it does about them then: leave them, or interrupt them
+    keep: Keep = field(default_factory=Keep)  # for how long what is kept, in queues that say nothing else
     # How often something may start: of `queue NAME`, of `task NAME`, by `key NAME` of each key of a task.
     rates: dict[str, Rate] = field(init=False, compare=False, repr=False)
     # What is paused when a job of it ends dead: ("queue", NAME), ("task", NAME).
     pausing: frozenset[tuple[str, str]] = field(init=False, compare=False, repr=False)
+
+    def kept(self, queue: str) -> Keep:
+        """For how long something of this queue is kept."""
+        found = self.queues.get(queue)
+        return self.keep._replace(**found.retention) if found is not None else self.keep
 
     @property
     def slots(self) -> dict[str, int]:
@@ -194,6 +202,7 @@ class _Reading:
             notify=hooks.Notify(**{key: value for key, value in self.main.items() if key in hooks.READERS}),
             drain_timeout=self.main.get("drain_timeout", 0.0),
             stop_mode=self.main.get("mode", "leave"),
+            keep=Keep(**{key: value for key, value in self.main.items() if key in retentionkeys.READERS}),
         )
 
     def file(self, path: str, tables: dict[str, Any], *, main: bool) -> None:
@@ -290,6 +299,7 @@ QUEUE_READERS: dict[str, Reader] = {
     "burst": limitkeys.count,
     "pause_on_failure": taskkeys.switch,
     "aging": jobs.READERS["delay"],
+    "retention": retentionkeys.queue,
 }
 MAIN_READERS: dict[str, dict[str, Reader]] = {
     "limits": {"max_jobs": taskkeys.count, "max_jobs_per_user": taskkeys.count, "shares": taskkeys.shares},
@@ -298,5 +308,6 @@ MAIN_READERS: dict[str, dict[str, Reader]] = {
     "exec": {"allow_root": taskkeys.switch},
     "cron": {"system": taskkeys.switch, "sendmail": taskkeys.READERS["env_file"]},
     "notify": hooks.READERS,
+    "retention": retentionkeys.READERS,
     "stop": {"drain_timeout": jobs.READERS["delay"], "mode": taskkeys.stop_mode},
 }

@@ -1,6 +1,7 @@
 """The forms: what job files and config tables may hold, as pydantic models, from which the JSON Schemas are made.
 
-Does:    `FORMS` (job, task, queue, schedule, limits, pressure, control, exec, cron, notify, stop, config) and `schema`.
+Does:    `FORMS` (job, task, queue, schedule, limits, pressure, control, exec, cron, notify, retention, stop,
+         config) and `schema`.
 Reads:   nothing but its arguments.
 Trusts:  nothing. The decoders (`job.decode`, `task.decode`, `config.load`) decide; property tests hold these models to
          the same verdicts.
@@ -25,7 +26,7 @@ from pydantic import (
     model_validator,
 )
 
-from cronq import hooks, limitkeys, rhythm, taskkeys, uniquekeys
+from cronq import hooks, limitkeys, retentionkeys, rhythm, taskkeys, uniquekeys
 from cronq import job as jobs
 from cronq.errors import BadJob
 
@@ -124,6 +125,11 @@ Positive = Annotated[
     _read_by(jobs.READERS["timeout"]),
     _duration_schema({"exclusiveMinimum": 0}, _DURATION.replace("^", "^(?=.*[1-9])")),
 ]
+Age = Annotated[
+    float | str,
+    _read_by(retentionkeys.age),
+    WithJsonSchema({"anyOf": [*_LONGER["anyOf"], {"const": retentionkeys.NEVER}]}),
+]
 Period = Annotated[
     float | str,
     _read_by(rhythm.READERS["every"]),
@@ -170,6 +176,7 @@ OnConflict = Annotated[
 Retries = Annotated[int, Field(ge=0, le=jobs.MAX_RETRIES)]
 Weight = Annotated[int, Field(ge=0, le=jobs.MAX_WEIGHT)]
 Count = Annotated[int, Field(ge=1, le=100_000)]
+Kept = Annotated[int, Field(ge=1, le=retentionkeys.MOST_COUNT)]
 Again = Annotated[int, Field(ge=0, le=taskkeys.MAX_AGAIN)]
 Factor = Annotated[float, Field(ge=1, le=100, allow_inf_nan=False)]
 Jitter = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
@@ -451,6 +458,25 @@ class TaskForm(Form):
         return taskkeys.clashes(fields)
 
 
+class KeepForm(Form):
+    """For how long what is left of a queue's jobs is kept."""
+
+    results: Age = key("How long results are kept after a job has ended. Default: 7d.", "1d", "never")
+    logs: Age = key("How long its output is kept, if not as long as its result.", "12h")
+    max_results: Kept = key("How many results of one user are kept, of one queue. Default: any number.", 1000)
+    max_size: Size = key("How large these may be together. Default: no bound.", "1G")
+    dead: Age = key("How long dead and skipped jobs are kept. Default: 90d.", "30d", "never")
+    max_dead: Kept = key("How many dead jobs of one user are kept, of one queue. Default: 10000.", 100)
+
+
+class RetentionForm(KeepForm):
+    """The table [retention] of cronq.toml: for how long what is left of jobs is kept."""
+
+    rejected: Age = key("How long refused files, and the reasons, are kept. Default: 30d.", "7d")
+    history: Age = key("How long the history is kept. Default: 90d.", "1w", "never")
+    max_history: Size = key("How large the history may be; its first days go. Default: no bound.", "1G")
+
+
 class QueueForm(Form):
     """One queue, as a table [queues.NAME] of the configuration says it."""
 
@@ -461,6 +487,7 @@ class QueueForm(Form):
     burst: Count = key("How many of them at once where there were fewer for a while. Default: 1.", 5)
     pause_on_failure: bool = key("Whether it is paused when a job of it ends dead. Default: false.", True)
     aging: Duration = key("After how long of waiting a job counts as one priority more (0: never). Default: 5m.", "1m")
+    retention: KeepForm = key("For how long what is left of its jobs is kept.", {"results": "1d"})
 
     @classmethod
     def clashes(cls, fields: Mapping[str, Any]) -> list[str]:
@@ -565,6 +592,7 @@ class ConfigForm(Form):
     exec: ExecForm = key("Free commands; in cronq.toml only.", {"allow_root": True})
     cron: CronForm = key("Crontabs; in cronq.toml only.", {"system": True})
     notify: NotifyForm = key("Who is told; in cronq.toml only.", {"webhook": "https://example.org/x"})
+    retention: RetentionForm = key("How long what is kept; in cronq.toml only.", {"results": "7d"})
     stop: StopForm = key("Stopping; in cronq.toml only.", {"drain_timeout": "30s"})
 
 
@@ -579,6 +607,7 @@ FORMS: dict[str, type[Form]] = {
     "exec": ExecForm,
     "cron": CronForm,
     "notify": NotifyForm,
+    "retention": RetentionForm,
     "stop": StopForm,
     "config": ConfigForm,
 }

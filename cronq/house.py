@@ -109,6 +109,7 @@ class House:
     cronlog: Cronlog = field(default_factory=Cronlog)
     attached: deque[str] = field(default_factory=deque)  # jobs that end with who waits for them, next to look at first
     attached_at: float = 0.0  # when to look whether they still do
+    rounds: Any = None  # of what is removed since it is too old (`retention`)
     prune_at: float = 0.0  # when empty directories of the queue are looked for again
     paused_until: float = 0.0  # no room on the disk: nothing starts until then
     paused_why: str = ""
@@ -170,6 +171,15 @@ class House:
         if facts:
             self.history.note(now.wall, entry.id, source, state, move=move, **facts)
         self.tally(entry, state)
+
+    def remove(self, now: Now, state: str, entry: Entry, **facts: Any) -> None:
+        """A job that has ended goes for good, with its results. Raises `OSError`."""
+        if entry.id in self.backlog:  # dead or skipped: its file has not gone to its results
+            self.shelves.drop(state, entry)
+            self.shelves.drop_data(entry.id)
+            self.backlog.forget(entry.id)
+        self.shelves.remove_results(entry.id)
+        self.history.note(now.wall, entry.id, state, "removed", move="remove", **facts)
 
     def permit(self, wanted: Job, submitter: int) -> None:
         """Whether this user may have that run. Raises `NotPermitted`, `BadJob`."""

@@ -14,13 +14,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cronq import job as jobs
-from cronq import limitkeys
+from cronq import limitkeys, retentionkeys
 from cronq.errors import BadJob
 from cronq.job import Job
 
 SCHEMAS = ("job", "task", "config")
 MOST_SENTENCES = 20
-_INNER = {"backoff": jobs.BACKOFF_KEYS, "concurrency": limitkeys.KEYS}
+_INNER = {"backoff": jobs.BACKOFF_KEYS, "concurrency": limitkeys.KEYS, "retention": (*retentionkeys.OF_QUEUE,)}
 LONGEST_KEY = 48  # longer ones have no suggestion: comparing takes time that a stranger must not have
 
 

@@ -30,6 +30,7 @@ from cronq import (
     job,
     mails,
     pace,
+    retention,
     settle,
     states,
     task,
@@ -68,6 +69,7 @@ def turn(house: House, now: Now, rung: set[Any]) -> float:
         launch(house, now, waiting)
         freezing.press(house, now)
         house.pauses.save()
+        written = len(house.history.lines)
         house.history.flush(now.wall)
         house.shelves.sync()
         house.flushes += 1
@@ -77,6 +79,7 @@ def turn(house: House, now: Now, rung: set[Any]) -> float:
         prune(house, now)
         send(house, now, waiting)
         waiting.clear()
+        retention.turn(house, now, written)
         house.history.flush(now.wall)
     except SyncFailed as error:
         house.broken = f"a flush failed ({error}); nothing is accepted or started until the disk is mended"
@@ -101,7 +104,8 @@ def _patience(house: House, now: Now) -> float:
     if house.urgent or house.settled or (house.backlog.waits.busy and not house.stopping):
         return 0.0
     due = house.backlog.next_due()
-    seconds = POLL if due is None else min(POLL, max(0.0, (due - now.micros) / 1e6))
+    seconds = min(POLL, retention.patience(house))
+    seconds = seconds if due is None else min(seconds, max(0.0, (due - now.micros) / 1e6))
     seconds = min(seconds, house.almanac.patience(now.wall), max(0.0, house.pauses.ends() - now.wall))
     opens = house.backlog.ready.next_wake()
     opens = house.opens if opens is None else min(opens, house.opens)

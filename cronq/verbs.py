@@ -242,12 +242,7 @@ def _rm(ask: Ask) -> Found:
             raise BadJob(f"job {entry.id} is a callback of {batch}, and would run again; remove that first")
         if (call := next(completion.callbacks_of(house, entry.id), None)) is not None:
             raise BadJob(f"job {call} is a callback of it, and has not ended; wait for that, or cancel it first")
-        if entry.id in house.backlog:  # dead or skipped; its file has not gone to its results
-            house.shelves.drop(state, entry)
-            house.shelves.drop_data(entry.id)
-            house.backlog.forget(entry.id)
-        house.shelves.remove_results(entry.id)
-        house.history.note(ask.now.wall, entry.id, state, "removed", move="remove")
+        house.remove(ask.now, state, entry)
         return "removed"
 
     return _each(ask, act)

@@ -349,7 +349,15 @@ TASK = {
     "rlimits": RLIMITS, "no_new_privs": SWITCHES, "memory_max": MEMORY, "pids_max": PIDS, "cpu_weight": WEIGHTS,
     "output_max": SIZES, "leave_children": SWITCHES,
 }  # fmt: skip
-QUEUE = {"slots": COUNTS, "rate": RATES, "burst": COUNTS, "pause_on_failure": SWITCHES, "aging": DURATIONS}
+AGES = (["never", "1d", 1, 0.5, "90d"], [None, 0, -1, "0s", "", "ever", "1y", True, []], [float("nan")])
+KEPT = ([1, 10_000, 100_000_000], [None, 0, -1, "1", True, 100_000_001, []], [])
+KEEP = {"results": AGES, "logs": AGES, "max_results": KEPT, "max_size": SIZES, "dead": AGES, "max_dead": KEPT}
+KEEPS = ([{}, {"results": "1d", "max_size": "1G"}], [None, [], "1d", {"x": 1}, {"history": "1d"}, {"dead": 0}], [])
+RETENTION = KEEP | {"rejected": AGES, "history": AGES, "max_history": SIZES}
+QUEUE = {
+    "slots": COUNTS, "rate": RATES, "burst": COUNTS, "pause_on_failure": SWITCHES, "aging": DURATIONS,
+    "retention": KEEPS,
+}  # fmt: skip
 SCHEDULE = {
     "every": PERIODS, "cron": EXPRESSIONS, "zone": ZONES, "catchup": CATCHUPS, "jitter": DURATIONS, "task": NAMES,
     "args": LISTS, "priority": PRIORITIES, "queue": NAMES, "enabled": SWITCHES,
@@ -429,6 +437,7 @@ DECODERS = {
     "pressure": (PRESSURE, lambda fields: table_takes({"pressure": fields})),
     "control": (CONTROL, lambda fields: table_takes({"control": fields})),
     "exec": (EXEC, lambda fields: table_takes({"exec": fields})),
+    "retention": (RETENTION, lambda fields: table_takes({"retention": fields})),
     "cron": (CRON, lambda fields: table_takes({"cron": fields})),
 }
 
@@ -615,6 +624,7 @@ def test_the_reference_of_the_configuration_has_every_key_once() -> None:
     assert found["Free commands: [exec]"] == list(config.MAIN_READERS["exec"])
     assert found["Crontabs: [cron]"] == list(config.MAIN_READERS["cron"])
     assert found["Events: [notify]"] == list(config.MAIN_READERS["notify"])
+    assert found["Retention: [retention]"] == list(config.MAIN_READERS["retention"])
 
 
 @pytest.mark.parametrize("page", ["job-file.md", "config.md"])
