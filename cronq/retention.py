@@ -9,7 +9,7 @@ Writes:  removes: of a result directory `result.json` last, so that what a crash
 Trusts:  nothing in an inbox: a draft is removed there by its name, through the inbox's descriptor, and nothing else.
 Fails:   never: what cannot be removed stays, and is said once a round.
 
-What must stay: jobs that have not ended; what one of them waits for, or would wait for again when it is revived; results
+What must stay: what has not ended; what such a job waits for, or would wait for again when it is revived; the results
 of a batch that has not ended, and the file of one whose jobs may be retried; who holds a unique key for a while.
 """
 

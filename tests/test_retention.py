@@ -409,3 +409,16 @@ def _is_in_order(place: Bench) -> None:
         assert not files or json.loads((folder / "result.json").read_text())["id"]
     for entry in place.house.backlog.of(states.DEAD):
         assert place.house.shelves.result(entry.id)
+
+
+def test_an_empty_result_directory_goes_at_once_and_one_without_a_result_as_if_it_had_ended_when_it_changed(place):
+    for name in ("empty", "torn"):
+        folder = place.root / "out" / str(place.uid) / job_id(name, 8 * DAY)
+        folder.mkdir()
+        if name == "torn":
+            (folder / "result.json").touch()
+        os.utime(folder, (NOW - 10, NOW - 10))
+    sweep(place)
+    assert left(place) == {"torn"}
+    sweep(place, NOW + 7 * DAY)
+    assert left(place) == set()
