@@ -10,7 +10,7 @@ Trusts:  nothing in an inbox: a draft is removed there by its name, through the 
 Fails:   never: what cannot be removed stays, and is said once a round.
 
 What must stay: what has not ended; what such a job waits for, or would wait for again when it is revived; the results
-of a batch that has not ended, and the file of one whose jobs may be retried; who holds a unique key for a while.
+of a batch that has not ended, or whose jobs may be retried; who holds a unique key for a while.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ SLICE = 0.002
 FEW = 16  # lines of the history that a turn writes which is not at work
 STARVED = 60.0  # after so long a slice is due, however busy the dispatcher is
 DRAFT_AGE = 36 * 3600.0
-AT_ONCE = 16  # results that are looked at, or names that are stated, at a time
+AT_ONCE = 16  # results that are looked at, or small files that are removed, at a time
 
 
 def turn(house: House, now: Now, written: int) -> None:
@@ -157,13 +157,16 @@ class Rounds:
             keep = house.config.kept(queue)
             if ended + keep.results <= now:
                 self._remove(job_id, house.shelves.remove_results, job_id)
+                yield
                 continue
             if keep.logs < keep.results and ended + keep.logs <= now:
                 self._drop_logs(house, folder)
+                yield
             if keep.counts and ended <= self._began:
                 size = _size(house, folder) if keep.max_size is not None else 0
                 for gone in piles.setdefault(queue, _Pile(keep.max_results, keep.max_size)).add(ended, size, job_id):
                     self._remove(gone, house.shelves.remove_results, gone)
+                    yield
 
     def _drop_logs(self, house: House, folder: str) -> None:
         for name in _names(house, folder):
@@ -195,6 +198,7 @@ class Rounds:
                 gone = list(pile.add(ended, 0, entry.id))
             for job_id in gone:
                 self._bury(house, state, job_id)
+                yield
 
     def _stays(self, house: House, job_id: str) -> bool:
         return job_id in self._needed or bool(house.backlog.waits.children(job_id))

@@ -327,7 +327,7 @@ def test_a_turn_removes_a_slice(place, monkeypatch):
         rounds.turn(place.house, Now(NOW, 1.0), 0)
         steps.append(len(left(place)))
     assert steps[-1] == 0
-    assert max(before - after for before, after in itertools.pairwise(steps)) == retention.AT_ONCE
+    assert max(before - after for before, after in itertools.pairwise(steps)) == 1
 
 
 def test_between_rounds_nothing_is_looked_at(place, monkeypatch):
