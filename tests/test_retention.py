@@ -422,3 +422,17 @@ def test_an_empty_result_directory_goes_at_once_and_one_without_a_result_as_if_i
     assert left(place) == {"torn"}
     sweep(place, NOW + 7 * DAY)
     assert left(place) == set()
+
+
+def test_all_results_of_a_batch_stay_while_a_job_of_it_or_a_callback_may_be_retried(place):
+    """Its end is computed anew from them then."""
+    batch = ended(place.root, "batch", 20 * DAY, jobs=2)
+    folder = place.root / "out" / str(place.uid)
+    for name in ("1", "complete"):
+        os.rename(folder / ended(place.root, f"x{name}", 20 * DAY), folder / f"{batch}+{name}")
+    put(place, states.DEAD, f"{batch}+2")
+    sweep(place)
+    assert len(list(folder.iterdir())) == 3
+    place.house.backlog.forget(f"{batch}+2")
+    sweep(place)
+    assert list(folder.iterdir()) == []
