@@ -31,7 +31,7 @@ _WORDS = {
     "hold": "held",
     "release": "released",
     "defer": "goes on later",
-    "revive": "retried by hand",
+    "revive": "retried",
     "rejoin": "waits again",
     "finish": "ended",
     "stop": "ended",
@@ -72,5 +72,9 @@ def _what(record: dict[str, Any], cause: str) -> str:
         return f"attempt {attempt} started" if attempt is not None else "its last job was made"
     if move in ("admit", "postpone") and cause in _MADE:
         return _MADE[cause]
+    if isinstance(record.get("edit"), dict):
+        return "edited: " + ", ".join(f"{key} = {value}" for key, value in record["edit"].items())
+    if record.get("from") == record.get("to"):  # it stayed where it was
+        return "" if "window" in record else cause  # that of a unique key, which is told anew after a restart
     words = _WORDS.get(move, str(record.get("to") or ""))
-    return f"{words}: {cause}" if cause and cause != words else words
+    return f"{words}: {cause}" if cause and cause not in (words, "retry") else words

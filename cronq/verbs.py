@@ -188,7 +188,7 @@ def _retry(ask: Ask) -> Found:
         anew = dict.fromkeys(("attempt", "crashes", "snoozes", "interruptions"), 0)
         anew["expires"] = entry.expires if entry.expires > ask.now.micros else 0  # whoever says so now wants it now
         changed = entry.but(**anew, due=ask.now.micros).unflagged(CANCEL_WANTED).unflagged(ATTACHED)
-        return ask.house.move(ask.now, "revive", state, entry, changed, cause="retry")
+        return ask.house.move(ask.now, "revive", state, entry, changed, cause="retry", by=ask.caller.uid)
 
     return _each(ask, act)
 
@@ -213,7 +213,8 @@ def _release(ask: Ask) -> Found:
         move = "await" if WAITS in entry.flags else "defer" if entry.due > ask.now.micros else "release"
         anew = bool(ask.request.get("anew"))  # to the end of its row, not to its original place
         changed = entry.but(due=max(entry.due, ask.now.micros)) if anew else entry
-        return ask.house.move(ask.now, move, state, entry, changed, cause="released anew" if anew else "released")
+        cause = "released anew" if anew else "released"
+        return ask.house.move(ask.now, move, state, entry, changed, cause=cause, by=ask.caller.uid)
 
     return _each(ask, act)
 

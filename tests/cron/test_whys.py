@@ -259,6 +259,13 @@ def test_a_held_job_says_by_whom_and_why(room):
     assert gates["held"]["why"] == "held by hand; cronq release lets it go on"
     assert round(gates["delay"]["opens"]) == NOW + 3600
     assert room.why(job)["events"][-1]["by"] == 1234
+    room.ask(do="edit", ids=[job], priority=5)
+    room.ask(Caller(1235, True), do="release", ids=[job])
+    assert [each["what"] for each in room.why(job)["events"]][-2:] == [
+        "edited: priority = 5",
+        "goes on later: released",
+    ]
+    assert room.why(job)["events"][-1]["by"] == 1235
     room.house.strangers[room.bench.uid] = "uid 7 was ann and has no account any more"
     assert room.gates(room.submit("b"))["held"]["why"] == "uid 7 was ann and has no account any more"
 
@@ -440,6 +447,8 @@ def test_a_dead_job_says_of_each_attempt_how_it_ended_and_what_it_printed_last(r
         "attempt 2 failed for good: killed by signal 9 (SIGKILL) (attempt 2 of 2)",
     ]
     assert found["events"][2]["at"] == NOW + 60
+    room.ask(Caller(1234, True), do="retry", ids=[job])
+    assert [(each["what"], each["by"]) for each in room.why(job)["events"][-1:]] == [("retried", 1234)]
 
 
 def test_a_skipped_job_leads_to_the_one_that_failed(room):

@@ -22,6 +22,7 @@ from players import DEAF, HEARS, STARTS
 from reference import UNFINISHED, UNSTARTED, Job, Queue
 from theatre import MORE, UID, Cut, Theatre
 
+from cronq import barriers
 from cronq.dispatcher import take_up
 from cronq.job import CALLBACKS
 
@@ -380,6 +381,7 @@ class Calm(RuleBasedStateMachine):
                 self.compare()
             if quiet:
                 self.compare_cancelling()
+                self.compare_whys()
                 return
         raise AssertionError("it never comes to rest")
 
@@ -422,6 +424,13 @@ class Calm(RuleBasedStateMachine):
             for worker in self.cast.workers:
                 for part in worker.parts.values():
                     assert part.stop is not None or not self.model.jobs[part.id].cancel, part.id
+
+    def compare_whys(self) -> None:
+        """Of what has not started, and will not by itself at once, `cronq why` knows a gate that is closed."""
+        house, now = self.theatre.house, self.theatre.now
+        for state in UNSTARTED:
+            for entry in house.backlog.entries(state):
+                assert barriers.closed(house, now, state, entry), (state, entry)
 
     def compare_history(self) -> None:
         told = self.theatre.told()
