@@ -45,7 +45,9 @@ def closed(house: House, now: Now, state: str, entry: Entry) -> list[Barrier]:
     if entry.batch is not None:  # it starts nothing by itself, so it passes no queue's gates
         entry = entry.but(queue="", weight=0)
     found = [each for gate in GATES for each in gate(house, now, state, entry) if each.gate not in passed]
-    return found or list(_worker(house, entry))  # while others are closed, nobody asks for a worker
+    if found or entry.batch is not None:
+        return found
+    return list(_worker(house, entry))  # while others are closed, nobody asks for one
 
 
 def until(house: House, job_id: str) -> float | None:
@@ -81,7 +83,8 @@ def _itself(house: House, now: Now, state: str, entry: Entry) -> Iterator[Barrie
         yield from _parents(house, state, entry)
     if entry.batch is not None and entry.id not in house.backlog.ready and state == states.READY:
         unfinished = house.backlog.unfinished(entry.id)
-        yield Barrier("batch", f"{len(unfinished)} of its jobs have not ended; then the next are made", (*unfinished,))
+        why = f"{len(unfinished)} of its jobs wait already; the next are made when some of them have ended"
+        yield Barrier("batch", why, (*unfinished,))
 
 
 def _parents(house: House, state: str, entry: Entry) -> Iterator[Barrier]:
@@ -137,6 +140,8 @@ def _rates(house: House, now: Now, _state: str, entry: Entry) -> Iterator[Barrie
 
 def _lane(house: House, now: Now, _state: str, entry: Entry) -> Iterator[Barrier]:
     """What its task and its users need: a configuration that holds, an account, a worker."""
+    if entry.batch is not None:
+        return
     shut = house.lanes_closed.get((entry.task, entry.uid))
     if shut is not None and now.mono < shut.until + SHUT_AGAIN:
         yield Barrier("configuration", f"{shut.why}; it is tried again until that is mended")

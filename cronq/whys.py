@@ -89,7 +89,7 @@ def _not_made(house: House, job_id: str) -> str:
     if kept is None or kept[1].batch is None or not kept[1].batch[0] < int(line) <= kept[1].batch[2]:
         return ""
     made, _, total = kept[1].batch
-    waits = f"its batch makes {total} jobs, a few at a time, and {made} of them so far"
+    waits = f"its batch makes its {total} jobs as they can start, and has made {made} so far"
     return f"{waits}; {int(line) - 1 - made} come before it"
 
 

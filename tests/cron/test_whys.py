@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from cronq import batches, pace, settle, states, verbs, whys
+from cronq import backlog, batches, pace, settle, states, verbs, whys
 from cronq.batches import WINDOW
 from cronq.caller import Caller
 from cronq.crew import Bar, Worker
@@ -296,23 +296,27 @@ def test_a_dispatcher_that_starts_nothing_says_why(room):
     ]
 
 
-def test_a_job_of_a_batch_that_is_not_made_yet_says_how_many_come_before_it(room):
+def test_a_job_of_a_batch_that_is_not_made_yet_says_how_many_come_before_it(room, monkeypatch):
     room.worker()
     total = WINDOW + 10
     room.drop("many", json.dumps({"jobs": total}) + '\n{"command": ["true"]}' * total + "\n", "jobs")
     batch = room.house.backlog.named(room.bench.uid, "many")
     found = room.why(f"{batch}+{total}")
     assert found["state"] == "queued"
-    assert found["why"].endswith(f"and 0 of them so far; {total - 1} come before it")
-    while room.house.backlog.members[batch] < WINDOW:
-        batches.expand(room.house, room.now, room.house.backlog.find(batch)[1])
-    assert room.why(f"{batch}+{total}")["why"].endswith(f"and {WINDOW} of them so far; 9 come before it")
-    gate = room.gates(batch)["batch"]
-    assert gate["why"] == f"{WINDOW} of its jobs have not ended; then the next are made"
+    assert found["why"].endswith(f"and has made 0 so far; {total - 1} come before it")
+    batches.expand(room.house, room.now, room.house.backlog.find(batch)[1])
+    made = room.house.backlog.find(batch)[1].batch[0]
+    assert 0 < made < total
+    said = f"and has made {made} so far; {total - 1 - made} come before it"
+    assert room.why(f"{batch}+{total}")["why"].endswith(said)
+    assert room.why(f"{batch}+01")["before"] == []
+    assert room.why(batch)["why"] == whys.FREE  # it makes more of them as soon as it is its turn
+    monkeypatch.setattr(backlog, "MOST_MEMBERS", made)
+    room.house.backlog.put("ready", room.house.backlog.find(batch)[1])
     room.bench.toml("[queues.default]\nslots = 1\nrate = '1/1h'\n")
     room.run("other")
-    assert list(room.gates(batch)) == ["batch"]
-    assert room.why(f"{batch}+03")["before"] == [{"priority": 0, "jobs": 2}]
+    (gate,) = room.why(batch)["gates"]
+    assert gate["why"] == f"{made} of its jobs wait already; the next are made when some of them have ended"
     with pytest.raises(UnknownJob):
         room.why(f"{batch}+{total + 1}")
 
