@@ -37,7 +37,7 @@ defences: $(VENV)/installed  # takes each defence away in turn, and sees its att
 bench: bench-payload  # measures, and writes docs/performance.md
 
 bench-payload: $(VENV)/installed  # SIZE in GiB: needs room for three files of it in /var/tmp; as root, all of it
-	$(BIN)/python bench/payload.py $(or $(SIZE),5) $(or $(ROUNDS),3)
+	$(BIN)/python bench/payload.py $(or $(SIZE),5) $(or $(ROUNDS),3) $(ONLY)
 
 # Every line and branch of what runs as root, in each of its processes, whoever it has become: needs root. (.pth of the
 # environment starts coverage in them, also with `python -I`; the directory takes what processes of all users save.)
