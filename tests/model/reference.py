@@ -4,6 +4,7 @@ It knows of no file, lock, worker or restart, and shares nothing with cronq but 
 it and to a real dispatcher, and wants both to agree. Instants are microseconds, as in the names of jobs.
 """
 
+import math
 from dataclasses import dataclass, field
 
 UNSTARTED = ("ready", "delayed", "held")
@@ -46,6 +47,11 @@ class Job:
         return -self.priority, self.due, f"{self.id},"  # a batch comes after its members
 
     @property
+    def gates(self) -> tuple[str, ...]:
+        """Those whose pause keeps it from starting; a batch starts nothing by itself, its members do."""
+        return () if self.members else ("drain", f"queue:{self.queue}", f"task:{self.task}")
+
+    @property
     def waiting(self) -> int:
         """Of a batch: how many of its members are jobs of their own, and have not ended."""
         return sum(member.state in UNFINISHED for member in self.members[: self.made])
@@ -63,7 +69,10 @@ class Queue:
         most: int,
         chance: float,
         agings: dict[str, int],
+        pausing: tuple[str, ...],
     ) -> None:
+        self.pausing = pausing  # gates that are paused when a job of theirs is dead
+        self.paused: dict[str, float] = {}  # gates of which nothing starts, each until that second
         self.agings = agings  # seconds in which a job gains a priority, of queues that do not have the usual ones
         self.window, self.most = window, most  # members of one batch that are made at a time, and that may wait
         self.max_jobs, self.slots, self.limits, self.chance = max_jobs, slots, limits, chance
@@ -131,10 +140,19 @@ class Queue:
         self.move(job, "removed")
         return "removed"
 
+    def pause(self, gate: str, until: float = math.inf) -> None:
+        self.paused[gate] = until
+
+    def resume(self, gate: str) -> None:
+        self.paused.pop(gate, None)
+
     # ---------------------------------------------------------------- what an attempt comes to
 
     def judged(self, job: Job, how: object, now: int) -> tuple[str, str]:
         """The state that a job is in after an attempt that ended so, and why. A crash uses no attempt."""
+        if how == "never started":
+            job.attempt -= 1
+            return "ready", ""
         if how in ("crashed", "unknown"):
             job.crashes += 1
             job.attempt -= 1
@@ -168,14 +186,17 @@ class Queue:
 
     def turn(self, now: int) -> None:
         """What is over, what came, what is due, what may start."""
-        over, self.news = self.news, []
-        for job, how in over:
+        over = [(job, *self.judged(job, how, now)) for job, how in self.news]
+        self.news = []
+        for job, state, _ in over:
             self.running.remove(job)
-            if how == "never started":
-                job.attempt -= 1
-                self.move(job, "ready")
+            if state == "ready":
+                self.move(job, state)
                 if job.cancel:
                     self.cancelled(job)
+            for gate in job.gates if state == "dead" else ():
+                if gate in self.pausing:
+                    self.pause(gate)
         for job in sorted(self.arrived, key=lambda job: job.id):
             self.jobs[job.id] = job
             self.move(job, "delayed" if job.due > now else "ready")
@@ -186,14 +207,15 @@ class Queue:
         for job in self.of("delayed"):
             if job.due <= now:
                 self.move(job, "ready")
+        self.paused = {gate: until for gate, until in self.paused.items() if until > now / 1e6}
         while (found := self.next(now)) is not None:
             self.start(found, now)
-        for job, how in over:
-            if how != "never started":
-                self.move(job, *self.judged(job, how, now))
+        for job, state, reason in over:
+            if state != "ready":
+                self.move(job, state, reason)
                 if job.cancel and job.state == "delayed":
                     self.cancelled(job)
-        for job, _ in over:
+        for job, *_ in over:
             if job.state == "dead" and job.parent is not None and job.parent.state in UNFINISHED:
                 self.call(job.parent, "first_death", now)
         for batch in [job for job in self.of("running") if job.members]:
@@ -240,6 +262,8 @@ class Queue:
         return less > 0 < aging and now - job.due >= less * aging and job.order[1:] < urgent.order[1:]
 
     def fits(self, job: Job, kept: set[tuple[str, str]]) -> bool:
+        if any(gate in self.paused for gate in job.gates):
+            return False
         if job.mutex and any(other.mutex == job.mutex for other in self.running):
             return False
         if job.members:

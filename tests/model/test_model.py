@@ -36,6 +36,7 @@ slots = 2
 aging = "1s"
 [queues.other]
 aging = 0
+pause_on_failure = true
 [tasks.once]
 command = ["true"]
 delivery = "at-most-once"
@@ -51,6 +52,7 @@ on_crash = "hold"
 [tasks.bury]
 command = ["true"]
 on_crash = "dead"
+pause_on_failure = true
 [tasks.poison]
 command = ["true"]
 max_crashes = 2
@@ -71,6 +73,9 @@ TASKS = {
     "few": {},
     "alone": {"mutex": "m"},
 }
+QUEUES = ("default", "narrow", "other")
+PAUSING = ("queue:other", "task:bury")
+GATES = ("drain", *(f"queue:{name}" for name in QUEUES), *(f"task:{name}" for name in TASKS if name))
 ENDED = ("done", "cancelled", "expired", "dead")
 
 specs = st.fixed_dictionaries(
@@ -101,8 +106,8 @@ class Calm(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.theatre = Theatre(TOML, self.window, CHANCE)
-        model = (4, {"narrow": 2}, {"few": 2}, self.window, self.window + MORE, CHANCE, {"narrow": 1, "other": 0})
-        self.model = Queue(*model)
+        agings = {"narrow": 1, "other": 0}
+        self.model = Queue(4, {"narrow": 2}, {"few": 2}, self.window, self.window + MORE, CHANCE, agings, PAUSING)
         self.cast = self.theatre.cast
         self.compared = 0  # how much of the model's log
         self.names = 0
@@ -294,6 +299,34 @@ class Calm(RuleBasedStateMachine):
         if not job.members and not job.event and (job.parent is None or job.parent.state not in UNFINISHED):
             self.do("rm", job, self.model.removed)
 
+    @rule(gate=st.sampled_from(GATES), seconds=st.sampled_from((None, 2, 40)))
+    def pause(self, gate: str, seconds: int | None) -> None:
+        """A queue, a task, or with `drain` all of them: nothing of it starts, until a time or until it is resumed."""
+        if gate == "drain":
+            self.told({"gate": gate, "paused": True}, do="drain")
+            self.model.pause(gate)
+        else:
+            until = None if seconds is None else self.theatre.wall + seconds
+            self.told({"gate": gate, "paused": until or True}, do="pause", gate=gate, until=until)
+            self.model.pause(gate, until or math.inf)
+        self.settle()
+
+    @rule(pick=picks)
+    @precondition(lambda self: self.model.paused)
+    def resume(self, pick: int) -> None:
+        gate = chosen(sorted(self.model.paused), pick)
+        request = {"do": "drain", "end": True} if gate == "drain" else {"do": "resume", "gate": gate}
+        self.told({"gate": gate, "paused": False}, **request)
+        self.model.resume(gate)
+        self.settle()
+
+    def told(self, want: dict, **request: object) -> None:
+        """Ask for something about a gate; this is the first that is answered, perhaps among more."""
+        self.hear()
+        answers = self.asked(**request)
+        if answers is not None:
+            assert want.items() <= answers[0].items(), (request, answers)
+
     def likely(self, pick: int, *states: str) -> Job:
         """Mostly one in these states, else any."""
         some = self.model.of(*states)
@@ -304,13 +337,13 @@ class Calm(RuleBasedStateMachine):
         if job.state == "removed":
             return
         want = act(job)
-        answers = self.asked(verb, job, more)
+        answers = self.asked(do=verb, ids=[job.id], **more)
         if answers is not None:
             assert [each.get("state") for each in answers] == [want], (verb, job, answers)
         self.settle()
 
-    def asked(self, verb: str, job: Job, more: dict) -> list[dict] | None:
-        return self.theatre.ask(do=verb, ids=[job.id], **more)
+    def asked(self, **request: object) -> list[dict] | None:
+        return self.theatre.ask(**request)
 
     # ---------------------------------------------------------------- time
 
@@ -325,6 +358,7 @@ class Calm(RuleBasedStateMachine):
         dues = [job.due for job in self.model.of("delayed")] + [
             job.expires for job in self.model.of(*UNSTARTED) if job.expires
         ]
+        dues += [until * 1e6 for until in self.model.paused.values() if until < math.inf]
         if dues:
             step = max(0.0, math.ceil(min(dues) / 250_000) / 4 - self.theatre.wall)
             self.theatre.wall += step
@@ -391,6 +425,9 @@ class Calm(RuleBasedStateMachine):
     def compare(self) -> None:
         self.compare_history()
         house, model, lying = self.theatre.house, self.model, self.theatre.lying()
+        paused = {gate: pause.until for gate, pause in house.pauses.gates.items()}
+        assert paused == model.paused, (paused, model.paused)
+        assert self.theatre.names("schedule/paused") == set(paused)
         kept = {job.id: job for job in model.of("ready", "delayed", "held", "running", "dead")}
         differ = {(each, state) for each, (state, _) in lying.items()} ^ {
             (each, job.state) for each, job in kept.items()
@@ -566,11 +603,11 @@ class Cuts(Calm):
     def turn(self) -> float:
         return self.through(super().turn) or 0.0
 
-    def asked(self, verb: str, job: Job, more: dict) -> list[dict] | None:
+    def asked(self, **request: object) -> list[dict] | None:
         """Who got no answer asks again, and is told something else perhaps."""
-        answers = self.through(lambda: super(Cuts, self).asked(verb, job, more))
+        answers = self.through(lambda: super(Cuts, self).asked(**request))
         if answers is None:
-            super().asked(verb, job, more)
+            super().asked(**request)
         return answers
 
 
