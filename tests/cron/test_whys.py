@@ -311,6 +311,9 @@ def test_a_job_of_a_batch_that_is_not_made_yet_says_how_many_come_before_it(room
     assert room.why(f"{batch}+{total}")["why"].endswith(said)
     assert room.why(f"{batch}+01")["before"] == []
     assert room.why(batch)["why"] == whys.FREE  # it makes more of them as soon as it is its turn
+    room.house.crew.current.clear()
+    room.house.lanes_closed["", room.bench.uid] = Shut(NOW + 1, "cronq.toml: it is not TOML")
+    assert room.why(batch)["gates"] == []  # for that it needs no worker, and no configuration
     monkeypatch.setattr(backlog, "MOST_MEMBERS", made)
     room.house.backlog.put("ready", room.house.backlog.find(batch)[1])
     room.bench.toml("[queues.default]\nslots = 1\nrate = '1/1h'\n")
