@@ -61,7 +61,7 @@ def pause(
             metavar="QUEUE|TASK|ENTRY", help="A name; queue:NAME, task:NAME or entry:NAME where two have it."
         ),
     ],
-    until: Annotated[str | None, typer.Option(metavar="TIME", help="Until then; else until it is resumed.")] = None,
+    until: Annotated[str | None, typer.Option(metavar="TIME", help="Until then: 18:00, or 2h from now.")] = None,
     freeze: Annotated[bool, typer.Option("--freeze", help="Stop what runs of a queue or task, too.")] = False,
     as_json: Json = False,
 ) -> int:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from cronq import client, entries, show, when
+from cronq import client, entries, show, usage, when
 from cronq import job as jobs
 from cronq.errors import BadJob, NotEnded, UnknownJob, UsageError
 
@@ -26,10 +26,10 @@ def pause(root: str, text: str, end: str | None, freeze: bool, as_json: bool) ->
     request: dict[str, Any] = {"do": "pause"}
     word = "paused"
     if end is not None:
-        request["until"] = when.moment(end, when.zone(None), "--until")
+        request["until"] = usage.to_come("--until", end, time.time())
         if request["until"] <= time.time():
             raise UsageError(f"--until: {jobs.show(end)} is over already")
-        word = f"paused until {when.stamp(request['until'], when.zone(None), seconds=False)}"
+        word = f"paused until {when.stamp(int(request['until']), when.zone(None), seconds=False)}"
     named, shown = _meant(root, text, resumes=False)
     if freeze and "gate" not in named:
         raise UsageError("--freeze is for queues and tasks; an entry's jobs are in the queue cron, or in their task's")

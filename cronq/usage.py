@@ -216,6 +216,14 @@ def _expires(key: str, value: object, now: float) -> str:
         raise BadJob(f"{key} must be a time like 2026-12-24T18:00:00+01:00, 18:00, or 10m, not {shown}") from None
 
 
+def to_come(key: str, value: str, now: float) -> float:
+    """The instant that `--until 2h`, `--until 18:00` (the next one) or a time means. Raises `UsageError`."""
+    try:
+        return jobs.instant(_expires(key, value, now), key)
+    except BadJob as error:
+        raise UsageError(error.sentence) from None
+
+
 def past(key: str, value: str, now: float) -> float:
     """The instant that `--since 2d`, `--since 18:00` (the last one) or a time means. Raises `UsageError`."""
     try:
