@@ -142,8 +142,8 @@ def expires(house: House, wanted: Job, due: float) -> float:
 def scheduled(entry: Entry, wanted: Job) -> float:
     """When a job's first attempt was due; it is the same time for all further ones, as far as id and file tell."""
     now_due = entry.due / 1e6
-    if not (entry.attempt or entry.crashes or entry.snoozes or entry.interruptions):
-        return now_due
+    if entry.event or not (entry.attempt or entry.crashes or entry.snoozes or entry.interruptions):
+        return now_due  # the id of a batch's callback tells of the batch's time
     name = entry.id.partition("-")[2]
     if name.startswith(TICK):
         return min(now_due, int(name[-13:], 16) / 1e6)

@@ -5,6 +5,7 @@ it and to a real dispatcher, and wants both to agree. Instants are microseconds,
 """
 
 import math
+import sys
 from dataclasses import dataclass, field
 
 UNSTARTED = ("ready", "delayed", "held")
@@ -230,7 +231,7 @@ class Queue:
 
     def call(self, batch: Job, event: str, now: int) -> bool:
         """Make the job of this event, once."""
-        job = Job(f"{batch.id}+{event}", due=now, first=batch.due, event=event)  # its id has its batch's time
+        job = Job(f"{batch.id}+{event}", due=now, first=sys.maxsize, event=event)  # its id has its batch's time
         if event not in batch.calls or job.id in self.jobs:
             return False
         self.jobs[job.id] = job
