@@ -28,6 +28,7 @@ from cronq import (
     ids,
     producers,
     show,
+    states,
     usage,
 )
 from cronq import job as jobs_file
@@ -116,8 +117,6 @@ def list_jobs(
 
     That is what waits or runs, and what is dead until you retry or remove it. Root and operators see everybody's jobs.
     """
-    from cronq import states
-
     for name in state or ():
         if name not in states.STATES:
             raise UsageError(f"there is no state {name!r}; the states are {', '.join(states.STATES)}")
@@ -246,8 +245,6 @@ def _its_own(found: dict[str, Any], as_json: bool, write: attend.Write) -> int:
 
 def _asked(root: str, job_id: str) -> dict[str, Any] | None:
     """How another user's job has ended, which only the dispatcher can tell an operator. Raises `UnknownJob`."""
-    from cronq import states
-
     (found,) = client.ask(root, {"do": "show", "id": job_id})
     return found if found.get("state") in states.TERMINAL else None
 
@@ -261,24 +258,39 @@ def _must_be_readable(root: str, job_id: str) -> None:
 
 @app.command()
 def cancel(
-    jobs: cli_control.Ids,
+    jobs: cli_control.Chosen = None,
     now: Annotated[bool, typer.Option("--now", help="Kill it at once, without the time to end tidily.")] = False,
+    state: cli_control.State = None,
+    task: cli_control.Task = None,
+    user: cli_control.User = None,
+    since: cli_control.Since = None,
+    limit: cli_control.Limit = None,
     as_json: Json = False,
 ) -> int:
     """Cancel jobs, or whole batches.
 
     Those that wait never run, those that run are ended.
     """
-    return cli_control.each({"do": "cancel", "now": now}, jobs, as_json)
+    chosen = cli_control.choose(states.MOVES["cancel"][0] + (states.RUNNING,), state, task, user, since, limit)
+    return cli_control.each({"do": "cancel", "now": now}, jobs, as_json, chosen)
 
 
 @app.command()
-def retry(jobs: cli_control.Ids, as_json: Json = False) -> int:
-    """Run dead jobs again.
+def retry(
+    jobs: cli_control.Chosen = None,
+    state: cli_control.State = None,
+    task: cli_control.Task = None,
+    user: cli_control.User = None,
+    since: cli_control.Since = None,
+    limit: cli_control.Limit = None,
+    as_json: Json = False,
+) -> int:
+    """Run dead jobs again, with all their attempts.
 
-    With all their attempts.
+    Those that are named, or by --state dead all, of a task, since a time, the first N.
     """
-    return cli_control.each({"do": "retry"}, jobs, as_json)
+    chosen = cli_control.choose((states.DEAD,), state, task, user, since, limit)
+    return cli_control.each({"do": "retry"}, jobs, as_json, chosen)
 
 
 @app.command()
@@ -291,12 +303,22 @@ def hold(jobs: cli_control.Ids, as_json: Json = False) -> int:
 
 
 @app.command("rm")
-def remove(jobs: cli_control.Ids, as_json: Json = False) -> int:
+def remove(
+    jobs: cli_control.Chosen = None,
+    state: cli_control.State = None,
+    task: cli_control.Task = None,
+    user: cli_control.User = None,
+    since: cli_control.Since = None,
+    limit: cli_control.Limit = None,
+    as_json: Json = False,
+) -> int:
     """Remove jobs that have ended.
 
     With their results and output.
     """
-    return cli_control.each({"do": "rm"}, jobs, as_json)
+    ended = tuple(each for each in states.TERMINAL if each != states.REJECTED)
+    chosen = cli_control.choose(ended, state, task, user, since, limit)
+    return cli_control.each({"do": "rm"}, jobs, as_json, chosen)
 
 
 cli_past.add(app)

@@ -11,11 +11,21 @@ from typing import Annotated, Any
 
 import typer
 
-from cronq import attend, client, ids, show, usage
+from cronq import attend, cli_past, client, ids, show, usage
 from cronq import spool as spools
 from cronq.errors import UnknownJob, UsageError
 
 Ids = Annotated[list[str], typer.Argument(metavar="ID…", help="Ids, or unambiguous tails.", autocompletion=ids.known)]
+Chosen = Annotated[
+    list[str] | None, typer.Argument(metavar="[ID…]", help="Ids, or unambiguous tails.", autocompletion=ids.known)
+]
+State = Annotated[list[str] | None, typer.Option(help="All jobs in this state, instead of ids; may be repeated.")]
+Task = Annotated[str | None, typer.Option(metavar="TASK", help="Of those, only jobs of this task.")]
+User = Annotated[str | None, typer.Option(metavar="NAME", help="Of those, only this user's.")]
+Since = Annotated[
+    str | None, typer.Option(metavar="TIME", help="Of those, only what ended since then: 2026-12-24, 18:00, 1d.")
+]
+Limit = Annotated[int | None, typer.Option("-n", "--limit", min=1, metavar="N", help="At most so many.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, an object a line.")]
 
 
@@ -29,11 +39,18 @@ def add(app: typer.Typer) -> None:
     app.command()(start)
 
 
-def each(request: dict[str, Any], jobs: list[str], as_json: bool) -> int:
-    """Ask something of each of these jobs; returns the first refusal's exit code."""
+def each(
+    request: dict[str, Any], jobs: list[str] | None, as_json: bool, chosen: dict[str, Any] | None = None
+) -> int:
+    """Ask something of each of these jobs, or of those that are chosen; returns the first refusal's exit code."""
     root = spools.find()
     code = 0
-    for answer in client.of_ids(root, request, ids.resolve_all(root, jobs)):
+    if chosen and jobs:
+        raise UsageError("write ids, or choose jobs by --state, --task, --since: not both")
+    if not chosen and not jobs:
+        raise UsageError("no job is meant: write ids, or choose jobs by --state")
+    named = ids.resolve_all(root, jobs or [])
+    for answer in client.ask(root, request | chosen) if chosen else client.of_ids(root, request, named):
         if as_json:
             show.one_object(answer)
         elif "error" in answer:
@@ -43,6 +60,27 @@ def each(request: dict[str, Any], jobs: list[str], as_json: bool) -> int:
         if "error" in answer:
             code = code or int(answer.get("code") or UnknownJob.exit_code)
     return code
+
+
+def choose(
+    allowed: tuple[str, ...],
+    state: list[str] | None,
+    task: str | None,
+    user: str | None,
+    since: str | None,
+    limit: int | None,
+) -> dict[str, Any]:
+    """What a request says of jobs that are chosen, not named; nothing where none are. Raises `UsageError`."""
+    if not state:
+        if task or user or since or limit:
+            raise UsageError(f"--task, --user, --since and -n need --state beside them, like --state {allowed[0]}")
+        return {}
+    for name in state:
+        if name not in allowed:
+            raise UsageError(f"--state: only {', '.join(allowed)} goes here, not {name!r}")
+    found: dict[str, Any] = {"states": state, "task": task, "limit": limit}
+    found |= {} if user is None else {"user": cli_past.uid_of(user)}
+    return found | ({} if since is None else {"since": usage.past("--since", since, time.time())})
 
 
 def _more(answer: dict[str, Any]) -> list[str]:

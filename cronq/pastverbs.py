@@ -39,6 +39,30 @@ def sees(ask: Ask) -> dict[str, Any]:
     return {"sees": "all" if ask.caller.everything and ask.house.shelves.gid is not None else "own"}
 
 
+def meant(ask: Ask) -> Iterator[str | None]:
+    """The ids of the jobs that are meant: named one by one, or by state, task and time, at most so many.
+
+    Raises `UsageError`, `NotPermitted`.
+    """
+    request = ask.request
+    ids, wanted, limit = request.get("ids"), request.get("states"), request.get("limit")
+    if isinstance(ids, list):
+        yield from map(str, ids)
+        return
+    if not isinstance(wanted, list) or not wanted:
+        raise UsageError("ids must be a list")
+    left = limit if isinstance(limit, int) else 1 << 60
+    task, since = request.get("task"), _instant(request.get("since"), 0.0)
+    for found in glance.over(ask.house, frozenset(map(str, wanted)), uids(ask)):
+        if left <= 0:
+            return
+        if found is None:
+            yield None
+        elif task in (None, found.get("task")) and (found.get("ended") or found.get("submitted") or 0.0) >= since:
+            left -= 1
+            yield str(found["id"])
+
+
 def _stats(ask: Ask) -> Found:
     house, whose = ask.house, uids(ask)
     arrived = 0

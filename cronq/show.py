@@ -150,7 +150,17 @@ def details(job: dict[str, Any]) -> None:
     for key, value in job.items():
         if value is None or value in ("", [], {}):
             continue
-        print(f"{escape(key)}:{' ' * max(1, 14 - len(key))}{escape(_value(key, value))}")
+        lines = value if key in ("attempts", "last_stderr") and isinstance(value, list) else [value]
+        for line in lines:
+            said = _attempt(line) if key == "attempts" else line if key == "last_stderr" else _value(key, line)
+            print(f"{escape(key)}:{' ' * max(1, 14 - len(key))}{escape(said)}")
+
+
+def _attempt(found: Any) -> str:
+    """When an attempt ran, and how it ended."""
+    if not isinstance(found, dict):
+        return str(found)
+    return f"{instant(found.get('started'))} to {instant(found.get('ended'))}  {why(found)}".rstrip()
 
 
 def _value(key: str, value: Any) -> str:

@@ -27,6 +27,7 @@ from cronq import (
     job,
     parents,
     pastverbs,
+    postmortem,
     states,
     tabverbs,
     whys,
@@ -124,7 +125,11 @@ def _list(ask: Ask) -> Found:
 def _show(ask: Ask) -> Found:
     job_id = str(ask.request.get("id"))
     kept = ask.find(job_id)
-    yield glance.view(ask.house, *kept) if kept is not None else ask.result(job_id)
+    found = glance.view(ask.house, *kept) if kept is not None else ask.result(job_id)
+    if found.get("state") == states.DEAD:
+        printed = ask.house.shelves.gid is None or ask.caller.uid in (0, owner(found["id"]))
+        found |= postmortem.of(ask.house, found["id"], printed)
+    yield found
 
 
 def _ids(ask: Ask) -> Found:
@@ -154,10 +159,10 @@ def _about(ask: Ask) -> Found:
 
 
 def _each(ask: Ask, act: Callable[[str, Entry], str | dict[str, Any]]) -> Found:
-    ids = ask.request.get("ids")
-    if not isinstance(ids, list):
-        raise UsageError("ids must be a list")
-    for job_id in map(str, ids):
+    for job_id in pastverbs.meant(ask):
+        if job_id is None:
+            yield None
+            continue
         try:
             kept = ask.find(job_id)
             if kept is None:

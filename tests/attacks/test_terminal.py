@@ -186,7 +186,7 @@ def test_json_says_the_same_to_whoever_parses_it(served):
 LIE = {"id": f"{os.getuid()}-{TEXT}", "uid": 0, "state": TEXT, "task": TEXT, "queue": TEXT, "note": TEXT, TEXT: TEXT}
 LIES = {
     "list": [{"sees": TEXT}, LIE, {"ok": True}],
-    "show": [LIE, {"ok": True}],
+    "show": [LIE | {"attempts": [TEXT, {"reason": TEXT, "started": TEXT}], "last_stderr": [TEXT, 1]}, {"ok": True}],
     "stats": [{TEXT: 1, "queues": {TEXT: {TEXT: 1}}}, {"ok": True}],
     "history": [{"sees": "all"}, LIE | {"reason": TEXT, "ended": TEXT}, {"ok": True}],
     "figures": [LIE | {"runs": TEXT, "since": TEXT}, {"ok": True}],
