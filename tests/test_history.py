@@ -193,8 +193,9 @@ def test_the_last_lines_are_the_end_of_all_lines_wherever_blocks_of_them_end(roo
         assert found(annals.ends(folder, wanted, last)) == every[-last:]
 
 
-def test_lines_that_a_crash_cut_are_passed_over(root, small_blocks):
+def test_lines_that_a_crash_cut_and_those_that_end_nothing_are_passed_over(root, small_blocks):
     write(root, NOON, line(1, 1), cut=b'{"t":1795521602,"id":"1-job2","from":"running","to":"do\n')
+    write(root, NOON, line(1, 5, "dead") | {"from": "dead"})
     write(root, NOON, line(1, 3), cut=b'{"t":1795521604,"id":"1-job4","from":"running","to":"done"')
     for last in (None, 2):
         ids = [each["id"] for each in found(annals.ends(os.path.join(root, "history"), annals.Wanted(), last))]
