@@ -330,3 +330,27 @@ def test_the_example_maps_and_reduces(world):
     assert world.result(f"{batch}+complete")["state"] == "done"
     printed = json.loads((world.results(f"{batch}+complete") / "stdout").read_text())
     assert printed == {"words": {"a": 3, "b": 2}, "files": 3, "failed": 1}
+
+
+# -------------------------------------------------------------------- very many
+
+
+MANY = 1_000_000 if os.environ.get("CRONQ_LONG") else 5_000
+LITTLE = 60_000  # KiB
+
+
+def test_a_batch_of_very_many_jobs_is_one_file_and_takes_little_memory(world):
+    """A million with CRONQ_LONG: only those that are needed become entries, and whoever asks is answered meanwhile."""
+    daemon = world.start()
+    dispatcher = world.dispatcher(daemon)
+    (world.path / "lines").write_text("true\n" * MANY)
+    batch_id = world.submit("exec", "--batch", str(world.path / "lines"))
+    eventually(lambda: list((world.spool / "out" / str(world.uid)).glob(f"{batch_id}+*/result.json")), within=600)
+    kept = sum(len(files) for _, _, files in os.walk(world.spool / "queue"))
+    assert kept < 1000
+    assert json.loads(world.run("stats", "--json").stdout)["running"] >= 1
+    world.run("cancel", batch_id)
+    found = world.result(batch_id, within=120)
+    assert (found["state"], sum(found["counts"].values())) == ("cancelled", MANY)
+    peak = next(line for line in Path(f"/proc/{dispatcher}/status").read_text().splitlines() if "VmHWM" in line)
+    assert int(peak.split()[1]) < LITTLE
