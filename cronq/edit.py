@@ -64,9 +64,12 @@ def edit(house: House, now: Now, state: str, entry: Entry, fields: dict[str, Any
 
 
 def reorder(house: House, now: Now, state: str, older: Entry, changed: Entry, cause: str, **facts: Any) -> str:
-    """Give a job that has not started another place; the state it is in then."""
+    """Give a job that has not started another place; the state it is in then.
+
+    What was due stays so where its time is not changed, whatever the clock was set to since.
+    """
     is_due = changed.due <= now.micros
-    if (state, is_due) in _ELSEWHERE:
+    if changed.due != older.due and (state, is_due) in _ELSEWHERE:
         return house.move(now, _ELSEWHERE[state, is_due], state, older, changed, cause=cause, **facts)
     house.shelves.rename(state, older, changed)
     house.backlog.put(state, changed)

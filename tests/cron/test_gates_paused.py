@@ -111,3 +111,14 @@ def test_that_a_pause_freezes_is_kept_and_which_attempts_stand_still_is_forgotte
     bench.house.frozen.add((f"{bench.uid}-gone", 1))
     bench.turn(UTC)
     assert bench.house.frozen == set()
+
+
+def test_a_ready_job_whose_priority_is_edited_stays_ready_though_the_clock_was_set_back(bench):
+    inbox = bench.root / "in" / str(bench.uid)
+    (inbox / ".y.tmp").write_text('{"command": ["true"]}')
+    (inbox / ".y.tmp").rename(inbox / "y.job")
+    bench.turn(UTC + 100)
+    (entry,) = bench.house.backlog.entries(states.READY)
+    (told,) = ask(bench, do="edit", ids=[entry.id], priority=3)
+    assert told == {"id": entry.id, "state": "ready"}
+    assert bench.house.backlog.find(entry.id)[1].priority == 3
