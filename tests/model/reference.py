@@ -8,7 +8,9 @@ import math
 import sys
 from dataclasses import dataclass, field
 
-UNSTARTED = ("ready", "delayed", "held")
+import needs
+
+UNSTARTED = ("ready", "delayed", "waiting", "held")
 UNFINISHED = ("queued", *UNSTARTED, "running")
 NEVER_AGAIN = (64, 65, 77, 78)
 
@@ -34,6 +36,8 @@ class Job:
     parent: "Job | None" = None
     members: "list[Job]" = field(default_factory=list)  # of a batch: all of them
     calls: tuple[str, ...] = ()  # the events of it at which a job runs
+    needs: "dict[str, list[Job]]" = field(default_factory=dict)  # which jobs it waits for (needs.py)
+    waits: bool = False  # for them, still
     event: str = ""  # of such a job
     made: int = 0  # how many of those are jobs of their own by now
     state: str = "queued"
@@ -51,6 +55,10 @@ class Job:
     def gates(self) -> tuple[str, ...]:
         """Those whose pause keeps it from starting; a batch starts nothing by itself, its members do."""
         return () if self.members else ("drain", f"queue:{self.queue}", f"task:{self.task}")
+
+    @property
+    def parents(self) -> "list[Job]":
+        return [parent for parents in self.needs.values() for parent in parents]
 
     @property
     def waiting(self) -> int:
@@ -119,8 +127,12 @@ class Queue:
         """Back to its place."""
         if job.state != "held":
             return None
-        self.move(job, "delayed" if job.due > now else "ready")
+        self.move(job, self.place(job, now))
         return job.state
+
+    def place(self, job: Job, now: int) -> str:
+        """Where a job waits."""
+        return "waiting" if job.waits else "delayed" if job.due > now else "ready"
 
     def retried(self, job: Job, now: int) -> str | None:
         """Due now, as if it had never run; its batch has not ended then, however it had."""
@@ -136,7 +148,7 @@ class Queue:
         return "ready"
 
     def removed(self, job: Job) -> str | None:
-        if job.state in UNFINISHED:
+        if job.state in UNFINISHED or any(each.waits and job in each.parents for each in self.of("waiting", "held")):
             return None
         self.move(job, "removed")
         return "removed"
@@ -200,7 +212,7 @@ class Queue:
                     self.pause(gate)
         for job in sorted(self.arrived, key=lambda job: job.id):
             self.jobs[job.id] = job
-            self.move(job, "delayed" if job.due > now else "ready")
+            self.move(job, self.place(job, now))
         self.arrived = []
         for job in self.of(*UNSTARTED):
             if 0 < job.expires <= now:
@@ -208,6 +220,8 @@ class Queue:
         for job in self.of("delayed"):
             if job.due <= now:
                 self.move(job, "ready")
+        while any(self.look(job, now) for job in self.of("waiting", "skipped")):
+            continue
         self.paused = {gate: until for gate, until in self.paused.items() if until > now / 1e6}
         while (found := self.next(now)) is not None:
             self.start(found, now)
@@ -221,7 +235,20 @@ class Queue:
                 self.call(job.parent, "first_death", now)
         for batch in [job for job in self.of("running") if job.members]:
             if not batch.waiting and not self.called(batch, now):
-                self.move(batch, "cancelled" if batch.cancel else "done")
+                done = all(member.state == "done" for member in batch.members)
+                self.move(batch, "cancelled" if batch.cancel else "done", "" if done else "in part")
+
+    def look(self, job: Job, now: int) -> bool:
+        """Whether it goes on, is skipped, or waits again since that by which it was skipped is to be tried again."""
+        parent = needs.hopeless(job)
+        if (job.state == "skipped") == (parent is not None):
+            if parent is not None or not needs.is_met(job):
+                return False
+            job.waits = False
+            self.move(job, self.place(job, now))
+        else:
+            self.move(job, "waiting" if parent is None else "skipped", "" if parent is None else parent.id)
+        return True
 
     def called(self, batch: Job, now: int) -> bool:
         """Whether a batch that is over has a job to make first: it ends when that is safe."""

@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
+import needs
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -76,7 +77,7 @@ TASKS = {
 QUEUES = ("default", "narrow", "other")
 PAUSING = ("queue:other", "task:bury")
 GATES = ("drain", *(f"queue:{name}" for name in QUEUES), *(f"task:{name}" for name in TASKS if name))
-ENDED = ("done", "cancelled", "expired", "dead")
+ENDED = ("done", "cancelled", "expired", "dead", "skipped")
 
 specs = st.fixed_dictionaries(
     {"task": st.sampled_from(("", "", *TASKS))},
@@ -94,6 +95,7 @@ specs = st.fixed_dictionaries(
     },
 )
 picks = st.integers(0, 99)
+wants = st.lists(st.tuples(st.sampled_from((*needs.KEYS, "after")), picks), min_size=1, max_size=2)
 ends = st.sampled_from((0, 0, 1, 3, 75, 64, 65, 77, 78, "signal", "timeout"))
 
 
@@ -148,6 +150,10 @@ class Calm(RuleBasedStateMachine):
         job.weight = get("weight", job.weight)
         job.mutex = get("mutex", job.mutex)
         job.first = job.due
+        for key, parent in get("needs", ()):
+            job.needs.setdefault(key, []).append(parent)
+            keys.setdefault(key, []).append(parent.id)
+        job.waits = bool(job.needs)
         return keys, job
 
     def name(self) -> str:
@@ -167,6 +173,22 @@ class Calm(RuleBasedStateMachine):
         self.theatre.drop(f"{name}.job", json.dumps(keys).encode(), b"input" if "data" in said else None)
         self.model.arrived.append(job)
         self.settle()
+
+    @rule(said=specs, wanted=wants)
+    @precondition(lambda self: self.nameable())
+    def submit_after(self, said: dict, wanted: list[tuple[str, int]]) -> None:
+        """A job that waits for others, mostly for such as may come to another end still."""
+        known, failed, live = self.nameable(), self.nameable("dead", "skipped"), self.nameable(*UNFINISHED)
+        pools = [some for some in (failed, live, failed, live, known) if some]
+        parents = [(key, chosen(chosen(pools, pick), pick // 5)) for key, pick in wanted]
+        own = {key: value for key, value in said.items() if key not in ("expires", "delay", "at")}
+        self.submit({**own, "needs": list(dict.fromkeys(parents))})
+
+    def nameable(self, *states: str) -> list[Job]:
+        """Jobs that another one may wait for, also members of batches that are to come."""
+        jobs = [each for job in self.model.jobs.values() for each in (job, *job.members[job.made :])]
+        known = [job for job in jobs if not job.event and needs.end(job) != "gone"]
+        return [job for job in known if not states or job.state in states]
 
     @rule(
         members=st.lists(specs, min_size=1, max_size=6),
@@ -290,7 +312,9 @@ class Calm(RuleBasedStateMachine):
     @rule(pick=picks)
     @precondition(lambda self: self.model.of("dead"))
     def retry(self, pick: int) -> None:
-        self.do("retry", self.likely(pick, "dead"), lambda job: self.model.retried(job, self.theatre.micros))
+        wanted = [parent for job in self.model.of("skipped") for parent in job.parents if parent.state == "dead"]
+        job = chosen(wanted, pick) if wanted and pick % 2 else self.likely(pick, "dead")
+        self.do("retry", job, lambda job: self.model.retried(job, self.theatre.micros))
 
     @rule(pick=picks)
     @precondition(lambda self: self.model.of(*ENDED))
@@ -428,7 +452,7 @@ class Calm(RuleBasedStateMachine):
         paused = {gate: pause.until for gate, pause in house.pauses.gates.items()}
         assert paused == model.paused, (paused, model.paused)
         assert self.theatre.names("schedule/paused") == set(paused)
-        kept = {job.id: job for job in model.of("ready", "delayed", "held", "running", "dead")}
+        kept = {job.id: job for job in model.of(*UNFINISHED, "dead", "skipped")}
         differ = {(each, state) for each, (state, _) in lying.items()} ^ {
             (each, job.state) for each, job in kept.items()
         }
@@ -447,7 +471,7 @@ class Calm(RuleBasedStateMachine):
             elif state != "dead":
                 real = entry.attempt, entry.crashes, entry.due
                 assert real == (job.attempt, job.crashes, job.due), (job, entry)
-                assert ("c" in entry.flags) == job.cancel, job
+                assert ("c" in entry.flags, "w" in entry.flags) == (job.cancel, job.waits), job
         assert sum(house.backlog.counts.values()) == len(lying)
         assert [each.id for each in house.backlog.of("ready")] == [job.id for job in model.of("ready")]
         running = {job.id for job in model.running}
@@ -476,7 +500,7 @@ class Calm(RuleBasedStateMachine):
         want: dict[str, list] = {}
         for job_id, source, state in new:
             want.setdefault(job_id, []).append((source, state))
-            if state == "running":
+            if state in ("running", "skipped"):
                 self.begun.add(job_id)
         found: dict[str, list] = {}
         for line in told:
@@ -524,6 +548,9 @@ class Calm(RuleBasedStateMachine):
             if (job.made or job.state == "done") and not ended["removed"]:
                 assert Counter(found.get("counts", {})) == ended, (job.state, found, ended)
             return
+        if self.was_cut and job.state == "skipped":  # of two by whose end it was, either may be told
+            assert any(parent.id in found["reason"] for parent in job.parents), (job, found)
+            return
         words = f"exit code {job.reason}" if job.reason.isdigit() else job.reason
         assert words in (found["reason"] or ""), (job, found)
 
@@ -533,7 +560,9 @@ class Calm(RuleBasedStateMachine):
         assert self.model.arrived or not names("queue/.capture")
         attempts = {f"{job_id}.{jobs[job_id].attempt}" for job_id in running}
         assert names("queue/outcome") == attempts
-        data = {each for each in self.with_data if each in jobs and jobs[each].state in (*UNFINISHED, "dead")}
+        data = {
+            each for each in self.with_data if each in jobs and jobs[each].state in (*UNFINISHED, "dead", "skipped")
+        }
         assert names("queue/data") == data, names("queue/data") ^ data
         known = {job.id for job in jobs.values() if job.state in ENDED or (job.id in self.begun and not job.members)}
         known |= {job.id for job in jobs.values() if job.reopened}
@@ -601,7 +630,10 @@ class Cuts(Calm):
                 continue
 
     def turn(self) -> float:
-        return self.through(super().turn) or 0.0
+        """Where two end for which others wait, who goes on first depends on when it was cut: then it is not."""
+        ended = {job for job, _ in self.model.news}
+        wanted = {parent for job in self.model.of("waiting") for parent in job.parents}
+        return super().turn() if len(ended & wanted) > 1 else self.through(super().turn) or 0.0
 
     def asked(self, **request: object) -> list[dict] | None:
         """Who got no answer asks again, and is told something else perhaps."""
