@@ -52,7 +52,7 @@ MOVES: dict[str, tuple[tuple[str, ...], str]] = {
     "release": ((HELD,), READY),
     "defer": ((HELD, WAITING, READY), DELAYED),  # let go on before it is due, or put off
     "revive": ((DEAD,), READY),
-    "reopen": ((DONE,), RUNNING),
+    "reopen": ((DONE,), RUNNING),  # a batch, of which a dead job is retried
     "rejoin": ((SKIPPED,), WAITING),
 }
 
