@@ -83,6 +83,8 @@ def arrived(now: Now, name: str, found: os.stat_result) -> float:
 
 def entry_of(house: House, job_id: str, wanted: Job, hashed: str, submitted: float) -> Entry:
     """The entry of a job. Raises `BadJob`."""
+    if wanted.batch is not None and "+" in job_id:
+        raise BadJob("batch is no key of a batch's own job, which belongs to that one")
     plan = house.plan(wanted)
     due = _due(wanted, submitted)
     uid = int(job_id.partition("-")[0])
@@ -98,6 +100,7 @@ def entry_of(house: House, job_id: str, wanted: Job, hashed: str, submitted: flo
         queue=plan.queue,
         weight=plan.weight,
         expires=int(expires(house, wanted, due) * 1e6),
+        into=(wanted.batch or "").partition("-")[2],
         hash=hashed,
     )
     for flag, is_so in (

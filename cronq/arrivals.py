@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-from cronq import batches, claim, inboxes, installed, pauses, safeopen, states, unique
+from cronq import additions, batches, claim, inboxes, installed, pauses, safeopen, states, unique
 from cronq.admission import Behind, NotWhole, arrived, entry_of, identify, judged, know_parents, permit, place, refuse
 from cronq.entry import HAS_DATA, LINE, Entry, digest
 from cronq.errors import BadJob, CronqError
@@ -46,6 +46,8 @@ def admit(house: House, now: Now, rung: set[Any]) -> None:
     for uid in uids:
         if ("inbox", uid) in rung or _changed(house, uid):
             _collect(house, now, uid, SLICE_NAMES - pending[uid])
+        else:
+            house.read[uid] = house.turns
     for captured in _slices(house, [name for name, due in house.looks.items() if due <= now.mono]):
         del house.looks[captured]
         judge(house, now, captured)
@@ -85,11 +87,14 @@ def _collect(house: House, now: Now, uid: int, most: int) -> None:
         return  # enough of his is being judged; then the rest
     inbox = house.shelves.inboxes
     deadline = time.monotonic_ns() + SLICE_NANOSECONDS
+    if not inbox.is_listing(uid):
+        house.listed[uid] = house.turns
     try:
         names, mtime = inbox.names(uid, most)
     except OSError as error:
         if house.seen.get(uid) != UNREADABLE:
             log("inbox-unreadable", uid=uid, reason=error.strerror)
+        house.read[uid] = house.turns  # nothing of it can be taken
         house.seen[uid] = UNREADABLE
         return
     left = False
@@ -110,12 +115,19 @@ def _collect(house: House, now: Now, uid: int, most: int) -> None:
             judge(house, now, captured)
     if mtime is None:
         house.urgent = True
-    elif not left and now.wall - mtime / 1e9 > UNSETTLED:
-        house.seen[uid] = mtime
-        for name in inbox.foreign(uid):
-            if _is_new(house, uid, name):
-                reason = "letters, digits, '.', '_', '-' only, at most 81"
-                log("name-refused", uid=uid, file=ascii(name), reason=reason)
+    elif not left:
+        house.read[uid] = house.listed[uid]
+        if now.wall - mtime / 1e9 > UNSETTLED:
+            house.seen[uid] = mtime
+            _name_foreign(house, uid)
+
+
+def _name_foreign(house: House, uid: int) -> None:
+    """Say once of names that no job may have."""
+    for name in house.shelves.inboxes.foreign(uid):
+        if _is_new(house, uid, name):
+            reason = "letters, digits, '.', '_', '-' only, at most 81"
+            log("name-refused", uid=uid, file=ascii(name), reason=reason)
 
 
 def _leave(house: House, uid: int, filename: str, error: CronqError) -> None:
@@ -182,6 +194,8 @@ def _admit_job(
     permit(house, wanted, uid)
     wanted = unique.adopt(wanted, house.config.tasks.get(wanted.task or ""))
     know_parents(house, uid, name, wanted)
+    if wanted.batch is not None:
+        additions.must_be_open(house, wanted.batch, uid, name)
     entry = entry_of(house, identify(house, uid, name, found), wanted, digest(data), arrived(now, name, found))
     entry = claim.claim(house, now, entry, wanted)
     is_copied = house.authority is not None and _runner(house, entry) != uid
@@ -197,6 +211,8 @@ def _admit_job(
             os.close(house.shelves.open_file(f"{inboxes.DATA}/{entry.id}", uid)[0])
         except BadJob as error:
             raise BadJob(f"its {name}{DATA_ENDING}: {error.sentence}") from None
+    if entry.into:
+        additions.note(house, entry)
     place(house, now, captured, entry)
 
 
@@ -226,6 +242,9 @@ def _read_on(house: House, now: Now, captured: str) -> None:
             house.urgent = house.urgent or not isinstance(long, Payload)  # that rings when it is copied
             return
         entry = long.entry(now)
+        if entry.into:
+            additions.must_be_open(house, entry.parent, entry.uid, entry.id)
+            additions.note(house, entry)
     except NotWhole as error:
         _look_again(house, now, captured, error)
     except CronqError as error:

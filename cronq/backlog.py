@@ -34,10 +34,10 @@ class Backlog:
         self.lines: dict[tuple[int, str], set[str]] = {}  # the ticks of each line of a crontab that have not ended
         self.failed: dict[str, set[str]] = {}  # those that are dead, and mail about them, by their ids without instant
         self.errands: dict[tuple[int, str, str], set[str]] = {}  # mail and hooks that have not ended, by receiver
-        self.members: Counter[str] = Counter()  # how many unfinished members each batch has
+        self.members: Counter[str] = Counter()  # how many unfinished members each batch has, by its file
         self._entries: dict[str, tuple[str, Entry]] = {}
         self._states: dict[str, dict[int, dict[str, Entry]]] = {state: {} for state in KEPT}  # by uid, by id
-        self._members: dict[str, set[str]] = {}  # the unfinished members of each batch
+        self._members: dict[str, set[str]] = {}  # the unfinished members of each batch, added ones too
         self._names: dict[tuple[int, str], str] = {}  # unfinished jobs by (uid, the name their producer gave them)
         self._namesakes: dict[tuple[int, str], set[str]] = {}  # further ones: somebody revived an earlier one
         self.waits = Waits()  # which jobs wait for which others
@@ -159,14 +159,16 @@ class Backlog:
     def _count(self, member: Entry, change: int) -> None:
         """One unfinished member of a batch more, or less."""
         batch = member.parent
+        if not member.into:  # what was added stands in nobody's way
+            self.members[batch] += change
+            if not self.members[batch]:
+                del self.members[batch]
         if change > 0:
-            self.members[batch] += 1
             self._members.setdefault(batch, set()).add(member.id)
         elif change < 0:
-            self.members[batch] -= 1
             self._members[batch].discard(member.id)
-            if not self.members[batch]:
-                del self.members[batch], self._members[batch]
+            if not self._members[batch]:
+                del self._members[batch]
                 self._over.add(batch)
         if change:
             self._offer(batch)
@@ -189,9 +191,9 @@ class Backlog:
             self.ready.discard(job_id)
 
     def over(self) -> list[Entry]:
-        """The batches all of whose members have been made and have ended, in the order of dispatch."""
+        """The batches all of whose members, added ones too, have been made and have ended, in the order of dispatch."""
         found = [self._entries[job_id] for job_id in self._over if job_id in self._entries]
-        self._over = {entry.id for state, entry in found if state == RUNNING and not self.members[entry.id]}
+        self._over = {entry.id for state, entry in found if state == RUNNING and entry.id not in self._members}
         return sorted((entry for _, entry in found if entry.id in self._over), key=lambda entry: entry.order)
 
     def ripe(self, now: int) -> Iterator[Entry]:

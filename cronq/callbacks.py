@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 KEYS = tuple(f"on_{event}" for event in jobs.CALLBACKS)
 _UNIQUE = ("unique", "unique_keys", "unique_until", "unique_for", "on_conflict")  # there is one of it anyway
-_NOT = ("stdin", "after", "after_any", "after_fail", *_UNIQUE)
+_NOT = ("stdin", "after", "after_any", "after_fail", "batch", *_UNIQUE)
 
 
 class Header:

@@ -9,7 +9,7 @@ Fails:   never by itself. A worker that does not listen is told again each turn.
 
 from __future__ import annotations
 
-from cronq import settle, states, underway
+from cronq import additions, settle, states, underway
 from cronq.entry import CALLS, CANCEL_WANTED, Entry
 from cronq.house import House, Now, Running
 
@@ -53,7 +53,7 @@ def _wanted(house: House, state: str, entry: Entry) -> Entry:
 def _batch(house: House, now: Now, state: str, entry: Entry, at_once: bool) -> str:
     """A batch: its members are cancelled, no more are made, and it ends when the last of them has."""
     assert entry.batch is not None  # noqa: S101 - the caller looked
-    is_new = entry.batch[0] == 0 and not house.backlog.unfinished(entry.id)
+    is_new = entry.batch[0] == 0 and not additions.of(house.shelves, entry.id)
     if state in UNSTARTED and is_new and CALLS not in entry.flags:
         settle.end_unstarted(house, now, "cancel", state, entry, REASON)
         return states.CANCELLED

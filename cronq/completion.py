@@ -4,7 +4,8 @@ Does:    `finish` ends a batch when all its members are entries no more, and has
          soon as a member is dead, `on_complete` and `on_success` when it ends; each of them once for ever, by its id.
          `reopen` takes a batch up again of which a dead member is retried; `recover` finds after a restart what was to
          be told.
-Reads:   the batch's first line; where its members are; for a tally after a restart, their results, a slice a turn.
+Reads:   the batch's first line; where its members, and what was added, are; for a tally after a restart, their results,
+         a slice a turn.
 Writes:  callbacks' files, what they are told as their data (`queue/data`), the batch's `result.json`.
 Trusts:  where files lie. Nothing is counted down: a batch is over when no member is unfinished. Callbacks are durable a
          turn before the batch that they belong to has ended, so a crash at any step neither loses nor doubles one.
@@ -13,13 +14,14 @@ Fails:   a callback that may not be (its task has gone since) is set down as ref
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import time
 from collections import Counter
 from collections.abc import Iterator
 
-from cronq import batches, callbacks, job, mails, safeopen, spool, states
+from cronq import additions, batches, callbacks, job, mails, safeopen, spool, states
 from cronq.admission import entry_of, judged
 from cronq.entry import CALLS, CANCEL_WANTED, HAS_DATA, Entry, digest
 from cronq.errors import BadJob, CronqError
@@ -39,7 +41,11 @@ def finish(house: House, now: Now) -> None:
             _call(house, now, entry, FIRST_DEATH, {"dead": member_id})
         del house.deaths[batch_id]
     deadline = time.monotonic() + SLICE_SECONDS
-    for entry in house.backlog.over():
+    over = house.backlog.over()
+    additions.forget(house, over)
+    for entry in over:
+        if not additions.may_end(house, entry):
+            continue
         tally = _tally(house, entry, deadline)
         if tally is None:
             house.urgent = True
@@ -50,14 +56,14 @@ def finish(house: House, now: Now) -> None:
 
 
 def _end(house: House, now: Now, entry: Entry, tally: dict[str, int]) -> None:
-    assert entry.batch is not None  # noqa: S101 - none but batches have members
     cancelled = CANCEL_WANTED in entry.flags
-    left = entry.batch[2] - tally.get(states.DONE, 0)
+    total = sum(tally.values())
+    left = total - tally.get(states.DONE, 0)
     reason = f"{left} jobs of the batch are not done" if left else None
     found = {
         "id": entry.id,
         "uid": entry.uid,
-        "jobs": entry.batch[2],
+        "jobs": total,
         "queue": entry.queue,
         "counts": tally,
         "state": states.CANCELLED if cancelled else states.DONE,
@@ -69,10 +75,10 @@ def _end(house: House, now: Now, entry: Entry, tally: dict[str, int]) -> None:
         "signal": None,
         "reason": f"cancelled; {reason}" if cancelled and reason else reason,
     }
-    facts = {"jobs": entry.batch[2], "queue": entry.queue}
+    facts = {"jobs": total, "queue": entry.queue}
     house.end(now, "stop" if cancelled else "finish", states.RUNNING, entry, found, **facts)
     house.tallies.pop(entry.id, None)
-    log("ended", id=entry.id, state=found["state"], jobs=entry.batch[2])
+    log("ended", id=entry.id, state=found["state"], jobs=total)
 
 
 # -------------------------------------------------------------------- how the members ended
@@ -83,10 +89,12 @@ def _tally(house: House, entry: Entry, deadline: float) -> dict[str, int] | None
     assert entry.batch is not None  # noqa: S101 - the caller looked
     made, _, total = entry.batch
     tally = house.tallies.get(entry.id, {})
-    if sum(tally.values()) != made:  # a restart in between: what the members' results say
-        counting = house.counting.setdefault(entry.id, (iter(range(1, made + 1)), Counter()))
-        for number in counting[0]:
-            counting[1][_ended(house, f"{entry.id}+{number:0{len(str(total))}d}")] += 1
+    added = additions.of(house.shelves, entry.id)
+    if sum(tally.values()) != made + len(added):  # a restart in between: what the members' results say
+        lines = (f"{entry.id}+{number:0{len(str(total))}d}" for number in range(1, made + 1))
+        counting = house.counting.setdefault(entry.id, (itertools.chain(lines, added), Counter()))
+        for member_id in counting[0]:
+            counting[1][_ended(house, member_id)] += 1
             if time.monotonic() > deadline:
                 return None
         del house.counting[entry.id]
@@ -114,11 +122,10 @@ def _ended(house: House, member_id: str) -> str:
 
 def _call_all(house: House, now: Now, entry: Entry, tally: dict[str, int]) -> bool:
     """Have the callbacks of a batch run that is over; whether there was one that had not been made."""
-    assert entry.batch is not None  # noqa: S101 - the caller looked
     counts: dict[str, object] = {"counts": tally}
     made = states.DEAD in tally and _call(house, now, entry, FIRST_DEATH, {})
     made |= _call(house, now, entry, COMPLETE, counts)
-    if tally.get(states.DONE) == entry.batch[2]:
+    if tally.get(states.DONE) == sum(tally.values()):
         made |= _call(house, now, entry, SUCCESS, counts)
     return made
 
@@ -139,8 +146,7 @@ def _call(house: House, now: Now, batch: Entry, event: str, told: dict[str, obje
         house.history.note(now.wall, job_id, states.QUEUED, states.REJECTED, cause=error.sentence)
         house.shelves.give_reason(batch.uid, f"{job_id.partition('-')[2]}.job", spool.reason_text(error))
         return False
-    assert batch.batch is not None  # noqa: S101 - it is one
-    said = {"batch": batch.id, "event": event, "jobs": batch.batch[2], **told}
+    said = {"batch": batch.id, "event": event, "jobs": additions.number(house.shelves, batch), **told}
     said["results"] = f"{house.shelves.root}/out/{batch.uid}/{batch.id}"
     house.step("over")
     mails.send(house, now, entry, data, [json.dumps(said).encode() + b"\n"], f"{event} of {batch.id}")
@@ -178,7 +184,8 @@ def reopen(house: House, now: Now, batch_id: str) -> None:
         return
     try:
         found = json.loads(house.shelves.result(batch_id) or b"{}")
-        total, due, counts = int(found["jobs"]), int(found["submitted"] * 1e6), dict(found["counts"])
+        total = int(found["jobs"]) - len(additions.of(house.shelves, batch_id))
+        due, counts = int(found["submitted"] * 1e6), dict(found["counts"])
         start = _first_line(house, batch_id)
         header = callbacks.header(callbacks.first_line(start))
     except (BadJob, ValueError, KeyError, TypeError):

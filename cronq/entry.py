@@ -18,6 +18,7 @@ Fails:   `ValueError` with what is wrong with the name.
       tTASK   qQUEUE   xEXPIRES (13 hex)   uKEY unique key   kKEY what it must not run beside
       gKEY concurrency key   wN weight, where it is not 1
       rUID runs as that user, not as its submitter      oOFFSET of a member: where its line begins in its batch
+      jNAME was added to the batch <uid>-NAME
       bLINE.OFFSET.TOTAL a batch: next line, its offset, lines in all      hHASH the bytes that were judged
 
 A name has at most 220 bytes. The file itself is never rewritten, so whatever may change stands here.
@@ -43,7 +44,7 @@ HAS_CURSOR, PUT_OFF, WAITS = "r", "s", "w"
 UNTIL_START, WINDOW, UNTIL_SUCCESS = "t", "v", "y"  # how long its unique key is taken
 CALLS = "b"  # of a batch: jobs are to run when it has come so far (`callbacks`)
 _FLAGS = "bcdemnrstvwy"
-_ORDER = "acfzitqxukgwrobh"
+_ORDER = "acfzitqxukgwrojbh"
 NONE = -1
 _FIELDS = (
     "priority",
@@ -62,7 +63,7 @@ _FIELDS = (
     "group",
     "weight",
 )
-_WHERE = ("runs_as", "offset")
+_WHERE = ("runs_as", "offset", "into")
 _BASE64 = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_")
 
 
@@ -88,6 +89,7 @@ class Entry:
     weight: int  # for how many it counts
     runs_as: int  # the uid that its attempt runs as; NONE: its submitter
     offset: int  # of a batch's member: where its line begins in the batch's file; NONE: a file of its own
+    into: str  # which batch it was added to, without the uid; empty: none
     batch: tuple[int, int, int] | None  # next line (from 0), its offset, lines in all
     hash: str
 
@@ -109,6 +111,7 @@ class Entry:
         self.weight = fields.get("weight", 1)
         self.runs_as = fields.get("runs_as", NONE)
         self.offset = fields.get("offset", NONE)
+        self.into = fields.get("into", "")
         self.batch = fields.get("batch")
         self.hash = fields.get("hash", "")
 
@@ -136,7 +139,9 @@ class Entry:
 
     @property
     def parent(self) -> str:
-        """The id of the batch that this is a member of; empty where it is none."""
+        """The id of the batch that this is a member of, by its file or added to it; empty where it is none."""
+        if self.into:
+            return f"{self.uid}-{self.into}"
         base, _, line = self.id.partition("+")
         return base if is_whole(line) else ""
 
@@ -218,6 +223,7 @@ class Entry:
             f"w{self.weight}" if self.weight != 1 else "",
             f"r{self.runs_as}" if self.runs_as != NONE else "",
             f"o{self.offset}" if self.offset != NONE else "",
+            f"j{self.into}" if self.into else "",
             "b" + ".".join(map(str, self.batch)) if self.batch is not None else "",
             f"h{self.hash}" if self.hash else "",
         ]
@@ -284,6 +290,12 @@ def _read_name(value: str) -> str:
     return value
 
 
+def _read_into(value: str) -> str:
+    if not is_name(value, 96):
+        raise ValueError(f"not a batch's name: {value!r}")
+    return value
+
+
 def _read_instant(value: str) -> int:
     if not _instant(value):
         raise ValueError(f"not an instant: {value!r}")
@@ -318,6 +330,7 @@ _TAGS: dict[str, tuple[str, Any]] = {
     "w": ("weight", _read_number),
     "r": ("runs_as", _read_number),
     "o": ("offset", _read_number),
+    "j": ("into", _read_into),
     "b": ("batch", _read_batch),
     "h": ("hash", _read_digest),
 }

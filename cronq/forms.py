@@ -144,6 +144,7 @@ Catchup = Annotated[
 ]
 Instant = Annotated[str, _read_by(jobs.READERS["at"]), WithJsonSchema({"type": "string", "pattern": _INSTANT})]
 Id = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,10}-[A-Za-z0-9][A-Za-z0-9._-]{0,95}(\+[0-9]{1,9})?$")]
+BatchId = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,10}-[A-Za-z0-9][A-Za-z0-9._-]{0,95}$")]
 Ids = Annotated[list[Id], Field(min_length=1)]
 Unique = Annotated[
     str | list[Literal["task", "command", "args", "queue", "cwd"]],
@@ -323,6 +324,7 @@ class JobForm(Form):
                 "retries": {"not": {"required": ["retry_for"]}},
                 "expires": {"not": {"required": ["start_within"]}},
                 "unique_keys": _NEEDS_FIELDS,
+                "batch": {"not": {"anyOf": [{"required": [key]} for key in ("after", "after_any", "after_fail")]}},
             },
         },
     )
@@ -344,6 +346,7 @@ class JobForm(Form):
     )
     after_any: Ids = key("Jobs that must have ended before, however.", ["1000-065f0c2a1b3c4-k3x9q2ab"])
     after_fail: Ids = key("It runs if one of these jobs fails; else it is skipped.", ["1000-065f0c2a1b3c4-k3x9q2ab"])
+    batch: BatchId = key("The batch that it is added to, which has not ended.", "1000-065f0c2a1b3c4-k3x9q2ab")
     unique: Unique = key(
         "One job of this key at a time: a text, or the fields that make it.", "nightly", ["task", "args"]
     )

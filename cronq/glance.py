@@ -15,7 +15,7 @@ import os
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
-from cronq import after, inboxes, job, linux, parents, pauses, settle, spool, statement, states, task
+from cronq import additions, after, inboxes, job, linux, parents, pauses, settle, spool, statement, states, task
 from cronq.backlog import given_name
 from cronq.entry import START_NOW, Entry
 from cronq.errors import CronqError
@@ -188,5 +188,5 @@ def view(house: House, state: str, entry: Entry) -> dict[str, Any]:
     if entry.runner != entry.uid:
         basic["runs_as"] = entry.runner
     if entry.batch is not None:
-        basic["jobs"] = entry.batch[2]
+        basic["jobs"] = additions.number(house.shelves, entry)
     return basic | found | {"state": state}

@@ -94,12 +94,16 @@ class House:
     settled: list[Settled] = field(default_factory=list)
     tallies: dict[str, dict[str, int]] = field(default_factory=dict)  # how the members of each batch ended
     deaths: dict[str, str] = field(default_factory=dict)  # batches with a dead member: its id (`batches`)
-    counting: dict[str, tuple[Iterator[int], Counter[str]]] = field(default_factory=dict)  # tallies, as far as they are
+    counting: dict[str, tuple[Iterator[str], Counter[str]]] = field(default_factory=dict)  # tallies, as far as they are
+    closing: dict[str, Any] = field(default_factory=dict)  # batches that are over, as soon as files are judged
     judging: dict[str, Any] = field(default_factory=dict)  # batches that are being read, by captured name
     copier: Copier = field(default_factory=Copier)  # of payloads
     looks: dict[str, float] = field(default_factory=dict)  # captured files that are not whole yet: when to look again
     behind: set[str] = field(default_factory=set)  # those of them whose jobs wait for one that is still to be judged
     seen: dict[int, int] = field(default_factory=dict)  # each inbox's mtime when it was last read to its end
+    turns: int = 0  # that have begun
+    listed: dict[int, int] = field(default_factory=dict)  # in which turn the last listing of each inbox began
+    read: dict[int, int] = field(default_factory=dict)  # likewise, the last one that was read to its end
     stops: dict[str, bool] = field(default_factory=dict)  # jobs to be told that they are cancelled; whether at once
     almanac: Almanac = field(init=False)  # what is due, and since when
     loaded: Config | None = None  # whose schedules are in the almanac

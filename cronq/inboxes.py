@@ -78,6 +78,11 @@ class Inboxes:
         """When the inbox last changed, in nanoseconds. Raises `OSError`."""
         return os.fstat(self.enter(uid)).st_mtime_ns
 
+    def is_listing(self, uid: int) -> bool:
+        """Whether a listing of this inbox is under way."""
+        listing = self._listings.get(uid)
+        return listing is not None and not listing.over
+
     def names(self, uid: int, most: int) -> tuple[list[str], int | None]:
         """Some names of whole files to take, oldest names first. Raises `OSError`.
 

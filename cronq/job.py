@@ -43,6 +43,7 @@ KEYS = (
     "after",
     "after_any",
     "after_fail",
+    "batch",
     "unique",
     "unique_keys",
     "unique_until",
@@ -109,6 +110,7 @@ class Job:
     after: list[str] | None
     after_any: list[str] | None
     after_fail: list[str] | None
+    batch: str | None  # it is added to this one
     unique: str | list[str] | None
     unique_keys: list[int] | None
     unique_until: str | None
@@ -223,6 +225,9 @@ def clashes(keys: Collection[str]) -> list[str]:
         found.append("args belong to a task; put a command's arguments into command")
     if "task" in keys and "delivery" in keys:
         found.append("delivery is a free command's key; a task says its own")
+    waits = [key for key in ("after", "after_any", "after_fail") if key in keys]
+    if "batch" in keys and waits:
+        found.append(f"a job that is added to a batch waits for no other; leave out {' and '.join(waits)}")
     found += twice(keys)
     if any(key in keys for key in ("unique_keys", "unique_until", "unique_for", "on_conflict")):
         from cronq import uniquekeys
@@ -343,6 +348,12 @@ def _ids(key: str, value: object) -> list[str]:
     return list(value)
 
 
+def _batch(key: str, value: object) -> str:
+    if not isinstance(value, str) or not is_id(value) or "+" in value:
+        raise BadJob(f"{key} must be a batch's id, like 1000-065f0c2a1b3c4-k3x9q2ab, not {show(value)}")
+    return value
+
+
 def _unique(name: str) -> Any:
     """A reader of uniquekeys.py, which is imported where a job has such a key."""
 
@@ -409,6 +420,7 @@ READERS: dict[str, Any] = {
     "after": _ids,
     "after_any": _ids,
     "after_fail": _ids,
+    "batch": _batch,
     "unique": _unique("unique"),
     "unique_keys": _unique("positions"),
     "unique_until": _unique("until"),

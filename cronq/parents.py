@@ -61,7 +61,7 @@ def unjudged(house: House, uid: int, name: str, wanted: Job) -> bool:
                 raise _unknown(key, parent)
             if end(house, parent) != after.GONE:
                 continue
-            if not _is_before(house, parent, name):
+            if not is_before(house, parent, name):
                 raise _unknown(key, parent, house.backlog.named(uid, parent.partition("-")[2]))
             return True
     return False
@@ -72,7 +72,7 @@ def _unknown(key: str, parent: str, meant: str | None = None) -> BadJob:
     return BadJob(f"{key} names the unknown job {job.show(parent, 120)}{hint}")
 
 
-def _is_before(house: House, parent: str, name: str) -> bool:
+def is_before(house: House, parent: str, name: str) -> bool:
     """Whether a job is queued that is not judged yet, and comes before the one that names it."""
     base = parent.partition("+")[0]
     owner, _, other = base.partition("-")

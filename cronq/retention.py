@@ -23,7 +23,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from cronq import glance, spool, states
+from cronq import additions, glance, spool, states
 from cronq.entry import DEFAULT_QUEUE
 from cronq.house import House, Now
 from cronq.job import is_id
@@ -109,8 +109,9 @@ class Rounds:
         self._needed = set()
         for state in states.KEPT:
             for number, entry in enumerate(house.backlog.entries(state)):
-                if entry.proof:
-                    self._needed.add(entry.proof)
+                batch = entry.id if entry.batch is not None else entry.proof or entry.parent
+                if batch and batch not in self._needed:
+                    self._needed.update((batch, *additions.of(house.shelves, batch)))
                 if number % glance.RUN == glance.RUN - 1:
                     yield
         for number, (until, job_id) in enumerate(list(house.backlog.taken.windows.values())):

@@ -251,6 +251,7 @@ def describe(entry: Entry, wanted: job.Job) -> dict[str, Any]:
         "due": entry.due / 1e6,
         "expires": entry.expires / 1e6 or None,
         "note": wanted.note,
+        **({"batch": entry.parent} if entry.into else {}),
     }
 
 
@@ -359,7 +360,7 @@ def check_bytes(descriptor: int, entry: Entry) -> bytes:
     data = os.pread(descriptor, MAX_JOB_BYTES + 1, max(0, entry.offset))
     if entry.event:
         data = callbacks.wanted(data, entry.event)
-    elif entry.parent:
+    elif entry.proof:
         line, newline, _ = data.partition(b"\n")
         data = line + newline
     if digest(data) != entry.hash:

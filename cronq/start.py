@@ -100,6 +100,8 @@ class Starter:
         found[b"CRONQ_SCHEDULED_AT"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", moment).encode()
         found.pop(b"CRONQ_BATCH_ID", None)
         found.update(callbacks.variables(message["id"], self._spool))
+        if plan.batch is not None:
+            found[b"CRONQ_BATCH_ID"] = plan.batch.encode()
         found.pop(b"CRONQ_CURSOR", None)
         if message.get("cursor"):
             found[b"CRONQ_CURSOR"] = message["cursor"].encode()

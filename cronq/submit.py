@@ -132,6 +132,8 @@ def _asked(values: dict[str, Any], root: str) -> dict[str, Any]:
     for key in ("after", "after_any", "after_fail"):
         if key in options:
             options[key] = [_meant(root, text) for text in options[key]]
+    if "into" in options:
+        options["into"] = _meant(root, options["into"])
     if "no_sync" in values:
         options["sync"] = False
     return options
@@ -160,6 +162,8 @@ def queue_lines(verb: str, values: dict[str, Any], words: list[str], root: str) 
     path = values["batch"]
     if "unique" in values:
         raise UsageError("--unique is for one job, not for --batch; submit those one by one")
+    if "into" in values:
+        raise UsageError("--into is for one job, not for --batch; submit those one by one")
     if verb == "exec" and words:
         raise UsageError("exec --batch takes its commands from the lines; leave out CMD")
     if verb != "exec" and not words:

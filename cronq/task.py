@@ -200,6 +200,7 @@ class Plan:
     __slots__ = (
         "argv",
         "backoff",
+        "batch",
         "cron",
         "cwd",
         "delivery",
@@ -216,6 +217,7 @@ class Plan:
     )
 
     argv: list[str]
+    batch: str | None  # that the job was added to
     cron: World | None  # of a crontab's line: what is run instead, in cron's world
     stdin: str | None
     user: str | None  # whom the task names; None: it runs as its submitter
@@ -265,6 +267,7 @@ def plan(job: Job, tasks: dict[str, Task], system: bool = False) -> Plan:
     if task.user is not None and not system:
         _must_be_mine(task.name, task.user)
     made = Plan()
+    made.batch = job.batch
     made.cron = None
     for key in _AS_IT_IS:
         setattr(made, key, getattr(task, key))

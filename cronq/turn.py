@@ -54,6 +54,7 @@ Waiting = list[tuple[dict[str, Any], list[int], Running]]
 def turn(house: House, now: Now, rung: set[Any]) -> float:
     """Do what there is to do; how long to wait at most, in seconds."""
     house.urgent = False
+    house.turns += 1
     if house.broken:
         return POLL
     waiting: Waiting = []

@@ -46,6 +46,7 @@ OPTIONS = (
     Option("--after", "ID", "Run when this job is done, else never; may be repeated: when all are done.", many=True),
     Option("--after-any", "ID", "Run when this job has ended, however; may be repeated: when all have.", many=True),
     Option("--after-fail", "ID", "Run if this job fails, else never; may be repeated: if one of them does.", many=True),
+    Option("--into", "BATCH", 'Add it to this batch, which has not ended: "$CRONQ_BATCH_ID".', of=PRODUCERS[:2]),
     Option("--unique", "KEY", "One job of this key at a time.", of=PRODUCERS[:2]),
     Option(
         "--unique-until", "WHEN", "Until when its key is taken: start, end (the default), success.", of=PRODUCERS[:2]
@@ -139,7 +140,8 @@ def fields(values: dict[str, Any], now: float, dash: str = "--") -> dict[str, An
         for key, read in _READERS.items():
             value = values.get(key)
             if value is not None:
-                found[key] = read(dash + (key.replace("_", "-") if dash else key), value, now)
+                named = dash + (key.replace("_", "-") if dash else key)
+                found["batch" if key == "into" else key] = read(named, value, now)
     except BadJob as error:
         raise UsageError(error.sentence) from None
     for one, other in jobs.EXCLUDE:
@@ -153,7 +155,8 @@ def fields(values: dict[str, Any], now: float, dash: str = "--") -> dict[str, An
 
 
 def _reader(key: str) -> Any:
-    return jobs.READERS[key.lstrip("-").replace("-", "_")]
+    name = key.lstrip("-").replace("-", "_")
+    return jobs.READERS["batch" if name == "into" else name]
 
 
 def _list(key: str, value: Any, _now: float) -> Any:
@@ -259,6 +262,7 @@ _READERS = {
     "after": _list,
     "after_any": _list,
     "after_fail": _list,
+    "into": _plain,
     "unique": _plain,
     "unique_until": _plain,
     "unique_for": _duration,

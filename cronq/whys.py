@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Generator, Iterator
 from typing import Any
 
-from cronq import barriers, chronicle, glance, linux, parents, pauses, spool, states, underway
+from cronq import additions, barriers, chronicle, glance, linux, parents, pauses, spool, states, underway
 from cronq.barriers import Barrier
 from cronq.batches import Batch
 from cronq.cancel import UNSTARTED
@@ -186,7 +186,8 @@ def _latest(house: House, barrier: Barrier, holders: list[dict[str, Any]]) -> fl
 def _running(house: House, entry: Entry, found: dict[str, Any]) -> dict[str, Any]:
     if entry.batch is not None:
         unfinished = house.backlog.unfinished(entry.id)
-        return {"why": f"{len(unfinished)} of its {entry.batch[2]} jobs have not ended", "unfinished": unfinished}
+        why = f"{len(unfinished)} of its {additions.number(house.shelves, entry)} jobs have not ended"
+        return {"why": why, "unfinished": unfinished}
     running = house.running.get(entry.id)
     since = underway.since(house, entry)
     said = f"attempt {entry.attempt} of {found.get('max_attempts') or '?'} runs"

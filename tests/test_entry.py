@@ -39,6 +39,7 @@ anything = st.builds(
     key=st.just("") | digests,
     group=st.just("") | digests,
     weight=st.integers(0, 1000),
+    into=names | st.just(""),
     batch=st.none() | st.tuples(*[st.integers(0, 10**15 - 1)] * 3),
     hash=st.just("") | digests,
 )

@@ -263,13 +263,18 @@ CONFLICTS = (
     [],
 )
 
+BATCHES = (
+    ["1000-065f0c2a1b3c4-k3x9q2ab", "0-a"],
+    [None, 1, "", "a", [], "1000-a+1", "1000-a+success", "-a", "1000-", ["1000-a"], "1000-" + "a" * 97],
+    [],
+)
 JOB = {
     "task": NAMES, "command": COMMANDS, "args": LISTS, "stdin": TEXTS, "env": ENVS, "cwd": PATHS, "queue": NAMES,
     "priority": PRIORITIES, "delay": DURATIONS, "at": INSTANTS, "expires": INSTANTS,
     "start_within": TIMEOUTS, "timeout": TIMEOUTS,
     "watchdog": TIMEOUTS, "retries": RETRIES, "retry_for": TIMEOUTS, "backoff": BACKOFFS,
     "delivery": DELIVERIES, "mutex": WORDS, "weight": HEFTS, "after": IDS, "after_any": IDS,
-    "after_fail": IDS, "unique": UNIQUES, "unique_keys": POSITIONS,
+    "after_fail": IDS, "batch": BATCHES, "unique": UNIQUES, "unique_keys": POSITIONS,
     "unique_until": UNTILS, "unique_for": TIMEOUTS, "on_conflict": CONFLICTS, "note": LINES,
 }  # fmt: skip
 USERS = (

@@ -11,7 +11,7 @@ import pytest
 from cron.bench import Bench
 from desk import ANN, BOB, Desk
 
-from cronq import retention, states
+from cronq import additions, retention, states
 from cronq.entry import Entry
 from cronq.house import Now
 from cronq.retention import Rounds
@@ -268,6 +268,18 @@ def test_results_of_a_batch_that_has_not_ended_stay_and_the_file_of_one_whose_jo
     place.house.backlog.put(states.READY, Entry(id=f"{batch}+2", due=int(NOW * 1e6), hash="h" * 22))
     sweep(place)
     assert left(place) == {"batch+1", "over"}
+
+
+def test_results_of_what_was_added_to_a_batch_stay_as_long_as_those_of_its_own_jobs(place):
+    batch, over = job_id("batch", 20 * DAY), ended(place.root, "over", 20 * DAY, jobs=2)
+    for parent, name in ((batch, "added"), (over, "more")):
+        added = Entry(id=ended(place.root, name, 20 * DAY), due=0, into=parent.partition("-")[2])
+        additions.note(place.house, added)
+    put(place, states.RUNNING, batch, batch=(2, 10, 2))
+    put(place, states.DEAD, job_id("dead", 1), into=over.partition("-")[2])
+    ended(place.root, "other", 20 * DAY)
+    sweep(place)
+    assert left(place) == {"batch", "added", "over", "more"}
 
 
 def test_days_of_the_history_go_whole_but_not_the_last_two_nor_what_a_unique_key_needs(place):
