@@ -126,8 +126,10 @@ class Closing:
 
 
 def _has_unread(house: House, uid: int) -> bool:
+    """Whether something may lie in an inbox that was not read to its end (nothing is taken now, or not all at once)."""
+    inbox = house.shelves.inboxes
     try:
-        return house.seen.get(uid) != house.shelves.inboxes.mtime(uid)
+        return house.seen.get(uid) != inbox.mtime(uid) and not inbox.is_empty(uid)
     except OSError:
         return False  # nothing can be taken out of it
 

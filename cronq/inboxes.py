@@ -83,6 +83,14 @@ class Inboxes:
         listing = self._listings.get(uid)
         return listing is not None and not listing.over
 
+    def is_empty(self, uid: int) -> bool:
+        """Whether nothing to take is there; no, where that cannot be said at once. Raises `OSError`."""
+        if self.is_listing(uid):
+            return False
+        with os.scandir(self.enter(uid)) as found:
+            names = [entry.name for entry in islice(found, LISTED_AT_ONCE)]
+        return len(names) < LISTED_AT_ONCE and not any(map(split, names))
+
     def names(self, uid: int, most: int) -> tuple[list[str], int | None]:
         """Some names of whole files to take, oldest names first. Raises `OSError`.
 

@@ -81,6 +81,22 @@ os.rename("{world.inbox}/.z.tmp", "{world.inbox}/z.job")
     assert results_of(world, "b")["counts"] == {"done": 2}
 
 
+def test_while_nothing_is_accepted_a_batch_ends_unless_there_is_something_to_judge(world):
+    world.start()
+    gates = [world.path / name for name in "bc"]
+    for gate in gates:
+        put(world, gate.name, {"jobs": 1}, sh(held(world, gate)))
+    batches = [batch_of(world, gate.name) for gate in gates]
+    world.run("drain", "--refuse", "--timeout", "100ms", code=75)
+    gates[0].touch()
+    assert world.result(batches[0])["counts"] == {"done": 1}
+    world.drop("n", sh("true") | {"batch": batches[1]})
+    gates[1].touch()
+    assert world.result(f"{batches[1]}+1")["state"] == "done"
+    world.run("resume")
+    assert world.result(batches[1])["counts"] == {"done": 2}
+
+
 @pytest.mark.parametrize("end", ["exit 0", "exit 3"])
 def test_how_an_added_job_ends_counts(world, end):
     world.start()
