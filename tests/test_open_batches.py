@@ -7,7 +7,11 @@ import sys
 
 import pytest
 from conftest import eventually
+from cron.bench import Bench
 from test_batches import lines, put, results_of, sh
+
+from cronq import additions
+from cronq.entry import Entry
 
 CRONQ = f"{sys.executable} -m cronq"
 ADD = f'{CRONQ} exec --no-sync --into "$CRONQ_BATCH_ID" -- /bin/sh -c'
@@ -142,6 +146,33 @@ def test_a_dead_job_that_was_added_reopens_its_batch_when_it_is_retried(world):
     eventually(lambda: world.result(batch)["counts"] == {"done": 2})
 
 
+def test_a_job_that_comes_right_behind_its_batch_waits_until_that_is_judged(world):
+    (world.path / "lines").write_text("true\n" * 3000)
+    batch = world.run("exec", "--no-sync", "--batch", str(world.path / "lines")).stdout.strip()
+    added = world.submit("exec", "--into", batch, "--", "true")
+    world.start()
+    assert world.result(added)["state"] == "done"
+    world.run("cancel", batch)
+    assert sum(world.result(batch)["counts"].values()) == 3001
+
+
+def test_a_batch_that_is_cancelled_when_none_of_the_file_was_taken_counts_what_was_added(world):
+    world.tasks("[limits]\nmax_jobs = 1\n")
+    world.start()
+    gate = world.path / "gate"
+    world.submit("exec", "--", "sh", "-c", held(world, gate))
+    eventually(lambda: lines(world.path / "begun"))
+    put(world, "b", {"jobs": 1}, sh("true"))
+    kept = eventually(lambda: list((world.spool / "queue" / "ready").rglob("*-b,*")))
+    batch = kept[0].name.split(",")[2]
+    world.run("hold", batch)
+    added = world.submit("exec", "--into", batch, "--", "true")
+    gate.touch()
+    assert world.result(added)["state"] == "done"
+    world.run("cancel", batch)
+    assert world.result(batch)["counts"] == {"done": 1, "cancelled": 1}
+
+
 # -------------------------------------------------------------------- refused
 
 
@@ -154,6 +185,7 @@ def test_nothing_is_added_to_what_is_over_or_is_no_batch_of_ones_own(world):
     ended, running = results_of(world, "b")["id"], batch_of(world, "c")
     job = world.submit("exec", "--", "true")
     world.result(job)
+    waits = world.submit("exec", "--delay", "1h", "--", "true")
     world.run("cancel", running)
     theirs = f"{world.uid + 1}-065f0c2a1b3c4-k3x9q2ab"
     for number, (batch, words) in enumerate(
@@ -161,6 +193,7 @@ def test_nothing_is_added_to_what_is_over_or_is_no_batch_of_ones_own(world):
             ended: f"batch {ended} has ended; nothing can be added to it any more",
             running: f"batch {running} is cancelled; nothing can be added to it any more",
             job: f"batch names the unknown batch '{job}'",
+            waits: f"batch names the unknown batch '{waits}'",
             theirs: f"batch names the unknown batch '{theirs}'",
             f"{world.uid}-065f0c2a1b3c4-k3x9q2ab": "batch names the unknown batch",
             f"{ended}+1": "batch must be a batch's id",
@@ -202,6 +235,21 @@ def test_nothing_is_added_when_the_end_has_been_told(world):
 
 
 # -------------------------------------------------------------------- crashes
+
+
+def test_of_half_a_line_that_a_crash_left_nothing_is_taken_for_a_job_and_of_two_lines_one(tmp_path):
+    place, uid = Bench(tmp_path, os.getuid()), os.getuid()
+    batch = Entry(id=f"{uid}-065f0c2a1b3c4-k3x9q2ab", due=0, batch=(1, 0, 1))
+    into = batch.id.partition("-")[2]
+    first, second = (Entry(id=f"{uid}-065f0c2a1b3c{digit}-k3x9q2ab", due=0, into=into) for digit in "56")
+    additions.note(place.house, first)
+    with (place.root / "out" / str(uid) / batch.id / additions.NAME).open("a") as file:
+        file.write(f"{first.id}\n{uid}-065f0c2")
+    assert additions.of(place.house.shelves, batch.id) == [first.id]
+    additions.note(place.house, second)
+    assert additions.of(place.house.shelves, batch.id) == [first.id, second.id]
+    assert additions.number(place.house.shelves, batch) == 3
+    place.close()
 
 
 def test_what_was_added_and_has_ended_is_counted_after_a_restart(world):

@@ -53,6 +53,23 @@ def test_a_callback_reads_its_submitters_results_and_a_task_of_another_user_is_t
         assert f"on_success: {why}" in machine.cronq("ann", *argv, input="x\n", code=code).stderr
 
 
+def test_a_job_whose_input_is_copied_belongs_to_its_batch_and_nobody_adds_to_that_of_another(machine):
+    machine.tasks('[tasks.sum]\nshell = "id -un; sha256sum"\nuser = "carl"\nsubmit = ["ann"]\n')
+    machine.start()
+    data, gate = machine.home("ann") / "data", machine.home("ann") / "gate"
+    data.write_bytes(os.urandom(20 << 20))
+    wait = f"until [ -e {gate} ]; do sleep 0.02; done\n"
+    batch = machine.submit("ann", "exec", "--batch", "-", "--on-complete", "cat", input=wait)
+    eventually(lambda: list((SPOOL / "queue/running").rglob(f"*{batch}+1*")))
+    theirs = machine.cronq("bob", "exec", "--into", batch, "--wait", "--", "true", code=65)
+    assert f"batch names the unknown batch '{batch}'" in theirs.stderr
+    added = machine.submit("ann", "submit", "--stdin", str(data), "--into", batch, "sum")
+    gate.touch()
+    assert machine.result(added)["state"] == "done"
+    assert json.loads(machine.output(f"{batch}+complete"))["counts"] == {"done": 2}
+    assert machine.result(batch)["counts"] == {"done": 2}
+
+
 def test_a_large_input_reaches_another_user_as_a_copy_that_the_submitter_cannot_change(machine):
     machine.tasks('[tasks.sum]\nshell = "id -un; sha256sum"\nuser = "carl"\nsubmit = ["ann"]\n')
     machine.start()
