@@ -187,6 +187,8 @@ def _running(house: House, entry: Entry, found: dict[str, Any]) -> dict[str, Any
     if entry.batch is not None:
         unfinished = house.backlog.unfinished(entry.id)
         why = f"{len(unfinished)} of its {additions.number(house.shelves, entry)} jobs have not ended"
+        if not unfinished:
+            why = "all of its jobs have ended; it ends when all job files in the inbox are judged: one may add to it"
         return {"why": why, "unfinished": unfinished}
     running = house.running.get(entry.id)
     since = underway.since(house, entry)

@@ -97,6 +97,7 @@ def test_while_nothing_is_accepted_a_batch_ends_unless_there_is_something_to_jud
     world.drop("n", sh("true") | {"batch": batches[1]})
     gates[1].touch()
     assert world.result(f"{batches[1]}+1")["state"] == "done"
+    assert "it ends when all job files in the inbox are judged" in world.run("why", batches[1]).stdout
     world.run("resume")
     assert world.result(batches[1])["counts"] == {"done": 2}
 
