@@ -11,7 +11,9 @@ from cron.bench import Bench
 from test_batches import lines, put, results_of, sh
 
 from cronq import additions
+from cronq.backlog import Backlog
 from cronq.entry import Entry
+from cronq.states import RUNNING
 
 CRONQ = f"{sys.executable} -m cronq"
 ADD = f'{CRONQ} exec --no-sync --into "$CRONQ_BATCH_ID" -- /bin/sh -c'
@@ -64,7 +66,7 @@ def test_a_file_that_is_still_to_be_judged_keeps_a_batch_open(world):
     batch = one.partition("+")[0]
     captured = eventually(lambda: list((world.spool / "queue" / ".capture").glob("*late.job")))[0]
     assert not (world.results(batch) / "result.json").exists()
-    captured.write_text(json.dumps(late | {"batch": batch}))
+    captured.write_text(json.dumps(late | {"batch": batch}, indent=1))
     assert results_of(world, "b")["counts"] == {"done": 2}
     world.result(f"{batch}+complete")
     assert lines(world.path / "ledger") == ["late", "end"]
@@ -236,6 +238,18 @@ def test_nothing_is_added_when_the_end_has_been_told(world):
 
 
 # -------------------------------------------------------------------- crashes
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_a_batch_of_which_only_what_was_added_has_not_ended_is_not_over_in_whatever_order_they_are_found(first):
+    batch = Entry(id="7-065f0c2a1b3c4-k3x9q2ab", due=0, batch=(1, 9, 1))
+    added = Entry(id="7-065f0c2a1b3c5-k3x9q2ab", due=0, into=batch.id[2:])
+    backlog = Backlog()
+    for entry in (batch, added)[:: -1 if first else 1]:
+        backlog.put(RUNNING, entry)
+    assert (backlog.over(), backlog.unfinished(batch.id), backlog.members) == ([], [added.id], {})
+    backlog.forget(added.id)
+    assert backlog.over() == [batch]
 
 
 def test_of_half_a_line_that_a_crash_left_nothing_is_taken_for_a_job_and_of_two_lines_one(tmp_path):
