@@ -29,7 +29,7 @@ _PR_SET_DUMPABLE = 4
 _PR_SET_NO_NEW_PRIVS = 38
 
 _WAIT_BEFORE, _WRITE = 1, 2  # linux/fs.h: SYNC_FILE_RANGE_…
-_UNWRITTEN = 8 << 20  # bytes that are on their way to the disk at once
+_UNWRITTEN = 64 << 20  # bytes that are on their way to the disk at once: with fewer it idles, behind more others wait
 
 _KEYCTL = {  # older than the unified table, so each architecture has a number of its own; here those of 64 bits
     "x86_64": 250,

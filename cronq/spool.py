@@ -34,6 +34,7 @@ WAITER_ENDING = ".wait"
 INTRODUCTION = 5.0  # seconds to wait for a first inbox
 BUFFER = 1 << 20
 SLICE = 8 << 20  # bytes that are copied before the disk begins to write them
+MOST = (1 << 31) - 4096  # that the kernel copies in one call: many small ones take two or three times as long
 _FICLONE = 0x40049409  # linux/fs.h
 _NOT_BETWEEN = (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)  # files that copy_file_range does not serve
 TREE = (
@@ -290,7 +291,7 @@ def copy(source: int, target: int, sync: bool = False) -> None:
         at = begin
         while part_of := next_data(source, at, found.st_size):
             at, end = part_of
-            count = copy_slice(source, target, at, end, at - begin)
+            count = copy_slice(source, target, at, end, at - begin, SLICE if sync else MOST)
             if sync:
                 from cronq import linux  # ctypes: too heavy for every submit
 
@@ -327,9 +328,9 @@ def next_data(source: int, at: int, size: int) -> tuple[int, int] | None:
         return None
 
 
-def copy_slice(source: int, target: int, at: int, end: int, to: int) -> int:
-    """Copy a slice of a file, from `at` on, to `to`; how many bytes it was, 0 where it is shorter by now."""
-    most = min(SLICE, end - at)
+def copy_slice(source: int, target: int, at: int, end: int, to: int, most: int = 0) -> int:
+    """Copy a slice of a file, `most` bytes from `at` on, to `to`; how many it was, 0 where it is shorter by now."""
+    most = min(most or SLICE, end - at)
     try:
         if count := os.copy_file_range(source, target, most, at, to):
             return count
