@@ -242,7 +242,7 @@ def _read_on(house: House, now: Now, captured: str) -> None:
             house.urgent = house.urgent or not isinstance(long, Payload)  # that rings when it is copied
             return
         entry = long.entry(now)
-        if entry.into:
+        if isinstance(long, Payload) and entry.into:
             additions.must_be_open(house, entry.parent, entry.uid, entry.id)
             additions.note(house, entry)
     except NotWhole as error:
