@@ -243,7 +243,7 @@ def _write(folder: str, name: str, content: Content, sync: bool, chosen: bool) -
             if isinstance(content, bytes):
                 write_all(descriptor, content)
             elif isinstance(content, int):
-                copy(content, descriptor, sync)
+                copy(content, descriptor)
             else:
                 content(descriptor)
             if sync:
@@ -275,11 +275,11 @@ def write_all(descriptor: int, data: bytes) -> None:
         view = view[os.write(descriptor, view) :]
 
 
-def copy(source: int, target: int, sync: bool = False) -> None:
+def copy(source: int, target: int) -> None:
     """All of `source` from where it stands: a reflink or copy_file_range where there is one, else a small buffer.
 
-    Holes stay holes. Of a file that grows meanwhile it is what was there at first. With `sync` the disk begins to write
-    at once, so that a flush afterwards has little left to do. Raises `BadJob` for a file that shrinks meanwhile.
+    Holes stay holes. Of a file that grows meanwhile it is what was there at first. Raises `BadJob` for a file that
+    shrinks meanwhile.
     """
     found = os.fstat(source)
     if not stat.S_ISREG(found.st_mode) or not found.st_size:  # files of /proc have no size
@@ -291,11 +291,7 @@ def copy(source: int, target: int, sync: bool = False) -> None:
         at = begin
         while part_of := next_data(source, at, found.st_size):
             at, end = part_of
-            count = copy_slice(source, target, at, end, at - begin, SLICE if sync else MOST)
-            if sync:
-                from cronq import linux  # ctypes: too heavy for every submit
-
-                linux.begin_writing(target, at - begin, count)
+            count = copy_slice(source, target, at, end, at - begin, MOST)
             if not count:
                 break
             at += count
