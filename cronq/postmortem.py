@@ -12,6 +12,7 @@ import os
 from typing import Any
 
 from cronq import spool
+from cronq.entry import Entry
 from cronq.house import House
 
 MOST_ATTEMPTS = 100
@@ -26,9 +27,20 @@ def of(house: House, job_id: str, printed: bool) -> dict[str, Any]:
     attempts = [_attempt(_end(house, f"{folder}/{name}", 1 << 20)) for name in _results(house, folder)]
     found: dict[str, Any] = {"attempts": [each for each in attempts if each]}
     if printed:
-        lines = _end(house, f"{folder}/stderr", MOST_OUTPUT).decode("utf-8", "replace").splitlines()
-        found["last_stderr"] = lines[-MOST_LINES:]
+        found["last_stderr"] = last_lines(house, job_id)
     return found
+
+
+def last_lines(house: House, job_id: str) -> list[str]:
+    """What its last attempt printed last to standard error; of a crontab's line, to both in one, as it is mailed."""
+    name = "stdout" if Entry(id=job_id, due=0).line else "stderr"
+    text = _end(house, f"{spool.results('', job_id)}/{name}", MOST_OUTPUT).decode("utf-8", "backslashreplace")
+    return text.splitlines()[-MOST_LINES:]
+
+
+def may_read(house: House, uid: int, job_id: str) -> bool:
+    """Whether this user may see what a job printed: its owner and root may, an operator not."""
+    return house.shelves.gid is None or uid in (0, Entry(id=job_id, due=0).uid)
 
 
 def _results(house: House, folder: str) -> list[str]:

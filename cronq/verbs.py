@@ -127,8 +127,8 @@ def _show(ask: Ask) -> Found:
     kept = ask.find(job_id)
     found = glance.view(ask.house, *kept) if kept is not None else ask.result(job_id)
     if found.get("state") == states.DEAD:
-        printed = ask.house.shelves.gid is None or ask.caller.uid in (0, owner(found["id"]))
-        found |= postmortem.of(ask.house, found["id"], printed)
+        may = postmortem.may_read(ask.house, ask.caller.uid, found["id"])
+        found |= postmortem.of(ask.house, found["id"], printed=may)
     yield found
 
 

@@ -11,12 +11,11 @@ Fails:   `UnknownJob` for a job that is not his, or not there.
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Generator, Iterator
 from typing import Any
 
-from cronq import additions, barriers, chronicle, glance, linux, parents, pauses, spool, states, underway
+from cronq import additions, barriers, chronicle, glance, parents, pauses, postmortem, spool, states, underway
 from cronq.barriers import Barrier
 from cronq.batches import Batch
 from cronq.cancel import UNSTARTED
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
     from cronq.verbs import Ask
 
 Found = Iterator[dict[str, Any] | None]
-STDERR_BYTES, STDERR_LINES = 4096, 10  # the last ones of a dead job
 DEPTH = 10  # of jobs that were skipped because others were
 MOST_HOLDERS = 100  # of one gate whom the answer names, and whose deadlines are asked for
 CLOCK = 86400.0  # seconds by which the clock may have been put back since a job was submitted
@@ -59,9 +57,9 @@ def why(ask: Ask) -> Found:
         elif kept[0] == states.RUNNING:
             found |= _running(house, kept[1], found)
         else:
-            found |= _ended(house, found)
+            found |= _ended(ask, found)
     elif "gates" not in found:
-        found |= _ended(house, found)
+        found |= _ended(ask, found)
     yield {**found, "events": events}
 
 
@@ -208,7 +206,8 @@ def _running(house: House, entry: Entry, found: dict[str, Any]) -> dict[str, Any
 # ---------------------------------------------------------------- what has ended
 
 
-def _ended(house: House, found: dict[str, Any]) -> dict[str, Any]:
+def _ended(ask: Ask, found: dict[str, Any]) -> dict[str, Any]:
+    house = ask.house
     state, reason = str(found.get("state")), found.get("reason")
     if reason is None and state == states.DONE:
         reason = None if found.get("exit_code") is None else f"exit code {found['exit_code']}"
@@ -217,7 +216,8 @@ def _ended(house: House, found: dict[str, Any]) -> dict[str, Any]:
     if state == states.SKIPPED:
         said["because"] = list(_because(house, job_id))
     if state == states.DEAD:
-        said |= {"last_lines": _last_lines(house, job_id), "may_be_retried": job_id in house.backlog}
+        lines = postmortem.last_lines(house, job_id) if postmortem.may_read(house, ask.caller.uid, job_id) else []
+        said |= {"last_lines": lines, "may_be_retried": job_id in house.backlog}
     return said
 
 
@@ -233,19 +233,3 @@ def _because(house: House, job_id: str) -> Iterator[dict[str, Any]]:
         job_id = culprit
         yield {"id": culprit, "state": parents.end(house, culprit), "reason": result.get("reason")}
 
-
-def _last_lines(house: House, job_id: str) -> list[str]:
-    """What its last attempt printed last to standard error; of a crontab's line, to both in one, as it is mailed."""
-    try:
-        path = f"{spool.results('', job_id)}/{'stdout' if Entry(id=job_id, due=0).line else 'stderr'}"
-        descriptor = linux.open_inside(house.shelves.fd, path, os.O_RDONLY | os.O_NOFOLLOW)
-    except OSError:
-        return []
-    try:
-        size = os.fstat(descriptor).st_size
-        text = os.pread(descriptor, STDERR_BYTES, max(0, size - STDERR_BYTES))
-    except OSError:
-        return []
-    finally:
-        os.close(descriptor)
-    return text.decode("utf-8", "backslashreplace").splitlines()[-STDERR_LINES:]
