@@ -27,3 +27,14 @@ def test_another_users_job_is_only_that_and_his_own_is_unknown_to_others_but_ope
     ]
     machine.cronq("carl", "hold", second)
     assert "(by carl)" in machine.cronq("bob", "why", second).stdout
+
+
+def test_what_a_dead_job_printed_is_for_its_owner_and_root_and_for_no_operator(machine):
+    machine.tasks('[control]\noperators = "ops"\n')
+    machine.start()
+    job_id = machine.submit("ann", "exec", "--", "sh", "-c", "echo secret >&2; exit 1")
+    eventually(lambda: json.loads(machine.cronq("ann", "show", "--json", job_id).stdout)["state"] == "dead")
+    told = {user: json.loads(machine.cronq(user, "why", "--json", job_id).stdout) for user in ("ann", "root", "carl")}
+    lines = {user: said["last_lines"] for user, said in told.items()}
+    assert lines == {"ann": ["secret"], "root": ["secret"], "carl": []}
+    assert told["carl"]["why"] == told["ann"]["why"]
