@@ -12,6 +12,7 @@ from __future__ import annotations
 import heapq
 from collections import Counter, deque
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 from cronq.after import Waits
@@ -37,6 +38,8 @@ class Backlog:
         self.members: Counter[str] = Counter()  # how many unfinished members each batch has, by its file
         self._entries: dict[str, tuple[str, Entry]] = {}
         self._states: dict[str, dict[int, dict[str, Entry]]] = {state: {} for state in KEPT}  # by uid, by id
+        self._queues: dict[int | None, Counter[tuple[str, str]]] = {None: Counter()}  # by uid, None: all: queue, state
+        self._withheld: dict[str, Entry] = {}  # batches that are ready, of which enough jobs wait
         self._members: dict[str, set[str]] = {}  # the unfinished members of each batch, added ones too
         self._names: dict[tuple[int, str], str] = {}  # unfinished jobs by (uid, the name their producer gave them)
         self._namesakes: dict[tuple[int, str], set[str]] = {}  # further ones: somebody revived an earlier one
@@ -81,11 +84,35 @@ class Backlog:
         """How many entries of this user are in each state."""
         return {state: len(users.get(uid, ())) for state, users in self._states.items()}
 
+    def queues(self, uid: int | None) -> list[tuple[tuple[str, str], int]]:
+        """How many entries of this user (None: of all) are in each queue in each state, by queue."""
+        return sorted(self._queues.get(uid, Counter()).items(), key=lambda each: (each[0][0], KEPT.index(each[0][1])))
+
+    def oldest_ready(self, uid: int | None) -> dict[str, int]:
+        """In each queue, since when the first of those that are ready has been due, in microseconds."""
+        found = self.ready.oldest(uid)
+        others = [*self.ticks.oldest(uid).items()]
+        others += [(each.queue, each.due) for each in self._unranked([uid] if uid is not None else None)]
+        for queue, due in others:
+            found[queue] = min(due, found.get(queue, due))
+        return found
+
+    def first_ready(self, most: int, uids: list[int] | None) -> list[Entry]:
+        """The first so many of those that are ready, in the order of dispatch."""
+        ranked = (self.ready.in_order(uids), self.ticks.in_order(uids))
+        unranked = sorted(self._unranked(uids), key=lambda entry: entry.order)
+        return list(islice(heapq.merge(*ranked, unranked, key=lambda entry: entry.order), most))
+
+    def _unranked(self, uids: list[int] | None) -> list[Entry]:
+        """What is ready, and not to be chosen: what is to start anyway, and batches of which enough jobs wait."""
+        return [e for e in (*self.forced.values(), *self._withheld.values()) if uids is None or e.uid in uids]
+
     def put(self, state: str, entry: Entry) -> None:
         """This entry is in this state now, wherever it was before."""
         earlier = self._take_out(entry.id)
         self._entries[entry.id] = (state, entry)
         self._states[state].setdefault(entry.uid, {})[entry.id] = entry
+        self._tally(entry, state, 1)
         if state == DELAYED:
             self._due.set(entry, entry.due)
         if entry.expires and state in _UNSTARTED:
@@ -126,6 +153,8 @@ class Backlog:
         del own[job_id]
         if not own:
             del self._states[state][entry.uid]
+        self._tally(entry, state, -1)
+        self._withheld.pop(job_id, None)
         self.ready.discard(job_id)
         self.ticks.discard(job_id)
         self.forced.pop(job_id, None)
@@ -138,6 +167,15 @@ class Backlog:
         if _unfinished(state):
             self._unname(entry)
         return state
+
+    def _tally(self, entry: Entry, state: str, change: int) -> None:
+        for uid in (None, entry.uid):
+            counts = self._queues.setdefault(uid, Counter())
+            counts[entry.queue, state] += change
+            if not counts[entry.queue, state]:
+                del counts[entry.queue, state]
+                if not counts and uid is not None:
+                    del self._queues[uid]
 
     def _name(self, entry: Entry) -> None:
         name = entry.uid, given_name(entry)
@@ -184,11 +222,12 @@ class Backlog:
         if START_NOW in entry.flags:
             self.forced[job_id] = entry
             return
-        wanted = entry.batch is None or self.members[job_id] < MOST_MEMBERS
-        if wanted and job_id not in self.ready:
-            self.ready.add(entry)
-        elif not wanted:
+        if entry.batch is not None and self.members[job_id] >= MOST_MEMBERS:
             self.ready.discard(job_id)
+            self._withheld[job_id] = entry
+        elif job_id not in self.ready:
+            self._withheld.pop(job_id, None)
+            self.ready.add(entry)
 
     def over(self) -> list[Entry]:
         """The batches all of whose members, added ones too, have been made and have ended, in the order of dispatch."""

@@ -126,11 +126,13 @@ def list_jobs(
     answer = client.ask(spools.find(), request)
     first = next(answer, None)
     jobs = answer if first is None or "id" not in first else itertools.chain([first], answer)
-    if not as_json:
-        show.table(jobs, users=first is not None and first.get("sees") == "all" and not mine)
+    if as_json:
+        for job in jobs:
+            show.one_object(job)
         return
-    for job in jobs:
-        show.one_object(job)
+    unread = show.table(jobs, users=first is not None and first.get("sees") == "all" and not mine)
+    if unread:
+        attend.say(f"of the last {unread} only their names were read; --limit N tells all of N, cronq show ID of one")
 
 
 @app.command("show")

@@ -1,7 +1,7 @@
 """Looking over many jobs without holding anything up: in slices, with None between them.
 
-Does:    `over` tells of all jobs in some states, `alike` which ids are meant by a text, `arrived` how much lies in the
-         inboxes; `view` and `result` tell of one job.
+Does:    `over` tells of the jobs in some states, `alike` which ids are meant by a text, `arrived` how much lies in the
+         inboxes; `view` and `result` tell of one job, `named` what its name tells without a look at any file.
 Reads:   the backlog; job files (`shelves.read`), results, reasons; the names in `out/`, `rejected/` and inboxes.
 Trusts:  its caller to ask only for users whose jobs may be seen.
 Fails:   never: what cannot be read, or has gone meanwhile, is told of as far as its name tells, or left out.
@@ -24,28 +24,70 @@ from cronq.job import MAX_JOB_BYTES, is_id
 from cronq.shelves import STATUS
 
 RUN = 2048  # names that are looked at or sorted at a time: about a millisecond
+WHOLE = 1000  # jobs of which a list tells what their files say, where it is not said how many are wanted
 _ORDER = (states.RUNNING, states.READY, states.DELAYED, states.WAITING, states.HELD, states.DEAD, states.SKIPPED)
 _Item = TypeVar("_Item")
 Found = Iterator[dict[str, Any] | None]
 
 
-def over(house: House, wanted: frozenset[str], uids: list[int] | None) -> Found:
-    """The jobs in these states: those that have not ended in the order of dispatch, then what ended, latest first."""
+def over(
+    house: House, wanted: frozenset[str], uids: list[int] | None, most: int | None = None, whole: int = WHOLE
+) -> Found:
+    """The jobs in these states: those that have not ended in the order of dispatch, then what ended, latest first.
+
+    With `most` the first so many are enough, which of very many are found without sorting all of them. Of what is below
+    `queue/` the files of `whole` jobs are read, of further ones it is told what their names say.
+    """
     if states.QUEUED in wanted:
         for name in _names(house, "in", uids):
             split = inboxes.split(name[1]) if name is not None else None
             yield None if name is None or split is None else _bare(f"{name[0]}-{split[0]}", states.QUEUED)
-    snapshot = [(state, _entries(house, state, uids)) for state in _ORDER if state in wanted]
-    for _, entries in snapshot:
-        for entry in _ordered(entries, lambda each: each.order):
-            now = house.backlog.find(entry.id) if entry is not None else None
-            yield view(house, *now) if now is not None and now[0] in wanted else None
+    for entry in _kept(house, [state for state in _ORDER if state in wanted], uids, most):
+        now = house.backlog.find(entry.id) if entry is not None else None
+        if now is None or now[0] not in wanted:
+            yield None
+            continue
+        yield view(house, *now) if whole > 0 else named(house, *now)
+        whole -= 1
     if wanted.intersection(states.ENDED_IN_OUT):
         for job_id in _ended(house, uids):
             found = result(house, job_id) if job_id is not None and job_id not in house.backlog else {}
             yield found if found.get("state") in wanted else None
     if states.REJECTED in wanted:
         yield from _rejected(house, uids)
+
+
+def _kept(house: House, wanted: list[str], uids: list[int] | None, most: int | None) -> Iterator[Entry | None]:
+    """The entries of these states, state by state: the first ones, or all that there are now."""
+    if most is None or most > RUN:
+        for entries in [_entries(house, state, uids) for state in wanted]:
+            yield from _ordered(entries, lambda each: each.order)
+        return
+    found: list[Entry] = []
+    for state in wanted:
+        of_state: list[Entry] = []
+        if state == states.READY:
+            of_state = house.backlog.first_ready(most - len(found), uids)
+        else:
+            for best in _first(_entries(house, state, uids), most - len(found)):
+                of_state = best
+                yield None
+        found += of_state
+        if len(found) == most:
+            break
+    yield from found
+
+
+def _first(entries: list[Entry], most: int) -> Iterator[list[Entry]]:
+    """The first so many in the order of dispatch, of all that were looked at so far: a run after the other."""
+    best: list[Entry] = []
+    for start in range(0, len(entries), RUN):
+        run = entries[start : start + RUN]
+        if len(best) == most:
+            priority, due = best[-1].priority, best[-1].due
+            run = [each for each in run if each.priority > priority or (each.priority == priority and each.due <= due)]
+        best = heapq.nsmallest(most, best + run, key=lambda each: each.order) if run else best
+        yield best
 
 
 def _entries(house: House, state: str, uids: list[int] | None) -> list[Entry]:
@@ -150,6 +192,18 @@ def result(house: House, job_id: str) -> dict[str, Any]:
 
 def _bare(job_id: str, state: str) -> dict[str, Any]:
     return {"id": job_id, "uid": int(job_id.partition("-")[0]), "state": state, "submitted": spool.time_of(job_id)}
+
+
+def named(house: House, state: str, entry: Entry) -> dict[str, Any]:
+    """What is told of such a job without reading any of its files; `unread` says so."""
+    wanted = job.Job(task=entry.task or None)
+    return {
+        **{key: value for key, value in settle.describe(entry, wanted).items() if value is not None},
+        "state": state,
+        "attempt": entry.attempt,
+        "reason": house.reasons.get(entry.id),
+        "unread": True,
+    }
 
 
 def view(house: House, state: str, entry: Entry) -> dict[str, Any]:

@@ -13,7 +13,8 @@ another one in the same time, so the first has waited the longest.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Generic, TypeVar
 
 from cronq.entry import Entry
@@ -154,3 +155,31 @@ class Level(Heads[Lane]):
     def aged(self, priority: int, now: int) -> tuple[Any, ...]:
         """What comes before this has."""
         return -self.priority, now - (priority - self.priority) * self.aging + 1
+
+
+def in_order(parts: Iterable[Level | Row]) -> Iterator[Item]:
+    """All items of these levels, and of rows that sleep, in their order, discarded ones too: as many are looked at as
+    are asked for. Nothing may change meanwhile.
+    """
+    front: list[tuple[Item, int, Level | Lane | Row, int]] = []  # an item, a serial number, in whose heap it is, where
+    seen: set[int] = set()
+    serial = itertools.count()
+
+    def reach(part: Level | Lane | Row, place: int) -> None:
+        if place < len(part.heap):
+            item = part.heap[place] if isinstance(part, Row) else part.heap[place][0]
+            heapq.heappush(front, (item, next(serial), part, place))
+
+    for start in parts:
+        reach(start, 0)
+    while front:
+        item, _, part, place = heapq.heappop(front)
+        reach(part, 2 * place + 1)
+        reach(part, 2 * place + 2)
+        if isinstance(part, Row):
+            yield item
+            continue
+        below: Lane | Row = part.heap[place][1]
+        if below.posted is item and id(below) not in seen:
+            seen.add(id(below))
+            reach(below, 0)

@@ -23,7 +23,7 @@ import heapq
 from collections.abc import Callable, Iterable, Iterator
 
 from cronq.entry import Entry
-from cronq.heads import FITS, Fits, Gate, Item, Lane, Level, Row
+from cronq.heads import FITS, Fits, Gate, Item, Lane, Level, Row, in_order
 
 Load = Callable[[int], tuple[float, float] | None]
 AGING = 300.0  # seconds, where a queue says nothing
@@ -66,6 +66,38 @@ class Ready:
     def __iter__(self) -> Iterator[Entry]:
         """The entries, in no order."""
         return (item[-1] for item in self._live.values())
+
+    def in_order(self, uids: list[int] | None = None) -> Iterator[Entry]:
+        """The entries of these submitters, of all without them, in the order of dispatch, as far as they are asked for.
+
+        Nothing may be added or discarded meanwhile.
+        """
+        asleep = (row for _, _, row in self._asleep if row.asleep and (uids is None or row.lane.level.uid in uids))
+        for item in in_order([*self._of(uids), *dict.fromkeys(asleep)]):
+            if self._live.get(item[-1].id) is item:
+                yield item[-1]
+
+    def oldest(self, uid: int | None = None) -> dict[str, int]:
+        """Since when the first entry of each queue has been due, of this submitter or of all."""
+        found: dict[str, int] = {}
+        for lane in [lane for level in self._of(None if uid is None else [uid]) for lane in level.parts.values()]:
+            heads = [lane.head]
+            if not lane.key[0]:  # batches: their jobs' queues are many
+                heads = [item for row in lane.parts.values() for item in row.heap]
+            for item in heads:
+                if item is None or self._live.get(item[-1].id) is not item:
+                    continue
+                queue, due = item[-1].queue, item[1]
+                found[queue] = min(due, found.get(queue, due))
+        for _, _, row in self._asleep:
+            if row.asleep and row.heap and uid in (None, row.lane.level.uid):
+                queue, due = row.lane.key[0], row.heap[0][1]
+                found[queue] = min(due, found.get(queue, due))
+        return found
+
+    def _of(self, uids: list[int] | None) -> list[Level]:
+        owners = self._levels if uids is None else [uid for uid in dict.fromkeys(uids) if uid in self._levels]
+        return [level for uid in owners for level in self._levels[uid].values()]
 
     def row(self, entry: Entry) -> list[Entry]:
         """The entries that have queue, task, submitter, weight and keys of this one: the first of them, and the others

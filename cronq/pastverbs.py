@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from typing import Any
 
 from cronq import annals, figures, gateverbs, glance, states
-from cronq.entry import Entry
 from cronq.errors import NotPermitted, UsageError
 from cronq.house import House
 
@@ -45,22 +44,38 @@ def meant(ask: Ask) -> Iterator[str | None]:
     Raises `UsageError`, `NotPermitted`.
     """
     request = ask.request
-    ids, wanted, limit = request.get("ids"), request.get("states"), request.get("limit")
+    ids, wanted = request.get("ids"), request.get("states")
     if isinstance(ids, list):
         yield from map(str, ids)
         return
     if not isinstance(wanted, list) or not wanted:
         raise UsageError("ids must be a list")
-    left = limit if isinstance(limit, int) else 1 << 60
     task, since = request.get("task"), _instant(request.get("since"), 0.0)
-    for found in glance.over(ask.house, frozenset(map(str, wanted)), uids(ask)):
+    most, left = limit(ask), limit(ask) or 1 << 60
+    enough = most if task is None and not since else None
+    for found in glance.over(ask.house, frozenset(map(str, wanted)), uids(ask), enough, whole=0):
+        if found is None or task not in (None, found.get("task")) or not _is_since(ask.house, found, since):
+            yield None
+            continue
+        yield str(found["id"])
+        left -= 1
         if left <= 0:
             return
-        if found is None:
-            yield None
-        elif task in (None, found.get("task")) and (found.get("ended") or found.get("submitted") or 0.0) >= since:
-            left -= 1
-            yield str(found["id"])
+
+
+def _is_since(house: House, found: dict[str, Any], since: float) -> bool:
+    """Whether a job ended since then; one that has not, whether it was submitted."""
+    if (found.get("submitted") or 0.0) >= since:
+        return True
+    if found.get("unread") and found["state"] in states.TERMINAL:
+        found = glance.result(house, found["id"])
+    return (found.get("ended") or 0.0) >= since
+
+
+def limit(ask: Ask) -> int | None:
+    """How many jobs are wanted; None for all of them."""
+    most = ask.request.get("limit")
+    return most if isinstance(most, int) and most > 0 else None
 
 
 def _stats(ask: Ask) -> Found:
@@ -72,8 +87,7 @@ def _stats(ask: Ask) -> Found:
         else:
             arrived += found
     yield from house.history.ended.look()
-    queues: dict[str, dict[str, Any]] = {}
-    yield from _queues(ask, whose, queues)
+    queues = _queues(ask, whose)
     if whose is None:
         kept, ended = house.backlog.counts, house.history.ended.counts()
     else:
@@ -82,21 +96,15 @@ def _stats(ask: Ask) -> Found:
     yield {"in": arrived, **kept, **ended, **({"paused": paused} if paused else {}), "queues": queues}
 
 
-def _queues(ask: Ask, whose: list[int] | None, found: dict[str, dict[str, Any]]) -> Iterator[None]:
+def _queues(ask: Ask, whose: list[int] | None) -> dict[str, dict[str, Any]]:
     """Of each queue: how many are in which state, and for how long the oldest ready one has been due."""
-    for state in states.KEPT:
-        for number, entry in enumerate(_entries(ask.house, state, whose)):
-            if number % glance.RUN == glance.RUN - 1:
-                yield None
-            queue = found.setdefault(entry.queue, {})
-            queue[state] = queue.get(state, 0) + 1
-            if state == states.READY:
-                age = round(max(0.0, ask.now.wall - entry.due / 1e6), 3)
-                queue["oldest_ready"] = max(age, queue.get("oldest_ready", 0.0))
-
-
-def _entries(house: House, state: str, whose: list[int] | None) -> list[Entry]:
-    return house.backlog.entries(state, None if whose is None else whose[0])
+    found: dict[str, dict[str, Any]] = {}
+    uid = None if whose is None else whose[0]
+    for (queue, state), number in ask.house.backlog.queues(uid):
+        found.setdefault(queue, {})[state] = number
+    for queue, due in ask.house.backlog.oldest_ready(uid).items():
+        found[queue]["oldest_ready"] = round(max(0.0, ask.now.wall - due / 1e6), 3)
+    return found
 
 
 def _history(ask: Ask) -> Found:

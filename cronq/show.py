@@ -68,12 +68,17 @@ def one_object(value: object) -> None:
     print(json_line(value).decode(), end="")
 
 
-def table(jobs: Iterable[dict[str, Any]], users: bool = False) -> None:
-    """A job a line, with `users` also whose it is: a table on a terminal, otherwise tabs."""
+def table(jobs: Iterable[dict[str, Any]], users: bool = False) -> int:
+    """A job a line, with `users` also whose it is: a table on a terminal, otherwise tabs.
+
+    Returns of how many jobs there is more to tell than their names do (`glance.over`).
+    """
+    unread = 0
     if not sys.stdout.isatty():
         for job in jobs:
+            unread += bool(job.get("unread"))
             print("\t".join(row(job, users)))
-        return
+        return unread
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -84,13 +89,15 @@ def table(jobs: Iterable[dict[str, Any]], users: bool = False) -> None:
         folds = head in ("JOB", "WHY")
         made.add_column(head, no_wrap=not folds, overflow="ellipsis" if folds else "fold")
     for job in jobs:
+        unread += bool(job.get("unread"))
         made.add_row(*map(Text, row(job, users)))
     Console().print(made)
+    return unread
 
 
 def row(job: dict[str, Any], users: bool = False) -> list[str]:
     """The columns of a job's line."""
-    attempts = f"{job.get('attempt') or 0}/{job.get('max_attempts') or 1}"
+    attempts = f"{job.get('attempt') or 0}/{'?' if job.get('unread') else job.get('max_attempts') or 1}"
     cells = (
         job.get("id"),
         *([user(job.get("uid"))] if users else ()),

@@ -112,14 +112,14 @@ def _list(ask: Ask) -> Found:
     wanted = ask.request.get("states") or states.KEPT
     if not isinstance(wanted, list | tuple):
         raise UsageError("states must be a list")
-    limit = ask.request.get("limit")
-    left = limit if isinstance(limit, int) else 1 << 60
+    limit = pastverbs.limit(ask)
     yield pastverbs.sees(ask)
-    for found in glance.over(ask.house, frozenset(map(str, wanted)), pastverbs.uids(ask)):
-        if found is not None and left <= 0:
-            return
-        left -= found is not None
+    left, whole = (1 << 60, glance.WHOLE) if limit is None else (limit, limit)
+    for found in glance.over(ask.house, frozenset(map(str, wanted)), pastverbs.uids(ask), limit, whole):
         yield found
+        left -= found is not None
+        if left <= 0:
+            return
 
 
 def _show(ask: Ask) -> Found:

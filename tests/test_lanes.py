@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable
+from itertools import islice
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -34,6 +36,22 @@ def drained(ready: Ready) -> list[Entry]:
     while (entry := ready.take(always)) is not None:
         found.append(entry)
     return found
+
+
+def calls(act: Callable[[], object]) -> int:
+    """How many functions are called."""
+    count = 0
+
+    def called(_frame: object, event: str, _what: object) -> None:
+        nonlocal count
+        count += event in ("call", "c_call")
+
+    sys.setprofile(called)
+    try:
+        act()
+    finally:
+        sys.setprofile(None)
+    return count
 
 
 def choose(ready: Ready, gates: Gates) -> Entry | None:
@@ -100,6 +118,17 @@ def test_a_closed_lane_keeps_its_entries_and_no_other_lanes(
     free = [each for each in found if key(each) not in closed]
     assert taken == sorted(free, key=lambda each: each.order)
     assert drained(ready) == sorted((each for each in found if each not in free), key=lambda each: each.order)
+
+
+def test_the_first_twenty_and_the_oldest_are_told_as_fast_of_a_hundred_thousand_as_of_a_hundred() -> None:
+    counts = []
+    for number in (100, 100_000):
+        ready = Ready(entry(f"{each:06}", due=each, uid=each % 2, queue="pq"[each % 2]) for each in range(number))
+        found: list[object] = []
+        counts.append(calls(lambda: found.extend(islice(ready.in_order(), 20)) or found.append(ready.oldest())))  # noqa: B023
+        assert [each.due for each in found[:20]] == list(range(20))
+        assert found[20] == {"p": 0, "q": 1}
+    assert counts[1] < 2 * counts[0]
 
 
 def test_nothing_is_taken_where_every_gate_is_closed() -> None:
@@ -214,6 +243,18 @@ class ReadyIsASortedList(RuleBasedStateMachine):
     @rule(seconds=st.integers(0, 2))
     def let_time_pass(self, seconds: int) -> None:
         self.now += seconds
+
+    @invariant()
+    def all_are_told_in_their_order_whether_they_sleep_or_not(self) -> None:
+        told = sorted(self.plain.values(), key=lambda each: each.order)
+        assert list(self.ready.in_order()) == told
+        assert list(self.ready.in_order([1, 3])) == [each for each in told if each.uid != 2]
+        for uid in (None, 2):
+            dues: dict[str, list[int]] = {}
+            for each in told:
+                if uid in (None, each.uid):
+                    dues.setdefault(each.queue, []).append(each.due)
+            assert self.ready.oldest(uid) == {queue: min(of_queue) for queue, of_queue in dues.items()}
 
     @invariant()
     def the_same_wait(self) -> None:
