@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from cronq.loop import Loop, Timer
     from cronq.outcome import Outcome
     from cronq.process import Hunts
+    from cronq.start import Given
     from cronq.task import Plan
 
     Place = Callable[["Attempt", int], bool]  # asks for a place, by the pidfd; False: nobody can be asked
@@ -121,22 +122,29 @@ class Attempt:
             # A crontab's job has one stream, in order; the other one's pipe has nobody to write to it.
             outputs = unowned[0], unowned[1 if self.plan.cron is None else 0], *unowned[2 : len(results)]
             self._started = time.time()
-            if self.place is None and not settings(self.plan):
-                self.pid = starter.start(self.plan, env, outputs, data)
-            else:
-                self._held = starter.hold(self.plan, env, outputs, data)
-                self.pid = self._held.pid
+            self._spawn(starter, env, outputs, data)
         except CannotStart as error:
             self._stillborn(error)
         except OSError as error:  # no descriptors, no memory: not the job's fault
-            self.outcome.write("refused", reason=f"the worker has no room: {error.strerror}", code=75, again=True)
-            self._never()
+            self._not_now(f"the worker has no room: {error.strerror}")
             self.no_room()
         finally:
             for descriptor in unowned:
                 os.close(descriptor)
         if self.pid:
             self._watch()
+
+    def _spawn(self, starter: Starter, env: dict[bytes, bytes], outputs: Given, data: int | None) -> None:
+        if self.place is None and not settings(self.plan):
+            self.pid = starter.start(self.plan, env, outputs, data)
+        else:
+            self._held = starter.hold(self.plan, env, outputs, data)
+            self.pid = self._held.pid
+
+    def _not_now(self, reason: str) -> None:
+        """Give it back: nothing of it has run."""
+        self.outcome.write("refused", reason=reason, code=75, again=True)
+        self._never()
 
     def _never(self) -> None:
         self._forget()

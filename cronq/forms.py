@@ -34,6 +34,7 @@ DRAFT = "https://json-schema.org/draft/2020-12/schema"
 _NO_CONTROLS = r"[^\x00-\x1f\x7f-\x9f]"
 _NO_CONTROLS_BUT_LINES = r"[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]"
 _SHELL = rf"^{_NO_CONTROLS_BUT_LINES}*[^\s\x00-\x1f\x7f-\x9f]{_NO_CONTROLS_BUT_LINES}*$"
+_PYTHON = r"^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*:[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*$"
 _SIZES = [
     {"type": "integer", "minimum": 0, "maximum": taskkeys.MAX_SIZE},
     {"type": "string", "pattern": "^[0-9]{1,16}[KMGT]?$"},
@@ -98,6 +99,7 @@ Line = Annotated[str, StringConstraints(pattern=f"^{_NO_CONTROLS}*$", max_length
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,47}$")]
 Word = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 Path = Annotated[str, StringConstraints(pattern=f"^/{_NO_CONTROLS}*$", max_length=4096)]
+Python = Annotated[str, StringConstraints(pattern=_PYTHON, max_length=taskkeys.MAX_PYTHON)]
 Shell = Annotated[str, StringConstraints(pattern=_SHELL, max_length=jobs.MAX_JOB_BYTES)]
 Command = Annotated[
     list[Text],
@@ -377,10 +379,15 @@ class TaskForm(Form):
     model_config = ConfigDict(
         title="cronq task",
         json_schema_extra={
-            "oneOf": [{"required": ["command"]}, {"required": ["shell"]}],
-            "dependentRequired": {"burst": ["rate"], **_NEEDS_UNIQUE},
+            "oneOf": [{"required": [key]} for key in taskkeys.WHAT],
+            "dependentRequired": {"burst": ["rate"], "interpreter": ["python"], **_NEEDS_UNIQUE},
             "dependentSchemas": {"retries": {"not": {"required": ["retry_for"]}}, "unique_keys": _NEEDS_FIELDS},
             "allOf": [
+                {
+                    "if": {"properties": {"mode": {"const": "exec"}}},
+                    "then": {"not": {"anyOf": [{"required": [key]} for key in taskkeys.RECYCLED]}},
+                    "else": {"required": ["python"]},
+                },
                 {
                     "not": {
                         "properties": {"delivery": {"const": "at-most-once"}, "on_crash": {"const": "retry"}},
@@ -399,6 +406,12 @@ class TaskForm(Form):
     description: Text = key("What the task does, for people.", "Make a thumbnail of one photo")
     command: Command = key("The program and its first arguments; the job's are appended.", ["convert-photo", "--quiet"])
     shell: Shell = key("A line for /bin/sh; the job's arguments are $1, $2 …", 'convert "$1" -resize 800 "$1.small"')
+    python: Python = key("A function of a module, which gets the job's arguments.", "photos.sizes:resize")
+    interpreter: Path = key("The Python that calls it. Default: cronq's own.", "/opt/photos/bin/python")
+    mode: Literal["exec", "fork"] = key("A process for each job, or one import and a fork for each.", "fork")
+    max_jobs: Count = key("After so many jobs it is imported anew. Default: no limit.", 1000)
+    max_age: Positive = key("After so long it is imported anew. Default: no limit.", "1h")
+    max_rss: Memory = key("From so much memory on it is imported anew. Default: no limit.", "500M")
     user: User = key("The user its jobs run as. Default: whoever submits them.", "imgproc")
     submit: list[Submitter] = key(
         "Who may submit it, beside root. Default: everybody; with user, that user only.", ["www-data", "@staff"]

@@ -121,15 +121,8 @@ def hold(
 ) -> Held:
     """Fork a child that waits to become `program`; `descriptors` become its 0, 1, 2 … Raises `OSError`."""
     image = linux.Image(program, argv, env)
-    ends: list[int] = []
+    gate, opener, report, teller = ends = pipes(len(descriptors))
     try:
-        ends += os.pipe2(os.O_CLOEXEC)
-        ends += os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        for number, end in enumerate(ends):
-            if end < len(descriptors):  # where the job will have one of its own
-                ends[number] = fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, len(descriptors))
-                os.close(end)
-        gate, opener, report, teller = ends
         # Blocked, a signal that comes before the child has a session and dispositions of its own is not lost.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         pid = -1
@@ -147,6 +140,23 @@ def hold(
     os.close(gate)
     os.close(teller)
     return Held(pid, program, opener, report, [*(name for name, _ in wanted), SESSION, PROGRAM, INTERPRETER])
+
+
+def pipes(above: int) -> list[int]:
+    """The gate and who opens it, the report and who tells it: descriptors from the number `above` on."""
+    ends: list[int] = []
+    try:
+        ends += os.pipe2(os.O_CLOEXEC)
+        ends += os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        for number, end in enumerate(ends):
+            if end < above:  # where the job will have one of its own
+                ends[number] = fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, above)
+                os.close(end)
+    except OSError:
+        for end in ends:
+            os.close(end)
+        raise
+    return ends
 
 
 def _wait_and_become(

@@ -26,6 +26,7 @@ _SYS_OPENAT2 = 437
 _PR_SET_PDEATHSIG = 1
 _SO_PEERGROUPS = 59
 _PR_SET_DUMPABLE = 4
+_PR_SET_CHILD_SUBREAPER = 36
 _PR_SET_NO_NEW_PRIVS = 38
 
 _WAIT_BEFORE, _WRITE = 1, 2  # linux/fs.h: SYNC_FILE_RANGE_…
@@ -101,6 +102,11 @@ def set_dumpable(dumpable: bool) -> None:
 def set_no_new_privs() -> None:
     """Nothing that this process executes gains privileges by a set-id bit or file capabilities any more (prctl(2))."""
     _checked(_libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "prctl")
+
+
+def adopt_orphans(adopt: bool) -> None:
+    """Whether this process becomes the parent of what its descendants leave behind (prctl(2)); else it is init."""
+    _checked(_libc.prctl(_PR_SET_CHILD_SUBREAPER, int(adopt), 0, 0, 0), "prctl")
 
 
 class Image:

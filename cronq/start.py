@@ -81,18 +81,8 @@ class Starter:
         """The whole environment of a job. UTF-8, whatever the daemon's locale is. Raises `CannotStart`."""
         if plan.cron is not None:
             return plan.cron.env
-        found = dict(self._common)
-        if plan.env_file is not None:
-            try:
-                found.update({key.encode(): value.encode() for key, value in envfile.read(plan.env_file).items()})
-            except ValueError as error:
-                raise CannotStart(f"env_file {_printed(str(error))}") from None
-        for key, value in plan.env.items():
-            found[key.encode()] = value.encode()
-        found[b"CRONQ_SPOOL"] = self._spool
+        found = self.lasting(plan, task)
         found[b"CRONQ_JOB_ID"] = message["id"].encode()
-        if task is not None:
-            found[b"CRONQ_TASK"] = task.encode()
         found[b"CRONQ_ATTEMPT"] = b"%d" % message["attempt"]
         found[b"CRONQ_MAX_ATTEMPTS"] = b"%d" % (1 + plan.retries)
         found[b"CRONQ_REDELIVERED"] = b"1" if message["redelivered"] else b"0"
@@ -110,6 +100,21 @@ class Starter:
             found[b"CRONQ_STATUS_FD"] = b"%d" % STATUS
         return found
 
+    def lasting(self, plan: Plan, task: str | None) -> dict[bytes, bytes]:
+        """What no job changes of the environment of a plan. Raises `CannotStart`."""
+        found = dict(self._common)
+        if plan.env_file is not None:
+            try:
+                found.update({key.encode(): value.encode() for key, value in envfile.read(plan.env_file).items()})
+            except ValueError as error:
+                raise CannotStart(f"env_file {_printed(str(error))}") from None
+        for key, value in plan.env.items():
+            found[key.encode()] = value.encode()
+        found[b"CRONQ_SPOOL"] = self._spool
+        if task is not None:
+            found[b"CRONQ_TASK"] = task.encode()
+        return found
+
     def input(self, plan: Plan, job_id: str) -> int | None:
         """The input that a plan holds, open; None for none.
 
@@ -117,8 +122,8 @@ class Starter:
         nothing of cronq's stands in their environment (`process`).
         """
         if plan.cron is not None:
-            return _memory(plan.cron.stdin, process.input_name(self._spool, job_id.encode()))
-        return None if plan.stdin is None else _memory(plan.stdin.encode(), b"stdin")
+            return memory(plan.cron.stdin, process.input_name(self._spool, job_id.encode()))
+        return None if plan.stdin is None else memory(plan.stdin.encode(), b"stdin")
 
     def start(self, plan: Plan, env: dict[bytes, bytes], outputs: Given, data: int | None) -> int:
         """The pid of the job's process, which leads its own session and group.
@@ -127,10 +132,12 @@ class Starter:
         """
         return self._begin(self._limited, plan, env, outputs, data)
 
-    def hold(self, plan: Plan, env: dict[bytes, bytes], outputs: Given, data: int | None) -> gate.Held:
+    def hold(
+        self, plan: Plan, env: dict[bytes, bytes], outputs: Given, data: int | None, *more: gate.Setting
+    ) -> gate.Held:
         """The same, waiting at its gate, not the job's program yet. Raises `CannotStart`, or `OSError` for no room."""
         own: gate.Setting = ("its descriptors", partial(resource.setrlimit, resource.RLIMIT_NOFILE, self._limits))
-        wanted = [own, *gate.settings(plan)]
+        wanted = [own, *more, *gate.settings(plan)]
 
         def fork(program: bytes, argv: list[bytes], env: dict[bytes, bytes], given: Given) -> gate.Held:
             try:
@@ -139,6 +146,18 @@ class Starter:
                 raise OSError(error.errno, _why(error)) from None
 
         return self._begin(fork, plan, env, outputs, data)
+
+    def folder(self, plan: Plan) -> int:
+        """The directory in which the job of a plan is to run, open. Raises `CannotStart`."""
+        try:
+            self._enter(plan)
+            return os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        finally:
+            os.chdir("/")
+
+    def null(self) -> int:
+        """An input with nothing in it; not the caller's to close."""
+        return self._null
 
     @staticmethod
     def why_not(held: gate.Held) -> CannotStart | None:
@@ -257,7 +276,8 @@ def _printed(text: str) -> str:
     return text if text.isprintable() and len(text) <= 200 else show(text, 200)
 
 
-def _memory(data: bytes, name: bytes) -> int:
+def memory(data: bytes, name: bytes) -> int:
+    """A file in memory with these bytes, to be read from its beginning."""
     descriptor = os.memfd_create(os.fsdecode(name), os.MFD_CLOEXEC)
     try:
         view = memoryview(data)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import sys
 
 from cronq import job as jobs
 from cronq.backoffs import retries_within
@@ -33,6 +34,12 @@ KEYS = (
     "description",
     "command",
     "shell",
+    "python",
+    "interpreter",
+    "mode",
+    "max_jobs",
+    "max_age",
+    "max_rss",
     "user",
     "submit",
     "allow",
@@ -85,9 +92,14 @@ DEFAULT_OUTPUT_MAX = 10 * 1024 * 1024
 DEFAULT_MAX_CRASHES = 3
 DEFAULT_MAX_SNOOZES = 100
 DEFAULT_MAX_INTERRUPTIONS = 10
+HOST = os.path.join(os.path.dirname(os.path.abspath(__file__)), "host.py")
 DEFAULT_PATH = "/usr/local/bin:/usr/bin:/bin"
 # What a plan takes over from the task as it is; the rest is asked of the job too, or made of both.
 _AS_IT_IS = (
+    "mode",
+    "max_jobs",
+    "max_age",
+    "max_rss",
     "user",
     "env_file",
     "umask",
@@ -107,6 +119,7 @@ _AS_IT_IS = (
     "output_max",
     "leave_children",
 )
+_OF_HOST = ("env", "env_file", "cwd", "umask", "nice", "oom_score_adj", "rlimits", "no_new_privs")
 
 
 class Task:
@@ -118,6 +131,12 @@ class Task:
     description: str | None
     command: list[str] | None
     shell: str | None
+    python: str | None  # module:function
+    interpreter: str | None
+    mode: str
+    max_jobs: int | None
+    max_age: float | None
+    max_rss: int | None
     user: str | None
     submit: list[str] | None
     allow: list[str]
@@ -169,6 +188,7 @@ class Task:
         self.name = name
         for key in KEYS:
             setattr(self, key, fields.get(key))
+        self.mode = fields.get("mode", "exec")
         self.allow = fields.get("allow") or []
         self.allow_root = fields.get("allow_root", False)
         self.queue = fields.get("queue", DEFAULT_QUEUE)
@@ -198,6 +218,7 @@ class Plan:
     """What a job of a task comes to: what the worker starts, and by what the dispatcher orders and judges it."""
 
     __slots__ = (
+        "args",
         "argv",
         "backoff",
         "batch",
@@ -205,6 +226,7 @@ class Plan:
         "cwd",
         "delivery",
         "env",
+        "host",
         "on_crash",
         "priority",
         "queue",
@@ -217,6 +239,12 @@ class Plan:
     )
 
     argv: list[str]
+    args: list[str]  # the job's own, which are the last ones of argv
+    host: Plan | None  # what is started beforehand, where jobs are not started each by itself
+    mode: str
+    max_jobs: int | None  # of one host; so are the next two
+    max_age: float | None
+    max_rss: int | None
     batch: str | None  # that the job was added to
     cron: World | None  # of a crontab's line: what is run instead, in cron's world
     stdin: str | None
@@ -272,6 +300,8 @@ def plan(job: Job, tasks: dict[str, Task], system: bool = False) -> Plan:
     for key in _AS_IT_IS:
         setattr(made, key, getattr(task, key))
     made.argv = _argv(job, task)
+    made.args = job.args
+    made.host = None if task.mode == "exec" else _host(task)
     made.stdin = job.stdin
     made.env = {**task.env, **job.env}
     made.cwd = task.cwd
@@ -286,6 +316,14 @@ def plan(job: Job, tasks: dict[str, Task], system: bool = False) -> Plan:
     made.retries = _retries(job if job.retries is not None or job.retry_for is not None else task, made.backoff)
     made.delivery = _either(job.delivery, task.delivery)
     made.on_crash = task.on_crash or ("dead" if made.delivery == "at-most-once" else "retry")
+    return made
+
+
+def _host(task: Task) -> Plan:
+    """What is started beforehand for all jobs of a task: as a job of it that says nothing would be."""
+    bare = Task(task.name, **{key: getattr(task, key) for key in _OF_HOST})
+    made = plan(Job(task=task.name), {task.name: bare}, system=True)
+    made.argv = _python(task, task.mode)
     return made
 
 
@@ -318,9 +356,16 @@ def _retries(said: Job | Task, backoff: Backoff) -> int:
 def _argv(job: Job, task: Task) -> list[str]:
     if job.command is not None:
         return job.command
+    if task.python is not None:
+        return [*_python(task, "once"), *job.args]
     if task.shell is not None:
         return ["/bin/sh", "-c", task.shell, task.name, *job.args]
     return [*(task.command or ()), *job.args]
+
+
+def _python(task: Task, how: str) -> list[str]:
+    """The command that calls the task's function, or that does so for many jobs (`host`)."""
+    return [task.interpreter or sys.executable, HOST, how, task.python or "", task.cwd or ""]
 
 
 def decode(name: str, table: object, where: str) -> Task:

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
+WHAT = ("command", "shell", "python")
+MODES = ("exec", "fork")
+RECYCLED = ("max_jobs", "max_age", "max_rss")
 ON_CRASH = ("retry", "dead", "hold")
 ALLOWED = ("env", "queue", "retries", "mutex", "weight", "unique", "options", "cwd")
 CRONQ = "cronq"  # the user and group of the dispatcher: no job ever runs as either
@@ -28,6 +31,7 @@ COUNTED = ("cpu", "nofile", "nproc")  # seconds, descriptors, processes: no byte
 MAX_COUNTED = 2**31 - 1
 MAX_AGAIN = 9999  # a job's file name counts them
 MAX_ACCOUNT = 100
+MAX_PYTHON = 200
 LEAST_SHARE, MOST_SHARE = 0.01, 100
 _ACCOUNT_FIRST = jobs.NAME_FIRST | frozenset("_")
 _ACCOUNT_REST = jobs.NAME_REST | frozenset("@\\+$")
@@ -37,8 +41,9 @@ _SIZES = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3, "T": 1024**4}
 def clashes(fields: Mapping[str, Any]) -> list[str]:
     """Which fields of a task do not go together: a sentence each."""
     found = []
-    if ("command" in fields) == ("shell" in fields):
-        found.append("a task has either a command or a shell line; write one of the two keys")
+    if sum(key in fields for key in WHAT) != 1:
+        found.append("a task has either a command, a shell line or a python function; write one of the three keys")
+    found += _cold(fields)
     if fields.get("delivery") == "at-most-once" and fields.get("on_crash") == "retry":
         found.append("an at-most-once job is never run again after a crash; leave out on_crash, or write dead or hold")
     if fields.get("user") == "root" and fields.get("allow_root") is not True:
@@ -48,6 +53,16 @@ def clashes(fields: Mapping[str, Any]) -> list[str]:
     found += jobs.twice(fields)
     found += uniquekeys.clashes(fields, fields)
     return found + limitkeys.clashes(fields)
+
+
+def _cold(fields: Mapping[str, Any]) -> list[str]:
+    """What of a task is for warm workers only, where it has none."""
+    if fields.get("interpreter") is not None and "python" not in fields:
+        return ["interpreter is what runs a python function; write python beside it, or leave it out"]
+    if fields.get("mode", "exec") == "exec":
+        found = [key for key in RECYCLED if key in fields]
+        return [f'{", ".join(found)}: only a host has that; write mode = "fork", or leave it out'] if found else []
+    return [] if "python" in fields else ['mode = "fork" needs python = "package.module:function"']
 
 
 def user(key: str, value: object) -> str:
@@ -108,6 +123,14 @@ def _shell(key: str, value: object) -> str:
     text = str(jobs.READERS["stdin"](key, value))
     if not text.strip():
         raise BadJob(f"{key} is empty")
+    return text
+
+
+def _python(key: str, value: object) -> str:
+    text = value if isinstance(value, str) and len(value) <= MAX_PYTHON and value.isascii() else ""
+    module, colon, name = text.partition(":")
+    if not colon or not all(part.isidentifier() for part in (*module.split("."), *name.split("."))):
+        raise BadJob(f"{key} must be like package.module:function, not {jobs.show(value)}")
     return text
 
 
@@ -181,6 +204,12 @@ READERS: dict[str, Any] = {
     "description": jobs.READERS["stdin"],
     "command": jobs.READERS["command"],
     "shell": _shell,
+    "python": _python,
+    "interpreter": jobs.READERS["cwd"],
+    "mode": lambda key, value: jobs.one_of(key, value, MODES),
+    "max_jobs": count,
+    "max_age": jobs.READERS["timeout"],
+    "max_rss": _memory,
     "user": user,
     "submit": _submit,
     "allow": _allow,

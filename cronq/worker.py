@@ -27,6 +27,8 @@ from collections import deque
 from cronq import wire
 from cronq.attempt import Attempt
 from cronq.evidence import Judge, Refused
+from cronq.forked import Forked
+from cronq.hosts import Hosts
 from cronq.job import LAST_INSTANT, is_id
 from cronq.log import line as log
 from cronq.loop import Loop
@@ -110,6 +112,7 @@ class Worker:
         self.judge = Judge(spool, config, uid, system)
         self.starter = Starter(spool, uid)
         self.attempts: dict[str, Attempt] = {}
+        self.hosts = Hosts(self.loop, self.starter, self._is_known)
         self.placing = system is not None and system.placing
         self.unsent: deque[tuple[dict[str, Any], tuple[int, ...]]] = deque()  # with descriptors that go with them
         self.hunts = Hunts(self.loop, spool, self._reaped, sure=system is None)
@@ -156,6 +159,7 @@ class Worker:
         for attempt in list(self.attempts.values()):
             attempt.go(placed=False)  # nobody is left who could say where
             attempt.freeze(False)  # nor who could let it go on
+        self._leave()
 
     def _say(self, message: dict[str, Any], *descriptors: int) -> None:
         """Tell the dispatcher, now or when it reads; the descriptors become the message's."""
@@ -226,9 +230,8 @@ class Worker:
         finally:
             os.close(job_file)
         place = self._place if self.placing else None
-        attempt = Attempt(
-            message, plan, outcome, self.loop, self._finished, self.step, place, self.hunts, self._no_room
-        )
+        parts = message, plan, outcome, self.loop, self._finished, self.step, place, self.hunts, self._no_room
+        attempt = Attempt(*parts) if plan.mode == "exec" else Forked(self.hosts, job.task or "", *parts)
         self.attempts[attempt.id] = attempt
         if plan.cron is not None:  # it gets what cron gives it, and nothing more
             for descriptor in results[2:]:
@@ -267,6 +270,15 @@ class Worker:
     def _finished(self, attempt: Attempt) -> None:
         del self.attempts[attempt.id]
         self._over(attempt.id, attempt.number)
+        self._leave()
+
+    def _leave(self) -> None:
+        """No job comes any more, and none is under way: nothing is kept warm."""
+        if self.gone and not self.attempts:
+            self.hosts.close()
+
+    def _is_known(self, pid: int) -> bool:
+        return any(attempt.alive and attempt.pid == pid for attempt in self.attempts.values())
 
     def _over(self, job_id: str, attempt: int) -> None:
         self._say({"is": "ended", "id": job_id, "attempt": attempt})

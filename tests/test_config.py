@@ -153,7 +153,11 @@ def test_without_a_limit_four_jobs_run_for_each_cpu_and_at_least_eight(monkeypat
         ("[exec]\nallow_root = 1", "cronq.toml: [exec] allow_root must be true or false, not 1"),
         ("exec = true", "cronq.toml: exec must be a table, like [exec]"),
         ("[tasks.x]\ncomand = []", "cronq.toml: [tasks.x] unknown key 'comand'; did you mean 'command'?"),
-        ("[tasks.x]", "cronq.toml: [tasks.x] a task has either a command or a shell line; write one of the two keys"),
+        (
+            "[tasks.x]",
+            "cronq.toml: [tasks.x] a task has either a command, a shell line or a python function; write one of the "
+            "three keys",
+        ),
         ("[schedules.a]", "cronq.toml: [schedules.a] every or cron is missing; write one of them"),
         ("[schedules.a]\nevery = '0.9s'", "cronq.toml: [schedules.a] every must be at least 1s, not '0.9s'"),
         (

@@ -339,7 +339,15 @@ MEMORY = (
 )
 PIDS = ([1, 4_194_304], [None, 0, 4_194_305, "3", True, 1.5], [3.0])
 WEIGHTS = ([1, 10_000], [None, 0, 10_001, "3", True, 1.5], [3.0])
+FUNCTIONS = (
+    ["a:b", "package.module:function", "_a.b2:c.d"],
+    [None, 1, "", "a", "a:", ":b", "a.b", "a b:c", "a:b:c", "1a:b", "a-b:c", "../a:b", ".a:b", "a::b", []],
+    ["a" * 199 + ":b", "a:b\n"],
+)
+MODES = (["exec", "fork"], [None, "", "Fork", 1, True], [])
 TASK = {
+    "python": FUNCTIONS, "interpreter": PATHS, "mode": MODES, "max_jobs": COUNTS, "max_age": TIMEOUTS,
+    "max_rss": MEMORY,
     "description": TEXTS, "command": COMMANDS, "shell": SHELLS, "user": USERS, "submit": SUBMITTERS, "allow": ALLOWS,
     "allow_root": SWITCHES, "queue": NAMES, "priority": PRIORITIES, "timeout": TIMEOUTS, "grace": DURATIONS,
     "priority_max": PRIORITIES, "start_within": TIMEOUTS, "timeout_max": TIMEOUTS, "watchdog": TIMEOUTS,
@@ -461,7 +469,11 @@ def base(form: str, key: str) -> dict[str, Any]:
         return {"rate": "1/1s"} | ({"command": ["a"]} if form == "task" else {})
     if form == "job" and key not in ("task", "command"):
         return {"task": "a"} if key == "args" else {"command": ["a"]}
-    if form == "task" and key not in ("command", "shell"):
+    if form == "task" and key in ("interpreter", "mode"):
+        return {"python": "a:b"}
+    if form == "task" and key in taskkeys.RECYCLED:
+        return {"python": "a:b", "mode": "fork"}
+    if form == "task" and key not in taskkeys.WHAT:
         return {"command": ["a"]}
     if form == "schedule" and key not in ("every", "cron"):
         return {"cron": "@daily"} if key == "zone" else {"every": "1s"}

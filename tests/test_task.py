@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import sys
 from pathlib import Path
 
 import pytest
@@ -114,7 +115,7 @@ def test_a_task_that_says_only_its_command_has_the_defaults() -> None:
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({"shell": "echo"}, "either a command or a shell line"),
+        ({"shell": "echo"}, "either a command, a shell line or a python function"),
         ({"command": []}, "command is empty"),
         ({"comand": ["a"]}, "unknown key 'comand'; known are description, command"),
         ({"description": 1}, "description must be text"),
@@ -170,6 +171,11 @@ def test_a_task_that_says_only_its_command_has_the_defaults() -> None:
             "key may hold {args.0} to {args.99}, {user}, {queue}, and no",
         ),
         ({"cpu_weight": 0}, "cpu_weight must be a whole number from 1 to 10000"),
+        ({"python": "a:b"}, "either a command, a shell line or a python function"),
+        ({"mode": "fork"}, 'mode = "fork" needs python = "package.module:function"'),
+        ({"mode": "warm"}, "mode must be one of exec, fork"),
+        ({"interpreter": "/usr/bin/python3"}, "interpreter is what runs a python function; write python beside it"),
+        ({"max_jobs": 3, "max_age": "1h"}, 'max_jobs, max_age: only a host has that; write mode = "fork"'),
     ],
 )
 def test_a_wrong_table_is_refused_with_file_table_and_key(fields: dict[str, object], words: str) -> None:
@@ -182,8 +188,23 @@ def test_a_shell_line_of_nothing_but_blanks_is_refused() -> None:
     assert "shell is empty" in refusal({"shell": " \n"})
 
 
+@pytest.mark.parametrize("name", ["resize", "photos.resize", "a:b c", "../a:b", "a:", ":b", 1])
+def test_a_python_function_is_a_module_and_a_name(name: object) -> None:
+    assert "python must be like package.module:function, not" in refusal({"python": name})
+
+
+def test_a_job_of_a_python_function_is_an_interpreter_that_calls_it_and_so_is_its_host() -> None:
+    known = {"t": Task("t", python="a.b:c", mode="fork", cwd="/srv", env={"A": "1"}, max_jobs=2)}
+    made = tasks.plan(Job(task="t", args=["x"], env={"B": "2"}, cwd="/home"), known)
+    assert made.argv == [sys.executable, tasks.HOST, "once", "a.b:c", "/srv", "x"]
+    assert (made.args, made.mode, made.max_jobs) == (["x"], "fork", 2)
+    assert made.host is not None
+    assert made.host.argv == [sys.executable, tasks.HOST, "fork", "a.b:c", "/srv"]
+    assert (made.host.env, made.host.cwd, made.host.mode, made.host.host) == ({"A": "1"}, "/srv", "exec", None)
+
+
 def test_a_task_without_a_verb_is_refused() -> None:
-    assert "either a command or a shell line" in refusal({})
+    assert "either a command, a shell line or a python function" in refusal({})
 
 
 @pytest.mark.parametrize("table", [[], "true", 1, None])
