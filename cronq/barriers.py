@@ -128,7 +128,7 @@ def _gates(house: House, now: Now, entry: Entry) -> Gates:
     if entry.tabled:
         return cronrun.gates_of(house)
     choice = Choice(house, now)
-    choice.next(choice.gates.load)  # as a turn would: then it is known for whom room is kept
+    choice.next()  # as a turn would: then it is known for whom room is kept
     return choice.gates
 
 

@@ -15,7 +15,6 @@ from cronq.errors import CronqError
 from cronq.gates import Gates, per_user_default
 from cronq.heads import FITS, NOT_NOW
 from cronq.house import House, Now
-from cronq.lanes import Load
 
 
 class Choice:
@@ -36,12 +35,14 @@ class Choice:
             ticks,
             said.key_limits,
             self._shares(house),
-            house.served.turn,
+            house.served.ahead,
         )
         self.deaf: set[tuple[str, int]] = set()  # whose worker could not take a job: they wait for the next turn
         self.pressed = house.pressure.reason(now.mono, said.max_load, said.min_free_memory)
         self._house = house
         self._now = now
+        self._resting: set[int] = set()
+        self._weigh(house.backlog.ready.watched | self.gates.by_user.keys())
 
     @staticmethod
     def _shares(house: House) -> dict[int, float]:
@@ -55,6 +56,17 @@ class Choice:
         """One runs."""
         self.gates.count(entry)
         self._house.served.serve(entry.uid, self.gates.share(entry.uid))
+        self._weigh({entry.uid})
+
+    def rest(self, uid: int) -> None:
+        """Nothing more of this submitter's starts as long as this view is gone by."""
+        self._resting.add(uid)
+        self._weigh({uid})
+
+    def _weigh(self, uids: set[int]) -> None:
+        """These may have more or less now: let their jobs stand where they belong."""
+        for uid in uids | self._house.served.moved():
+            self._house.backlog.ready.weigh(uid, None if uid in self._resting else self.gates.has(uid))
 
     def lane(self, queue: str, task: str, submitter: int, weight: int) -> bool:
         """Whether a lane is open."""
@@ -84,12 +96,12 @@ class Choice:
         opens = pace.key_opens(self._house, self._now, entry) if found == FITS else 0.0
         return opens if opens > self._now.mono else found
 
-    def next(self, load: Load) -> Entry | None:
+    def next(self) -> Entry | None:
         """What may start next."""
         self.gates.claims.clear()
-        if self.pressed:
+        if self.pressed or self.gates.full:
             return None
-        return self._house.backlog.ready.peek(self.lane, load, self.fits, self._now.micros)
+        return self._house.backlog.ready.peek(self.lane, None, self.fits, self._now.micros)
 
     def may(self, entry: Entry) -> bool:
         """Whether an entry could start now."""

@@ -53,15 +53,19 @@ def launch(house: House, now: Now, waiting: list[Started], start: Start) -> None
         found = gates.fits(entry)
         return NOT_NOW if found == FITS and yields_to(house, now, entry, jobs_next) else found
 
+    ticks = house.backlog.ticks
+    for uid in ticks.watched | gates.by_user.keys():
+        ticks.weigh(uid, gates.load(uid))
     while now.mono >= house.paused_until:
         gates.claims.clear()
-        entry = house.backlog.ticks.peek(gate, gates.load, fits)
+        entry = ticks.peek(gate, None, fits)
         if entry is None:
             break
         if CANCEL_WANTED in entry.flags:
             cancel.cancel(house, now, states.READY, entry, at_once=False)
         elif (started := start(house, now, entry)) is not None:
             gates.count(entry)
+            ticks.weigh(entry.uid, gates.load(entry.uid))
             waiting.append(started)
 
 

@@ -115,8 +115,12 @@ class Gates:
 
     def load(self, uid: int) -> tuple[float, float] | None:
         """What this submitter has, as `lanes` compares it; None where no more of his may start."""
+        return None if self.full else self.has(uid)
+
+    def has(self, uid: int) -> tuple[float, float] | None:
+        """The same, as if there were room for somebody's."""
         count = self.by_user[uid]
-        if self.full or (self.per_user is not None and count >= self.per_user):
+        if self.per_user is not None and count >= self.per_user:
             return None
         return count / self.share(uid), self.served(uid)
 

@@ -7,7 +7,7 @@ Fails:   never.
 
 All in a lane pass the same gates, so a closed lane costs one look. All in a row have the same keys (`mutex`,
 `concurrency`), so only the first of them can be next. All in a level are one user's, have one priority and gain
-another one in the same time, so the first has waited the longest.
+another one in the same time, so the first has waited the longest. Levels stand in `bands`.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ Item = tuple[int, int, str, int, Entry]  # an entry's order, a serial number (so
 LAST: tuple[Any, ...] = (21,)  # comes after every item
 Gate = Callable[[str, str, int, int], bool]
 Fits = Callable[[Entry], float]
+Sleep = Callable[[float, "Row"], None]
 
 
 class Row:
@@ -47,7 +48,7 @@ class Row:
         return self.heap[0] if self.heap and not self.asleep else None
 
 
-_Part = TypeVar("_Part", "Row", "Lane")
+_Part = TypeVar("_Part", "Row", "Lane", "Level")
 
 
 class Heads(Generic[_Part]):
@@ -99,7 +100,7 @@ class Lane(Heads[Row]):
         self.level = level
         self.key = key  # queue, task, submitter, weight
 
-    def first(self, fits: Fits, put_to_sleep: Callable[[float, Row], None], before: tuple[Any, ...]) -> Item | None:
+    def first(self, fits: Fits, put_to_sleep: Sleep, before: tuple[Any, ...]) -> Item | None:
         """The first that fits, of those that come before that."""
         passed: list[Row] = []
         found = None
@@ -123,17 +124,16 @@ class Lane(Heads[Row]):
 class Level(Heads[Lane]):
     """Lanes of one user, of one priority, that age alike."""
 
-    __slots__ = ("aging", "priority", "uid")
+    __slots__ = ("aging", "band", "priority", "uid")
 
     def __init__(self, uid: int, priority: int, aging: int) -> None:
         super().__init__()
         self.uid = uid
         self.priority = priority
-        self.aging = aging  # in how many microseconds what waits here comes to count as one priority more; 0: never
+        self.aging = aging  # of its queues (`bands`)
+        self.band: Any = None  # where it stands among other submitters'
 
-    def first(
-        self, gate: Gate, fits: Fits, put_to_sleep: Callable[[float, Row], None], before: tuple[Any, ...] = LAST
-    ) -> Item | None:
+    def first(self, gate: Gate, fits: Fits, put_to_sleep: Sleep, before: tuple[Any, ...]) -> Item | None:
         """The first in a lane that is open, of those that fit and come before that."""
         passed: list[Lane] = []
         best: Item | None = None
@@ -147,14 +147,6 @@ class Level(Heads[Lane]):
         for lane in passed:
             self.post(lane)
         return best
-
-    def has_aged(self, due: int, priority: int, now: int) -> bool:
-        """Whether what was due then has waited for so long, now, that it counts as of that higher priority."""
-        return self.aging > 0 and now - due >= (priority - self.priority) * self.aging
-
-    def aged(self, priority: int, now: int) -> tuple[Any, ...]:
-        """What comes before this has."""
-        return -self.priority, now - (priority - self.priority) * self.aging + 1
 
 
 def in_order(parts: Iterable[Level | Row]) -> Iterator[Item]:

@@ -22,17 +22,12 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable, Iterable, Iterator
 
+from cronq.bands import Bands, Has
 from cronq.entry import Entry
 from cronq.heads import FITS, Fits, Gate, Item, Lane, Level, Row, in_order
 
-Load = Callable[[int], tuple[float, float] | None]
+Load = Callable[[int], Has | None]
 AGING = 300.0  # seconds, where a queue says nothing
-Heads = list[tuple[int, tuple[float, float], Item, Level]]
-Found = tuple[int, tuple[float, float], Item]  # the priority (less is more urgent), what its submitter has, the item
-
-
-def _alike(_uid: int) -> tuple[float, float]:
-    return 0, 0
 
 
 def _always(_entry: Entry) -> float:
@@ -42,14 +37,15 @@ def _always(_entry: Entry) -> float:
 class Ready:
     """Entries that are due, in the order of dispatch: of each submitter levels, of lanes, of rows, of entries.
 
-    Adding, discarding and taking cost O(log n); choosing costs a look for each submitter's levels, and one for each
-    closed lane and each row that does not fit that would come before what is chosen, however many entries wait.
+    Adding, discarding and taking cost O(log n); choosing costs a look for each closed lane and each row that does not
+    fit that would come before what is chosen, however many entries of however many submitters wait.
     Discarded entries stay in their heap until they come up, or are the half of it.
     """
 
     def __init__(self, entries: Iterable[Entry] = ()) -> None:
         self._live: dict[str, Item] = {}
         self._levels: dict[int, dict[tuple[int, int], Level]] = {}  # by submitter, by priority and aging
+        self._bands = Bands()  # the same levels
         self._agings: dict[str, float] = {}
         self._keyed: dict[str, set[Row]] = {}  # the rows that have this mutex
         self._asleep: list[tuple[float, int, Row]] = []
@@ -150,6 +146,7 @@ class Ready:
         level = own.get((priority, aging))
         if level is None:
             level = own[priority, aging] = Level(uid, priority, aging)
+            self._bands.enter(level)
         return level
 
     def discard(self, job_id: str) -> Entry | None:
@@ -178,20 +175,23 @@ class Ready:
                     self._drop(lane)
                     lane.level = other
                     other.parts[key] = lane
-                    other.post(lane)
+                    _post_lane(lane)
             level.sweep()  # where a lane that has left stood, it would be taken for one that is still there
 
-    def peek(self, gate: Gate, load: Load = _alike, fits: Fits = _always, now: int = 0) -> Entry | None:
+    def peek(self, gate: Gate, load: Load | None = None, fits: Fits = _always, now: int = 0) -> Entry | None:
         """What runs next: of the highest priority that may start, then of whoever has the least, then what was due
         first; what has waited for long enough, by `now` (microseconds), counts as of that priority too.
 
         `gate(queue, task, uid, weight)` says whether a lane is open; `load(uid)` what a submitter has (jobs that run,
-        then what he was served), or None where none of his may start: then his lanes are not looked at. `fits(entry)`
-        is asked of the first of a row; a time that it gives is that until which the row is not asked of again (`wake`).
+        then what he was served), or None where none of his may start: then his lanes are not looked at. Without it, he
+        has what was said last (`weigh`). `fits(entry)` is asked of the first of a row; a time that it gives is that
+        until which the row is not asked of again (`wake`).
         """
-        heads = list(self._heads(load))
-        while (best := self._urgent(heads, gate, fits)) is not None:
-            aged, looked = self._aged(heads, best, gate, fits, now)
+        if load is not None:
+            for uid in self._levels:
+                self.weigh(uid, load(uid))
+        while (best := self._bands.urgent(gate, fits, self._put_to_sleep)) is not None:
+            aged, looked = self._bands.aged(best, gate, fits, self._put_to_sleep, now)
             if aged is not None:
                 return aged
             entry = best[-1][-1]
@@ -200,54 +200,16 @@ class Ready:
             # What has aged does not fit either, but keeps the room that there is: once more, without that room.
         return None
 
-    def _urgent(self, heads: Heads, gate: Gate, fits: Fits) -> Found | None:
-        """What runs next, whatever the time."""
-        best: Found | None = None
-        left = heads.copy()
-        heapq.heapify(left)
-        while left and (best is None or left[0][:3] < best):  # else whoever comes now has nothing better
-            priority, has, _, level = heapq.heappop(left)
-            item = level.first(gate, fits, self._put_to_sleep)
-            if item is not None:
-                found = priority, has, item
-                best = found if best is None else min(best, found)
-        return best
+    def weigh(self, uid: int, has: Has | None) -> None:
+        """A submitter has so much now; with None none of his jobs may start."""
+        self._bands.weigh(uid, has, self._levels.get(uid, {}).values())
 
-    def _aged(self, heads: Heads, best: Found, gate: Gate, fits: Fits, now: int) -> tuple[Entry | None, bool]:
-        """What goes before the most urgent by its age; whether anything was looked at."""
-        urgent, least, item = best
-        bound = least, item[1:]
-        left = [
-            (has, head[1:], level)
-            for priority, has, head, level in heads
-            if priority > urgent and has <= least and level.has_aged(head[1], -urgent, now)
-        ]
-        heapq.heapify(left)
-        found: Entry | None = None
-        looked = False
-        while left and left[0][:2] < bound:
-            has, _, level = heapq.heappop(left)
-            before = level.aged(-urgent, now)
-            if has == bound[0]:
-                before = min(before, (-level.priority, *bound[1]))
-            first = level.first(gate, fits, self._put_to_sleep, before)
-            looked = True
-            if first is not None:
-                found, bound = first[-1], (has, first[1:])
-        return found, looked
+    @property
+    def watched(self) -> set[int]:
+        """The submitters of whom something runs, as far as was said, or none of whose jobs may start."""
+        return self._bands.watched
 
-    def _heads(self, load: Load) -> Iterator[tuple[int, tuple[float, float], Item, Level]]:
-        """Of each submitter who may start something, of each level of his: its urgency (the less, the more urgent),
-        what he has, the best that he may have there; in one choice what is best can only get worse.
-        """
-        for uid, levels in self._levels.items():
-            has = load(uid)
-            if has is not None:
-                for level in levels.values():
-                    if (head := level.head) is not None:
-                        yield -level.priority, has, head, level  # perhaps it is closed: then what he has comes later
-
-    def take(self, gate: Gate, load: Load = _alike, fits: Fits = _always, now: int = 0) -> Entry | None:
+    def take(self, gate: Gate, load: Load | None = None, fits: Fits = _always, now: int = 0) -> Entry | None:
         """The same, and it waits no longer."""
         entry = self.peek(gate, load, fits, now)
         return self.discard(entry.id) if entry is not None else None
@@ -293,7 +255,7 @@ class Ready:
             if not self._keyed[row.key[0]]:
                 del self._keyed[row.key[0]]
         if lane.parts:
-            lane.level.post(lane)
+            _post_lane(lane)
         else:
             self._drop(lane)
 
@@ -302,7 +264,11 @@ class Ready:
         queue, task, uid, weight = lane.key
         level = lane.level
         level.drop(lane, (queue, task, weight))
-        if not level.parts:
+        if level.parts:
+            if level.band is not None:
+                level.band.post(level)
+        else:
+            self._bands.leave(level)
             del self._levels[uid][level.priority, level.aging]
             if not self._levels[uid]:
                 del self._levels[uid]
@@ -310,4 +276,10 @@ class Ready:
 
 def _post(row: Row) -> None:
     row.lane.post(row)
-    row.lane.level.post(row.lane)
+    _post_lane(row.lane)
+
+
+def _post_lane(lane: Lane) -> None:
+    lane.level.post(lane)
+    if lane.level.band is not None:
+        lane.level.band.post(lane.level)

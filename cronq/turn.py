@@ -158,12 +158,8 @@ def launch(house: House, now: Now, waiting: Waiting) -> None:
         return
     choice = Choice(house, now)
     spent: Counter[int] = Counter()  # by submitter, the nanoseconds that went into what started nothing
-
-    def load(submitter: int) -> tuple[float, float] | None:
-        return None if spent[submitter] > SLICE_SECONDS * 1e9 else choice.gates.load(submitter)
-
     while now.mono >= house.paused_until:
-        entry = choice.next(load)
+        entry = choice.next()
         if entry is None:
             break
         began = time.monotonic_ns()
@@ -183,7 +179,9 @@ def launch(house: House, now: Now, waiting: Waiting) -> None:
                 choice.deaf.add((entry.task, entry.uid))
             continue
         spent[entry.uid] += time.monotonic_ns() - began
-        house.urgent = house.urgent or load(entry.uid) is None
+        if spent[entry.uid] > SLICE_SECONDS * 1e9:
+            choice.rest(entry.uid)
+            house.urgent = True
 
 
 def start(house: House, now: Now, entry: Entry) -> tuple[dict[str, Any], list[int], Running] | None:

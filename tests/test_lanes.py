@@ -87,6 +87,7 @@ some = st.builds(
     group=st.sampled_from(["", "", "g", "h"]),
     weight=st.integers(0, 1),
 )
+some_load = st.none() | st.tuples(st.integers(0, 2), st.integers(0, 1))
 
 
 @patient
@@ -204,13 +205,19 @@ class ReadyIsASortedList(RuleBasedStateMachine):
     @rule(
         queues=st.sets(st.sampled_from("pqr")),
         task=st.sampled_from(["", "s", "t", "any"]),
-        loads=st.fixed_dictionaries({uid: st.none() | st.integers(0, 2) for uid in (1, 2, 3)}),
+        loads=st.fixed_dictionaries(dict.fromkeys((1, 2, 3), some_load)),
         absent=st.integers(0, 3),
         taken=st.sampled_from(["k", "l", None]),
         micros=st.integers(0, 8),
     )
     def take(
-        self, queues: set[str], task: str, loads: dict[int, int | None], absent: int, taken: str | None, micros: int
+        self,
+        queues: set[str],
+        task: str,
+        loads: dict[int, tuple[int, int] | None],
+        absent: int,
+        taken: str | None,
+        micros: int,
     ) -> None:
         def fits(each: Entry) -> float:
             until = self.closed_until.get(each.key, 0.0)
@@ -848,7 +855,7 @@ def test_one_job_beside_a_flood_is_chosen_in_the_time_that_it_takes_alone() -> N
         started = time.process_time()
         for number in range(2000):
             ready.add(entry(f"{number}", uid=8, due=5))
-            assert ready.take(always, {7: 1, 8: 0}.get).uid == 8
+            assert ready.take(always, {7: (1, 0), 8: (0, 0)}.get).uid == 8
         return time.process_time() - started
 
     beside, alone = Ready(flood(7)), Ready([entry("a", uid=7)])
