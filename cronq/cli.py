@@ -20,6 +20,7 @@ from cronq import (
     attend,
     cli_control,
     cli_cron,
+    cli_jobs,
     cli_movein,
     cli_past,
     cli_why,
@@ -138,15 +139,7 @@ def list_jobs(
 @app.command("show")
 def show_job(job: Id, as_json: Json = False) -> None:
     """Show one job, all of it."""
-    root = spools.find()
-    job_id = ids.resolve(root, job)
-    try:
-        (found,) = client.ask(root, {"do": "show", "id": job_id})
-    except NotRunning:
-        ended = follow.ended(root, job_id)
-        if ended is None:
-            raise
-        found = {"id": job_id} | ended
+    found, _ = ids.told(spools.find(), job, "show")
     show.one_object(found) if as_json else show.details(found)
 
 
@@ -177,7 +170,7 @@ def logs(
 
 @app.command()
 def wait(
-    jobs: cli_control.Ids,
+    jobs: cli_jobs.Ids,
     timeout: Annotated[str | None, typer.Option(metavar="DURATION", help="Wait no longer than this.")] = None,
     as_json: Json = False,
 ) -> int:
@@ -258,71 +251,7 @@ def _must_be_readable(root: str, job_id: str) -> None:
         raise NotPermitted(f"only its owner and root read what {job_id} prints; see `cronq show {job_id}`")
 
 
-@app.command()
-def cancel(
-    jobs: cli_control.Chosen = None,
-    now: Annotated[bool, typer.Option("--now", help="Kill it at once, without the time to end tidily.")] = False,
-    state: cli_control.State = None,
-    task: cli_control.Task = None,
-    user: cli_control.User = None,
-    since: cli_control.Since = None,
-    limit: cli_control.Limit = None,
-    as_json: Json = False,
-) -> int:
-    """Cancel jobs, or whole batches.
-
-    Those that wait never run, those that run are ended.
-    """
-    chosen = cli_control.choose(states.MOVES["cancel"][0] + (states.RUNNING,), state, task, user, since, limit)
-    return cli_control.each({"do": "cancel", "now": now}, jobs, as_json, chosen)
-
-
-@app.command()
-def retry(
-    jobs: cli_control.Chosen = None,
-    state: cli_control.State = None,
-    task: cli_control.Task = None,
-    user: cli_control.User = None,
-    since: cli_control.Since = None,
-    limit: cli_control.Limit = None,
-    as_json: Json = False,
-) -> int:
-    """Run dead jobs again, with all their attempts.
-
-    Those that are named, or by --state dead all, of a task, since a time, the first N.
-    """
-    chosen = cli_control.choose((states.DEAD,), state, task, user, since, limit)
-    return cli_control.each({"do": "retry"}, jobs, as_json, chosen)
-
-
-@app.command()
-def hold(jobs: cli_control.Ids, as_json: Json = False) -> int:
-    """Keep jobs that have not started from starting.
-
-    Until they are released.
-    """
-    return cli_control.each({"do": "hold"}, jobs, as_json)
-
-
-@app.command("rm")
-def remove(
-    jobs: cli_control.Chosen = None,
-    state: cli_control.State = None,
-    task: cli_control.Task = None,
-    user: cli_control.User = None,
-    since: cli_control.Since = None,
-    limit: cli_control.Limit = None,
-    as_json: Json = False,
-) -> int:
-    """Remove jobs that have ended.
-
-    With their results and output.
-    """
-    ended = tuple(each for each in states.TERMINAL if each != states.REJECTED)
-    chosen = cli_control.choose(ended, state, task, user, since, limit)
-    return cli_control.each({"do": "rm"}, jobs, as_json, chosen)
-
-
+cli_jobs.add(app)
 cli_past.add(app)
 
 

@@ -12,7 +12,7 @@ import typer
 
 from cronq import ids
 from cronq import spool as spools
-from cronq.errors import NotRunning, UnknownJob
+from cronq.errors import UnknownJob
 
 ENTRY = "entry:"  # before a name that a job could have too
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -64,15 +64,8 @@ def why(
 
 def _job(root: str, text: str) -> dict[str, Any]:
     """What the dispatcher says of a job. Raises `CronqError`."""
-    from cronq import client, follow
-
-    job_id = ids.resolve(root, text)
-    try:
-        (found,) = client.ask(root, {"do": "why", "id": job_id})
-    except NotRunning:
-        ended = follow.ended(root, job_id)
-        if ended is None:
-            raise
-        state, reason = ended.get("state"), ended.get("reason")
-        found = {"id": job_id} | ended | {"why": f"it is {state}" + (f": {reason}" if reason else "")}
+    found, is_read = ids.told(root, text, "why")
+    if is_read:
+        state, reason = found.get("state"), found.get("reason")
+        found["why"] = f"it is {state}" + (f": {reason}" if reason else "")
     return found

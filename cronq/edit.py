@@ -32,12 +32,7 @@ def wanted(request: dict[str, Any]) -> dict[str, Any]:
 
 def edit(house: House, now: Now, state: str, entry: Entry, fields: dict[str, Any]) -> str:
     """Change a job that has not started; the state it is in then. Raises `CronqError`."""
-    if entry.batch is not None:
-        raise BadJob(f"job {entry.id} is a batch; edit its jobs ({entry.id}+1 …) as far as they are there")
-    if state not in cancel.UNSTARTED:
-        raise BadJob(f"job {entry.id} is {state}; only a job that has not started is edited")
-    if entry.tabled:
-        raise BadJob(f"job {entry.id} is what a crontab's line made; edit the line")
+    must_wait(state, entry, "edited", "edit the line")
     asked = job.fields(house.shelves.read(state, entry, MAX_JOB_BYTES))
     replaced = {key for pair in job.EXCLUDE if fields.keys() & pair for key in pair}
     judged = job.from_fields({key: value for key, value in asked.items() if key not in replaced} | fields)
@@ -61,6 +56,16 @@ def edit(house: House, now: Now, state: str, entry: Entry, fields: dict[str, Any
         return state
     cause = house.reasons.get(entry.id, "") if state == states.HELD else "edited"
     return reorder(house, now, state, entry, changed, cause, edit=fields)
+
+
+def must_wait(state: str, entry: Entry, done: str, instead: str) -> None:
+    """Refuse what is no job of its own that has not started; `done` to it is this. Raises `BadJob`."""
+    if entry.batch is not None:
+        raise BadJob(f"job {entry.id} is a batch; name its jobs ({entry.id}+1 …), as far as they are there")
+    if state not in cancel.UNSTARTED:
+        raise BadJob(f"job {entry.id} is {state}; only a job that has not started is {done}")
+    if entry.tabled:
+        raise BadJob(f"job {entry.id} is what a crontab's line made; {instead}")
 
 
 def reorder(house: House, now: Now, state: str, older: Entry, changed: Entry, cause: str, **facts: Any) -> str:

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from cronq import barriers, cancel, settle, states
+from cronq import barriers, cancel, edit, settle, states
 from cronq.choosing import Choice
 from cronq.entry import CANCEL_WANTED, START_NOW, WAITS, Entry
 from cronq.errors import BadJob
@@ -30,12 +30,7 @@ Started = tuple[dict[str, Any], list[int], Running]
 
 def ask(house: House, now: Now, state: str, entry: Entry, *, waits_for_nothing: bool = False) -> dict[str, Any]:
     """Have a job that has not started start now, and say which gates it passes. Raises `BadJob`."""
-    if entry.batch is not None:
-        raise BadJob(f"job {entry.id} is a batch, and starts nothing by itself; name its jobs ({entry.id}+1 …)")
-    if state not in cancel.UNSTARTED:
-        raise BadJob(f"job {entry.id} is {state}; only a job that has not started is started now")
-    if entry.tabled:
-        raise BadJob(f"job {entry.id} is what a crontab's line made; cronq run starts the line anew")
+    edit.must_wait(state, entry, "started now", "cronq run starts the line anew")
     if WAITS in entry.flags and not waits_for_nothing:
         raise BadJob(f"job {entry.id} waits for other jobs (cronq show); --ignore-after starts it all the same")
     closed = barriers.closed(house, now, state, entry)

@@ -1,7 +1,7 @@
 """What a person may type for a job's id -> the id.
 
 Does:    takes full ids, one's own without the `<uid>-`, the name that somebody chose (the latest job of that name), and
-         any tail that only one known job has.
+         any tail that only one known job has; `told` tells of the job.
 Reads:   `in/<uid>/`, `out/<uid>/`; asks the dispatcher, where it runs.
 Fails:   `UnknownJob` where no job, or more than one, is meant.
 """
@@ -9,6 +9,7 @@ Fails:   `UnknownJob` where no job, or more than one, is meant.
 from __future__ import annotations
 
 import os
+from typing import Any
 
 from cronq import client, follow, safeopen
 from cronq import job as jobs
@@ -51,6 +52,22 @@ def _chosen(job_id: str) -> str:
     name = job_id.partition("-")[2]
     timed = spools.time_of(job_id) is not None and jobs.name_time(name.partition("+")[0]) is None
     return name[14:] if timed else ""
+
+
+def told(root: str, text: str, verb: str) -> tuple[dict[str, Any], bool]:
+    """What the dispatcher says of a job when this is asked; where none runs, the result of one that has ended.
+
+    Also whether it is only that. Raises `UnknownJob`, `NotRunning`.
+    """
+    job_id = resolve(root, text)
+    try:
+        (found,) = client.ask(root, {"do": verb, "id": job_id})
+    except NotRunning:
+        ended = follow.ended(root, job_id)
+        if ended is None:
+            raise
+        return {"id": job_id} | ended, True
+    return found, False
 
 
 def resolve_all(root: str, texts: list[str]) -> list[str]:

@@ -136,7 +136,27 @@ def test_a_held_job_that_is_edited_stays_held_and_keeps_its_reason_over_a_restar
     done(served, job)
 
 
-# ---------------------------------------------------------------- release
+# ---------------------------------------------------------------- hold, release
+
+
+def test_jobs_are_held_and_released_together_by_state_and_time_the_first_n(served):
+    jobs = [served.submit("exec", "--delay", "1h", "true") for _ in range(3)]
+    tell = lambda *argv: served.run(*argv).stdout.split()[::2]  # noqa: E731
+    assert tell("hold", "--state", "delayed", "--since", "0s") == []
+    assert tell("hold", "--state", "delayed", "--task", "none") == []
+    assert tell("hold", "--state", "delayed", "-n", "2") == jobs[:2]
+    assert tell("release", "--state", "held", "--since", "1h", "-n", "1") == jobs[:1]
+    assert tell("release", "-r", "--state", "held") == jobs[1:2]
+    assert {shown(served, job)["state"] for job in jobs} == {"delayed"}
+    assert "only ready, delayed, waiting goes here" in served.run("hold", "--state", "held", code=2).stderr
+    assert "only held goes here" in served.run("release", "--state", "ready", code=2).stderr
+    served.run("cancel", *jobs)
+
+
+@pytest.mark.parametrize("verb", ["cancel", "retry", "hold", "release", "rm"])
+def test_each_verb_for_many_jobs_has_every_way_to_choose_them(served, verb):
+    options = {line.split()[0] for line in served.run(verb, "--help").stdout.splitlines() if line.startswith("  -")}
+    assert options >= {"--state", "--task", "--user", "--since", "-n,", "--json"}
 
 
 def test_release_lets_a_job_go_on_in_its_original_place_and_anew_at_the_end_of_the_row(served, paused, ledger):
