@@ -5,8 +5,9 @@
 Each line compares the wall time of cronq with that of plain programs that move the same bytes; both are done in turn,
 ROUNDS times, and the medians are shown. "flushed": the copy is durable at the end (sync FILE), as cronq's is
 before it says "queued", or before a task of another user starts. Virtual machines give memory that is freed back to
-their host, and get it again at a tenth of the speed: so both find as much of it used when they begin. Needs room for three files of that size in /var/tmp; for users apart root, for a file system
-with reflinks root and mkfs.btrfs: without them these lines are left out, and it says so.
+their host, and get it again at a tenth of the speed: so both find as much of it used when they begin. Needs room for
+three files of that size in /var/tmp; for users apart root, for a file system with reflinks root and mkfs.btrfs:
+without them these lines are left out, and it says so.
 """
 
 import contextlib
