@@ -9,6 +9,7 @@ Fails:   `BadJob`, `NotPermitted`, `Duplicate`; `NotWhole` for a file that is st
 from __future__ import annotations
 
 import os
+from typing import Any
 
 from cronq import inboxes, intake, job, keys, limitkeys, parents, states, taskkeys, unique, uniquekeys
 from cronq.after import Needs
@@ -196,7 +197,7 @@ def place(house: House, now: Now, captured: str, entry: Entry) -> None:
     house.step("placed")
     if reason:
         house.reasons[entry.id] = reason
-    facts: dict[str, object] = {"move": move, "cause": reason, "task": entry.task or None}
+    facts: dict[str, Any] = {"move": move, "cause": reason, "task": entry.task or None}
     if (window := house.backlog.taken.window(entry)) is not None:
         facts |= {"unique": entry.unique, "window": window}
     house.history.note(now.wall, entry.id, states.QUEUED, state, **facts)

@@ -183,6 +183,13 @@ def outcome(record: dict[str, Any]) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
+def fate(record: dict[str, Any]) -> tuple[bool, bool]:
+    """Of a line that has an outcome: whether the attempt failed, and whether the job is tried again for that."""
+    verdict = record.get("verdict")
+    again = verdict == "Again" and record.get("uses") in ("attempts", "crashes")
+    return again or verdict in ("Dead", "Held"), again
+
+
 def seconds(value: object) -> float | None:
     """A duration, if this is one."""
     good = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1e11

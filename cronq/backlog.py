@@ -29,6 +29,7 @@ class Backlog:
     """Every entry below `queue/`, by id."""
 
     def __init__(self) -> None:
+        self.changes = 0  # how often anything was put or forgotten: what was counted stays so while this does
         self.ready = Ready()
         self.forced: dict[str, Entry] = {}  # what is to start now, whatever the gates say, by id
         self.ticks = Ready()  # what crontabs made, likewise: it passes other gates
@@ -109,6 +110,7 @@ class Backlog:
 
     def put(self, state: str, entry: Entry) -> None:
         """This entry is in this state now, wherever it was before."""
+        self.changes += 1
         earlier = self._take_out(entry.id)
         self._entries[entry.id] = (state, entry)
         self._states[state].setdefault(entry.uid, {})[entry.id] = entry
@@ -135,6 +137,7 @@ class Backlog:
 
     def forget(self, job_id: str) -> None:
         """No entry of this id is below `queue/` any more."""
+        self.changes += 1
         found = self._entries.get(job_id)
         state = self._take_out(job_id)
         if found is not None and state is not None and found[1].parent:

@@ -21,6 +21,7 @@ from cronq.entry import PUT_OFF, START_NOW, WAITS, Entry
 from cronq.errors import BadConfig, CronqError
 from cronq.gates import Gates
 from cronq.house import House, Now
+from cronq.states import READY
 
 # Gates that what is to start now passes (`force`), whoever holds them.
 _OWN, _SHARED = ("held", "delay", "after", "after_any", "after_fail"), ("paused", "pressure", "rate")
@@ -48,6 +49,23 @@ def closed(house: House, now: Now, state: str, entry: Entry) -> list[Barrier]:
     if found or entry.batch is not None:
         return found
     return list(_worker(house, entry))  # while others are closed, nobody asks for one
+
+
+def beside(house: House, now: Now, entry: Entry, gates: Gates) -> set[str]:
+    """The gates that are closed for a ready job, by name: for whoever counts many, and has the `gates` of a turn."""
+    if START_NOW in entry.flags:
+        return set()
+    found = {each.gate for gate in GATES if gate not in (_itself, _room) for each in gate(house, now, READY, entry)}
+    return found | {each.gate for each in gates.closed(entry)}
+
+
+def gates_of(house: House, now: Now, entry: Entry) -> Gates:
+    """What is beside it now, and for whom room is kept."""
+    if entry.tabled:
+        return cronrun.gates_of(house)
+    choice = Choice(house, now)
+    choice.next()  # as a turn would: then it is known for whom room is kept
+    return choice.gates
 
 
 def until(house: House, job_id: str) -> float | None:
@@ -117,19 +135,11 @@ def _pressure(house: House, now: Now, _state: str, entry: Entry) -> Iterator[Bar
 
 def _room(house: House, now: Now, _state: str, entry: Entry) -> Iterator[Barrier]:
     """What runs beside it, and what is kept for those before it."""
-    for each in _gates(house, now, entry).closed(entry):
+    for each in gates_of(house, now, entry).closed(entry):
         yield Barrier(each.gate, each.why, tuple(each.holders), each.over)
     first = cronrun.yields_to(house, now, entry, []) if entry.tabled else ""
     if first:
         yield Barrier("mutex", "a job of its mutex comes before it, and starts now", (first,))
-
-
-def _gates(house: House, now: Now, entry: Entry) -> Gates:
-    if entry.tabled:
-        return cronrun.gates_of(house)
-    choice = Choice(house, now)
-    choice.next()  # as a turn would: then it is known for whom room is kept
-    return choice.gates
 
 
 def _rates(house: House, now: Now, _state: str, entry: Entry) -> Iterator[Barrier]:

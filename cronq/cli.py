@@ -23,6 +23,7 @@ from cronq import (
     cli_jobs,
     cli_movein,
     cli_past,
+    cli_watch,
     cli_why,
     client,
     follow,
@@ -253,6 +254,7 @@ def _must_be_readable(root: str, job_id: str) -> None:
 
 cli_jobs.add(app)
 cli_past.add(app)
+cli_watch.add(app)
 
 
 @app.command(

@@ -79,6 +79,9 @@ def history(
 
 def stats(
     tasks: Annotated[bool, typer.Option("--tasks", help="What each task came to, as the history tells.")] = False,
+    ages: Annotated[bool, typer.Option("--ages", help="For how long jobs have waited, as qshape(1) tells it.")] = False,
+    by: Annotated[str | None, typer.Option(metavar="queue|task|user", help="With --ages: a row for each.")] = None,
+    state: Annotated[str | None, typer.Option(help="With --ages: of jobs in this state; ready without.")] = None,
     task: Task = None,
     user: User = None,
     mine: Mine = False,
@@ -86,7 +89,7 @@ def stats(
     until: Until = None,
     as_json: Json = False,
 ) -> None:
-    """Count jobs, by state and queue; with --tasks by task.
+    """Count jobs, by state and queue; with --tasks by task, with --ages by how long they have waited.
 
     Your own; as root or an operator, everybody's. Of a task: how many attempts ran, and how the jobs ended; the median
     (P50) and the 95th percentile of how long they waited and ran, right to 3 %.
@@ -96,6 +99,13 @@ def stats(
         return
     if task or since or until:
         raise UsageError("--task, --since and --until go with --tasks")
+    if ages:
+        from cronq import agetable
+
+        agetable.main(_request("ages", None, user, mine, None, None), by or "queue", state or "ready", as_json)
+        return
+    if by or state:
+        raise UsageError("--by and --state go with --ages")
     (found,) = client.ask(spools.find(), _request("stats", None, user, mine, None, None))
     if as_json:
         show.one_object(found)

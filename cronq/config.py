@@ -16,10 +16,24 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Any
 
-from cronq import cronmail, hooks, intake, limitkeys, retentionkeys, rhythm, taskkeys, tick, trusted
+from cronq import (
+    cronjobs,
+    cronmail,
+    hooks,
+    intake,
+    limitkeys,
+    metricskeys,
+    retentionkeys,
+    rhythm,
+    taskkeys,
+    tick,
+    trusted,
+)
 from cronq import job as jobs
 from cronq import task as tasks
+from cronq.entry import DEFAULT_QUEUE
 from cronq.errors import BadConfig, BadJob
+from cronq.metricskeys import Metrics
 from cronq.options import Options
 from cronq.rate import Rate
 from cronq.retentionkeys import Keep
@@ -27,8 +41,9 @@ from cronq.task import Task
 from cronq.upcoming import AnySchedule
 
 TABLES = ("tasks", "queues", "schedules")
-ONLY_IN_MAIN = ("limits", "pressure", "control", "exec", "cron", "notify", "stop", "retention")
+ONLY_IN_MAIN = ("limits", "pressure", "control", "exec", "cron", "notify", "stop", "retention", "metrics")
 MAIN = "cronq.toml"
+ALWAYS = (DEFAULT_QUEUE, cronjobs.QUEUE, cronmail.QUEUE, hooks.QUEUE)  # queues that are there without being named
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,10 +110,12 @@ class Config:
     drain_timeout: float = 0.0  # seconds that a dispatcher waits for running jobs when it is told to stop
     stop_mode: str = "leave"  # what it does about them then: leave them, or interrupt them
     keep: Keep = field(default_factory=Keep)  # for how long what is kept, in queues that say nothing else
+    metrics: Metrics = field(default_factory=Metrics)  # where figures are written, and how often
     # How often something may start: of `queue NAME`, of `task NAME`, by `key NAME` of each key of a task.
     rates: dict[str, Rate] = field(init=False, compare=False, repr=False)
     # What is paused when a job of it ends dead: ("queue", NAME), ("task", NAME).
     pausing: frozenset[tuple[str, str]] = field(init=False, compare=False, repr=False)
+    named_queues: frozenset[str] = field(init=False, compare=False, repr=False)  # by itself, or some table
 
     def kept(self, queue: str) -> Keep:
         """For how long something of this queue is kept."""
@@ -131,6 +148,9 @@ class Config:
         found = [("queue", each.name) for each in self.queues.values() if each.pause_on_failure]
         found += [("task", each.name) for each in self.tasks.values() if each.pause_on_failure]
         object.__setattr__(self, "pausing", frozenset(found))
+        named = {*ALWAYS, *self.queues, *(each.queue for each in self.tasks.values())}
+        named |= {each.queue for each in self.schedules.values() if each.queue is not None}
+        object.__setattr__(self, "named_queues", frozenset(named))
 
     def _rates(self) -> dict[str, Rate]:
         said = [(f"queue {queue.name}", queue.rate, queue.burst) for queue in self.queues.values()]
@@ -202,6 +222,7 @@ class _Reading:
             notify=hooks.Notify(**{key: value for key, value in self.main.items() if key in hooks.READERS}),
             drain_timeout=self.main.get("drain_timeout", 0.0),
             stop_mode=self.main.get("mode", "leave"),
+            metrics=Metrics(**{key: value for key, value in self.main.items() if key in metricskeys.READERS}),
             keep=Keep(**{key: value for key, value in self.main.items() if key in retentionkeys.READERS}),
         )
 
@@ -309,5 +330,6 @@ MAIN_READERS: dict[str, dict[str, Reader]] = {
     "cron": {"system": taskkeys.switch, "sendmail": taskkeys.READERS["env_file"]},
     "notify": hooks.READERS,
     "retention": retentionkeys.READERS,
+    "metrics": metricskeys.READERS,
     "stop": {"drain_timeout": jobs.READERS["delay"], "mode": taskkeys.stop_mode},
 }

@@ -155,6 +155,7 @@ def run(
         if "in" in rung and guests is None:
             _watch(house, bell)
         _listen_for_orphans(house, bell)
+        house.history.counts.turns.add(time.monotonic() - now.mono)
 
 
 def clock() -> Now:

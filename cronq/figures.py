@@ -55,14 +55,14 @@ class Figures:
     def take(self, record: dict[str, Any]) -> None:
         """Count one line."""
         self.since = record["t"] if self.since is None else self.since
-        to, verdict = record["to"], record.get("verdict")
+        to = record["to"]
         if to in self.counts:
             self.counts[to] += 1
         if "outcome" not in record:
             return
-        again = verdict == "Again" and record.get("uses") in ("attempts", "crashes")
+        failed, again = annals.fate(record)
         self.counts["runs"] += 1
-        self.counts["failed"] += again or verdict in ("Dead", "Held")
+        self.counts["failed"] += failed
         self.counts["retried"] += again
         self.waits.add(annals.seconds(record.get("wait")))
         self.runs.add(annals.seconds(annals.outcome(record).get("wall")))

@@ -1,6 +1,6 @@
 """The forms: what job files and config tables may hold, as pydantic models, from which the JSON Schemas are made.
 
-Does:    `FORMS` (job, task, queue, schedule, limits, pressure, control, exec, cron, notify, retention, stop,
+Does:    `FORMS` (job, task, queue, schedule, limits, pressure, control, exec, cron, notify, retention, metrics, stop,
          config) and `schema`.
 Reads:   nothing but its arguments.
 Trusts:  nothing. The decoders (`job.decode`, `task.decode`, `config.load`) decide; property tests hold these models to
@@ -26,7 +26,7 @@ from pydantic import (
     model_validator,
 )
 
-from cronq import hooks, limitkeys, retentionkeys, rhythm, taskkeys, uniquekeys
+from cronq import hooks, limitkeys, metricskeys, retentionkeys, rhythm, taskkeys, uniquekeys
 from cronq import job as jobs
 from cronq.errors import BadJob
 
@@ -60,8 +60,8 @@ def _read_by(reader: Callable[[str, Any], Any]) -> BeforeValidator:
     return BeforeValidator(judge)
 
 
-def _duration_schema(least: dict[str, float], pattern: str) -> WithJsonSchema:
-    number = {"type": "number", **least, "maximum": jobs.MAX_SECONDS}
+def _duration_schema(bounds: dict[str, float], pattern: str) -> WithJsonSchema:
+    number = {"type": "number", "maximum": jobs.MAX_SECONDS, **bounds}
     text = {"type": "string", "pattern": pattern, "maxLength": jobs.MAX_DURATION_TEXT}
     return WithJsonSchema({"anyOf": [number, text]})
 
@@ -131,6 +131,16 @@ Age = Annotated[
     float | str,
     _read_by(retentionkeys.age),
     WithJsonSchema({"anyOf": [*_LONGER["anyOf"], {"const": retentionkeys.NEVER}]}),
+]
+PromFile = Annotated[
+    Path,
+    _read_by(metricskeys.READERS["file"]),
+    WithJsonSchema({"type": "string", "pattern": f"^/{_NO_CONTROLS}*\\.prom$", "maxLength": 4096}),
+]
+Often = Annotated[
+    float | str,
+    _read_by(metricskeys.READERS["every"]),
+    _duration_schema({"minimum": 1, "maximum": 3600}, _DURATION.replace("^", "^(?=.*[1-9])")),
 ]
 Period = Annotated[
     float | str,
@@ -438,6 +448,9 @@ class TaskForm(Form):
     max_crashes: Count = key("After so many crashes a job is dead. Default: 3.", 1)
     max_snoozes: Again = key("How often a job may put itself off. Default: 100.", 1000)
     max_interruptions: Again = key("How often a job may be interrupted. Default: 10.", 100)
+    no_retry_on: list[Literal["signal", "timeout", "watchdog", "memory"]] = key(
+        "After which ends a job is dead, however many attempts are left. Default: none.", ["memory"]
+    )
     limit: Count = key("How many jobs of the task may run at once. Default: no limit.", 2)
     rate: RateText = key("How many of its jobs may start in how long, evenly spread.", "10/1m")
     burst: Count = key("How many of them at once where there were fewer for a while. Default: 1.", 5)
@@ -594,6 +607,14 @@ class StopForm(Form):
     )
 
 
+class MetricsForm(Form):
+    """The table [metrics] of cronq.toml: figures for Prometheus."""
+
+    file: PromFile = key("The file in which they are kept. Default: none.", "/var/lib/node-exporter/cronq.prom")
+    every: Often = key("How often it is written. Default: 15s.", "1m")
+    users: bool = key("Whether they tell users apart. Default: false.", True)
+
+
 class ConfigForm(Form):
     """cronq.toml; the files of tasks.d may hold tasks, queues and schedules too (docs/config.md)."""
 
@@ -609,6 +630,7 @@ class ConfigForm(Form):
     cron: CronForm = key("Crontabs; in cronq.toml only.", {"system": True})
     notify: NotifyForm = key("Who is told; in cronq.toml only.", {"webhook": "https://example.org/x"})
     retention: RetentionForm = key("How long what is kept; in cronq.toml only.", {"results": "7d"})
+    metrics: MetricsForm = key("Figures for Prometheus; in cronq.toml only.", {"users": True})
     stop: StopForm = key("Stopping; in cronq.toml only.", {"drain_timeout": "30s"})
 
 
@@ -624,6 +646,7 @@ FORMS: dict[str, type[Form]] = {
     "cron": CronForm,
     "notify": NotifyForm,
     "retention": RetentionForm,
+    "metrics": MetricsForm,
     "stop": StopForm,
     "config": ConfigForm,
 }

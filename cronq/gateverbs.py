@@ -14,8 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from cronq import cronjobs, cronmail, entryverbs, hooks, intake, job, pauses, states
-from cronq.entry import DEFAULT_QUEUE
+from cronq import entryverbs, intake, job, pauses, states
 from cronq.errors import NotPermitted, UnknownJob, UsageError
 from cronq.log import line as log
 from cronq.pauses import QUEUE, TASK, Pause
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
 
 Found = Iterator[dict[str, Any] | None]
 RUN = 2048  # entries that are looked at at a time
-ALWAYS = (DEFAULT_QUEUE, cronjobs.QUEUE, cronmail.QUEUE, hooks.QUEUE)  # queues that are there without being named
 
 
 def gates(ask: Ask) -> Found:
@@ -53,9 +51,7 @@ def gates(ask: Ask) -> Found:
 def _is_queue(ask: Ask, name: str) -> Iterator[bool | None]:
     """Whether the configuration names such a queue, or a job stands in it; None in between. Others' jobs count not."""
     said = ask.house.config
-    known = {*ALWAYS, *said.queues, *(task.queue for task in said.tasks.values())}
-    known |= {schedule.queue for schedule in said.schedules.values() if schedule.queue is not None}
-    if name in known:
+    if name in said.named_queues:
         yield True
         return
     uid = None if ask.caller.everything else ask.caller.uid

@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 from cronq import annals, spool
+from cronq.counting import Counts
 from cronq.entry import Entry
 from cronq.job import LAST_INSTANT, Job
 from cronq.shelves import SyncFailed
@@ -48,15 +49,20 @@ class History:
         self.folder = os.path.join(root, "history")
         self.lines: list[bytes] = []
         self.ended = annals.Ended(self.folder)
+        self.counts = Counts()
         self.reach: Callable[[], int] = int  # until when unique keys are taken at the latest, in microseconds
         self._day = ""
         self._fd = -1
 
-    def note(self, now: float, job_id: str, source: str, to: str, **facts: Any) -> None:
-        """One move, to be written with the turn's others; facts that are None are left out."""
+    def note(self, now: float, job_id: str, source: str, to: str, entry: Entry | None = None, **facts: Any) -> None:
+        """One move, to be written with the turn's others; facts that are None are left out.
+
+        It is counted, too, and nowhere else: `entry` is for that, where the facts do not say queue and task.
+        """
         line = {"t": round(now, 6), "id": job_id, "from": source, "to": to}
         line |= {key: value for key, value in facts.items() if value is not None}
         self.lines.append(json.dumps(line, separators=(",", ":")).encode() + b"\n")
+        self.counts.take(line, entry)
 
     def stood(self, since: float, until: float) -> None:
         """Nobody looked at the clock in between: no dispatcher ran, or the machine slept."""

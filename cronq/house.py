@@ -125,6 +125,8 @@ class House:
     pressure: Pressure = field(default_factory=Pressure)  # whether the machine has room for more
     rates: Rates = field(default_factory=Rates)  # what was started of what has a rate (`pace`)
     opens: float = float("inf")  # when a rate lets something start that is ready
+    depths: Any = None  # what stood where when it was last counted (`depths`)
+    metrics: Any = None  # the file of figures that is kept (`metricsfile`)
     flushes: int = 0  # turns whose every move is durable
     cgroups: str = ""  # how far jobs get a cgroup of their own, in words
     placing: bool = False  # whether they do
@@ -145,6 +147,10 @@ class House:
             self.listing = Listing(self.tables, self.crew, self.config_dir)
         self.crew.wants = self._wanted_tables
         self.history.reach = self.backlog.taken.reach
+        self.history.counts.configured = self._is_configured
+
+    def _is_configured(self, queue: str) -> bool:
+        return queue in self.config.named_queues
 
     @property
     def master(self) -> int:
@@ -163,7 +169,7 @@ class House:
             self.reasons[entry.id] = cause
         else:
             self.reasons.pop(entry.id, None)
-        self.history.note(now.wall, entry.id, source, state, move=move, cause=cause or None, **facts)
+        self.history.note(now.wall, entry.id, source, state, changed, move=move, cause=cause or None, **facts)
         return state
 
     def end(self, now: Now, move: str, source: str, entry: Entry, result: dict[str, Any], **facts: Any) -> None:
@@ -173,7 +179,7 @@ class House:
         self.shelves.end(source, entry)
         self.backlog.forget(entry.id)
         if facts:
-            self.history.note(now.wall, entry.id, source, state, move=move, **facts)
+            self.history.note(now.wall, entry.id, source, state, entry, move=move, **facts)
         self.tally(entry, state)
 
     def remove(self, now: Now, state: str, entry: Entry, **facts: Any) -> None:

@@ -18,6 +18,7 @@ import os
 import pwd
 import stat
 import time
+from typing import Any
 
 from cronq import inboxes, job, safeopen, states, tabrules
 from cronq.admission import NotWhole
@@ -248,6 +249,6 @@ def _rename(house: House, source: str, target: str) -> None:
     house.shelves.touch(os.path.dirname(target), os.path.dirname(source))
 
 
-def _note(house: House, now: Now, uid: int, source: str, to: str, **facts: object) -> None:
+def _note(house: House, now: Now, uid: int, source: str, to: str, **facts: Any) -> None:
     log("crontab", uid=uid, what=to)
     house.history.note(now.wall, f"{uid}-crontab", source, to, **facts)

@@ -1,4 +1,4 @@
-"""What is asked about many jobs at once: how many are in which state and queue, what has ended, what each task came to.
+"""What is asked about many jobs at once: how many are where, what has ended, what tasks came to; figures.
 
 Does:    one generator a verb, as in `verbs`.
 Reads:   the backlog; the history, in slices (`annals`, `figures`).
@@ -12,7 +12,7 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-from cronq import annals, figures, gateverbs, glance, states
+from cronq import annals, cancel, depths, figures, gateverbs, glance, measures, overview, states
 from cronq.errors import NotPermitted, UsageError
 from cronq.house import House
 
@@ -134,4 +134,32 @@ def _instant(value: object, bound: float) -> float:
     return value if isinstance(value, int | float) and value >= 0 else bound
 
 
-VERBS = {"stats": _stats, "history": _history, "figures": _figures}
+def _metrics(ask: Ask) -> Found:
+    """The text for Prometheus, some lines an object."""
+    whose = uids(ask)
+    for piece in measures.text(ask.house, lambda: ask.now, None if whose is None else whose[0]):
+        yield None if piece is None else {"text": piece}
+
+
+def _overview(ask: Ask) -> Found:
+    """What `cronq top` shows of jobs, as one object."""
+    whose = uids(ask)
+    yield from overview.overview(ask.house, lambda: ask.now, None if whose is None else whose[0])
+
+
+def _ages(ask: Ask) -> Found:
+    """How long jobs have waited: a row for each queue, task or user."""
+    by, state, whose = ask.request.get("by", "queue"), ask.request.get("state", states.READY), uids(ask)
+    if by not in ("queue", "task", "user") or state not in cancel.UNSTARTED:
+        raise UsageError("ages are told by queue, task or user, of ready, delayed, waiting or held jobs")
+    yield from depths.ages(ask.house, ask.now, str(by), str(state), None if whose is None else whose[0])
+
+
+VERBS = {
+    "stats": _stats,
+    "ages": _ages,
+    "history": _history,
+    "figures": _figures,
+    "metrics": _metrics,
+    "overview": _overview,
+}

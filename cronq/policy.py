@@ -18,7 +18,7 @@ from cronq import job as jobs
 from cronq.backoffs import delay
 from cronq.entry import AT_MOST_ONCE, CANCEL_WANTED, PUT_OFF, Entry
 from cronq.task import Plan
-from cronq.wire import INTERRUPTED
+from cronq.wire import INTERRUPTED, OUT_OF_MEMORY
 
 TRY_AGAIN = 75  # EX_TEMPFAIL
 NEVER_AGAIN = {
@@ -27,6 +27,7 @@ NEVER_AGAIN = {
     77: "it lacks a permission",
     78: "its configuration is wrong",
 }
+KINDS = ("exit", "signal", "timeout", "watchdog", "memory", "start", "crash")
 AT_ONCE = 1.0
 SHORTEST_CRASH_DELAY = 1.0  # a job that kills its worker must not do so in a tight loop, whatever its backoff says
 
@@ -91,6 +92,8 @@ def judge(outcome: dict[str, Any], entry: Entry, plan: Plan, now: float, chance:
         return Again(_due(now, AT_ONCE), "interrupted, since cronq was to stop; no attempt is used", "interruptions")
     if reason is None and code in NEVER_AGAIN:
         return Dead(f"{why}: {NEVER_AGAIN[code]}, so it is never tried again")
+    if kind(outcome) in plan.no_retry_on:
+        return Dead(f"{why}; its task has no_retry_on for that")
     most = 1 + plan.retries
     if entry.attempt < most:
         return Again(_due(now, delay(plan.backoff, entry.attempt, chance)), why)
@@ -160,6 +163,16 @@ def describe(outcome: dict[str, Any]) -> str:
     if code is not None:
         return f"exit code {code}" + (" (try again later)" if code == TRY_AGAIN else "")
     return "ended without an exit code"
+
+
+def kind(outcome: dict[str, Any]) -> str:
+    """Of which kind the end of an attempt is, that was no good one: one of `KINDS`."""
+    reason = outcome.get("reason")
+    if outcome.get("crashed"):
+        return "crash"
+    if reason is None:
+        return "signal" if whole(outcome.get("signal")) is not None else "exit"
+    return reason if reason in ("timeout", "watchdog") else "memory" if reason == OUT_OF_MEMORY else "start"
 
 
 def _signal_name(number: int) -> str:

@@ -21,6 +21,7 @@ from cronq.house import House, Now, Running, Settled, Shut, encode
 from cronq.job import MAX_JOB_BYTES
 from cronq.log import line as log
 from cronq.shelves import STATUS
+from cronq.wire import OUT_OF_MEMORY
 
 REAP_AGAIN = 5.0
 NOT_NOW = 1.0
@@ -140,7 +141,7 @@ def _decide(
         if isinstance(verdict, policy.Again):
             facts |= {"at": verdict.at, "uses": verdict.uses}
         facts |= {**named(entry, details(house, running)[0]), "wait": waited(entry, outcome)}
-        house.history.note(now.wall, entry.id, states.RUNNING, to, cause=_reason(verdict), **facts)
+        house.history.note(now.wall, entry.id, states.RUNNING, to, entry, cause=_reason(verdict), **facts)
 
 
 _STATES: dict[type, str] = {
@@ -235,6 +236,7 @@ def result(house: House, each: Settled) -> dict[str, Any]:
         **statement.clean(outcome.get("said")),
         **{key: outcome[key] for key in ("snooze", "cursor") if outcome.get(key) is not None},
         **({"watchdog": True} if outcome.get("reason") == "watchdog" else {}),
+        **({"out_of_memory": True} if outcome.get("reason") == OUT_OF_MEMORY else {}),
     }
 
 
@@ -301,21 +303,28 @@ def refuse(house: House, now: Now, entry: Entry, state: str, error: CronqError) 
     house.shelves.drop_outcome(entry)
     house.backlog.forget(entry.id)
     house.tally(entry, states.REJECTED)
-    house.history.note(now.wall, entry.id, state, states.REJECTED, cause=reason, **named(entry))
+    house.history.note(now.wall, entry.id, state, states.REJECTED, entry, cause=reason, **named(entry))
     log("refused", id=entry.id, reason=reason)
 
 
 def _publish_again(house: House, now: Now, running: Running, found: dict[str, Any]) -> None:
     """The result was written, but a crash kept it from its place; the history may or may not have the line."""
+    _judged(house, now, running, outcome_of(found))
+
+
+def outcome_of(found: dict[str, Any]) -> dict[str, Any]:
+    """The outcome that a result was made of."""
     outcome = {**found, "t": found.get("ended")}
     outcome["said"] = found
     if found.get("timeout"):
         outcome["reason"] = "watchdog" if found.get("watchdog") else "timeout"
+    elif found.get("out_of_memory"):
+        outcome["reason"] = OUT_OF_MEMORY
     elif found["state"] != states.CANCELLED:
         outcome["reason"] = None if found.get("exit_code") is not None or found.get("signal") else found.get("reason")
     else:
         outcome["reason"] = "cancelled"
-    _judged(house, now, running, outcome)
+    return outcome
 
 
 def recover(house: House, now: Now) -> None:

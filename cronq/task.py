@@ -60,6 +60,7 @@ KEYS = (
     "max_crashes",
     "max_snoozes",
     "max_interruptions",
+    "no_retry_on",
     "limit",
     "rate",
     "burst",
@@ -115,6 +116,7 @@ _AS_IT_IS = (
     "max_crashes",
     "max_snoozes",
     "max_interruptions",
+    "no_retry_on",
     "limit",
     "output_max",
     "leave_children",
@@ -157,6 +159,7 @@ class Task:
     max_crashes: int
     max_snoozes: int
     max_interruptions: int
+    no_retry_on: list[str]  # kinds of ends (`taskkeys.ENDS`)
     limit: int | None
     rate: tuple[int, float] | None  # how many may start in how many seconds
     burst: int
@@ -200,6 +203,7 @@ class Task:
         self.max_crashes = fields.get("max_crashes", DEFAULT_MAX_CRASHES)
         self.max_snoozes = fields.get("max_snoozes", DEFAULT_MAX_SNOOZES)
         self.max_interruptions = fields.get("max_interruptions", DEFAULT_MAX_INTERRUPTIONS)
+        self.no_retry_on = fields.get("no_retry_on") or []
         self.burst = fields.get("burst", 1)
         self.pause_on_failure = fields.get("pause_on_failure", False)
         self.weight = fields.get("weight", 1)
@@ -274,6 +278,7 @@ class Plan:
     max_crashes: int
     max_snoozes: int
     max_interruptions: int
+    no_retry_on: list[str]  # kinds of ends (`taskkeys.ENDS`)
     limit: int | None
     output_max: int
     leave_children: bool

@@ -21,6 +21,7 @@ WHAT = ("command", "shell", "python")
 MODES = ("exec", "fork")
 RECYCLED = ("max_jobs", "max_age", "max_rss")
 ON_CRASH = ("retry", "dead", "hold")
+ENDS = ("signal", "timeout", "watchdog", "memory")  # of an attempt, that have a policy of their own
 ALLOWED = ("env", "queue", "retries", "mutex", "weight", "unique", "options", "cwd")
 CRONQ = "cronq"  # the user and group of the dispatcher: no job ever runs as either
 MAX_SIZE = 2**60
@@ -116,6 +117,15 @@ def _allow(key: str, value: object) -> list[str]:
     for place, item in enumerate(value):
         if item not in ALLOWED:
             raise BadJob(f"{key}[{place}] must be one of {', '.join(ALLOWED)}, not {jobs.show(item)}")
+    return list(value)
+
+
+def _ends(key: str, value: object) -> list[str]:
+    if not isinstance(value, list):
+        raise BadJob(f'{key} must be a list, like ["memory", "timeout"], not {jobs.show(value)}')
+    for place, item in enumerate(value):
+        if item not in ENDS:
+            raise BadJob(f"{key}[{place}] must be one of {', '.join(ENDS)}, not {jobs.show(item)}")
     return list(value)
 
 
@@ -230,6 +240,7 @@ READERS: dict[str, Any] = {
     "max_crashes": count,
     "max_snoozes": lambda key, value: jobs.whole(key, value, 0, MAX_AGAIN),
     "max_interruptions": lambda key, value: jobs.whole(key, value, 0, MAX_AGAIN),
+    "no_retry_on": _ends,
     "limit": count,
     "rate": limitkeys.rate,
     "burst": limitkeys.count,

@@ -29,6 +29,7 @@ from cronq import (
     freezing,
     job,
     mails,
+    metricsfile,
     pace,
     retention,
     settle,
@@ -71,9 +72,7 @@ def turn(house: House, now: Now, rung: set[Any]) -> float:
         freezing.press(house, now)
         house.pauses.save()
         written = len(house.history.lines)
-        house.history.flush(now.wall)
-        house.shelves.sync()
-        house.flushes += 1
+        _flush(house, now)
         house.almanac.save()
         settle.publish(house, now)
         completion.finish(house, now)
@@ -81,6 +80,7 @@ def turn(house: House, now: Now, rung: set[Any]) -> float:
         send(house, now, waiting)
         waiting.clear()
         retention.turn(house, now, written)
+        metricsfile.turn(house, now)
         house.history.flush(now.wall)
     except SyncFailed as error:
         house.broken = f"a flush failed ({error}); nothing is accepted or started until the disk is mended"
@@ -94,6 +94,16 @@ def turn(house: House, now: Now, rung: set[Any]) -> float:
     return _patience(house, now)
 
 
+def _flush(house: House, now: Now) -> None:
+    """Make all moves of the turn durable: the one group sync. Raises `OSError`, `SyncFailed`."""
+    began = time.monotonic() if house.history.lines or house.shelves.dirty else None
+    house.history.flush(now.wall)
+    house.shelves.sync()
+    house.flushes += 1
+    if began is not None:
+        house.history.counts.flushes.add(time.monotonic() - began)
+
+
 def _abandon(waiting: Waiting) -> None:
     """Attempts whose move is not known to be durable are not sent: unlocked and empty, they never started."""
     for _, descriptors, running in waiting:
@@ -105,7 +115,7 @@ def _patience(house: House, now: Now) -> float:
     if house.urgent or house.settled or (house.backlog.waits.busy and not house.stopping):
         return 0.0
     due = house.backlog.next_due()
-    seconds = min(POLL, retention.patience(house))
+    seconds = min(POLL, retention.patience(house), metricsfile.patience(house, now))
     seconds = seconds if due is None else min(seconds, max(0.0, (due - now.micros) / 1e6))
     seconds = min(seconds, house.almanac.patience(now.wall), max(0.0, house.pauses.ends() - now.wall))
     opens = house.backlog.ready.next_wake()

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
 
 MAX_MESSAGE = 64 * 1024
 MAX_DESCRIPTORS = 8
+OUT_OF_MEMORY = "out of memory"
 INTERRUPTED = "interrupted"
 _encode = json.JSONEncoder(separators=(",", ":")).encode  # made once: `json.dumps` makes one a message
 

@@ -115,7 +115,7 @@ def test_without_a_limit_four_jobs_run_for_each_cpu_and_at_least_eight(monkeypat
         (
             "x = 1",
             "cronq.toml: unknown table 'x'; known are tasks, queues, schedules, limits, pressure, control, exec, cron, "
-            "notify, stop, retention",
+            "notify, stop, retention, metrics",
         ),
         ("tasks = 1", "cronq.toml: tasks must be tables, like [tasks.NAME]"),
         ("[[tasks]]", "cronq.toml: tasks must be tables, like [tasks.NAME]"),

@@ -353,6 +353,9 @@ TASK = {
     "priority_max": PRIORITIES, "start_within": TIMEOUTS, "timeout_max": TIMEOUTS, "watchdog": TIMEOUTS,
     "max_snoozes": AGAIN,
     "max_interruptions": AGAIN,
+    "no_retry_on": (
+        [[], ["memory"], ["signal", "timeout", "watchdog", "memory"]], [None, "memory", ["exit"], [1], {}, True], []
+    ),
     "retries": RETRIES, "retry_for": TIMEOUTS, "backoff": BACKOFFS, "delivery": DELIVERIES,
     "on_crash": CRASHES, "max_crashes": COUNTS,
     "limit": COUNTS, "rate": RATES, "burst": COUNTS, "concurrency": CONCURRENCIES, "mutex": WORDS, "weight": HEFTS,
@@ -388,6 +391,11 @@ PRESSURE = {
 CONTROL = {"operators": USERS}
 EXEC = {"allow_root": SWITCHES}
 CRON = {"system": SWITCHES, "sendmail": PATHS}
+METRICS = {
+    "file": (["/srv/x.prom"], [None, 1, "x.prom", "/srv/x", "/srv/x.prom.tmp", "/srv/\n.prom"], ["/srv/.prom"]),
+    "every": (["15s", "1m", 60, "1h"], [None, 0, 0.5, 3601, "0s", "", "often", True, []], ["0.5s", "2h"]),
+    "users": SWITCHES,
+}
 Grammar = dict[str, tuple[list[Any], list[Any], list[Any]]]
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=6),
@@ -451,6 +459,7 @@ DECODERS = {
     "control": (CONTROL, lambda fields: table_takes({"control": fields})),
     "exec": (EXEC, lambda fields: table_takes({"exec": fields})),
     "retention": (RETENTION, lambda fields: table_takes({"retention": fields})),
+    "metrics": (METRICS, lambda fields: table_takes({"metrics": fields})),
     "cron": (CRON, lambda fields: table_takes({"cron": fields})),
 }
 
@@ -641,6 +650,7 @@ def test_the_reference_of_the_configuration_has_every_key_once() -> None:
     assert found["Free commands: [exec]"] == list(config.MAIN_READERS["exec"])
     assert found["Crontabs: [cron]"] == list(config.MAIN_READERS["cron"])
     assert found["Events: [notify]"] == list(config.MAIN_READERS["notify"])
+    assert found["Figures: [metrics]"] == list(config.MAIN_READERS["metrics"])
     assert found["Retention: [retention]"] == list(config.MAIN_READERS["retention"])
 
 

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cronq import job as jobs
-from cronq import policy
+from cronq import policy, settle
 from cronq.entry import AT_MOST_ONCE, CANCEL_WANTED, Entry
 from cronq.job import Backoff, Job
 from cronq.policy import Again, Cancelled, Dead, Done, Held, Verdict, after, delay, describe
@@ -169,6 +169,42 @@ def test_an_interruption_uses_no_attempt_and_has_a_limit_of_its_own() -> None:
     changed = after(entry_of(attempt=1), verdict)
     assert (verdict.uses, changed.attempt, changed.interruptions) == ("interruptions", 0, 1)
     assert isinstance(judged(ended, interruptions=2, max_interruptions=2), Dead)
+
+
+ENDS = {
+    "signal": outcome(None, signal=9),
+    "timeout": outcome(None, signal=15, reason="timeout"),
+    "watchdog": outcome(0, reason="watchdog"),
+    "memory": outcome(65, reason="out of memory"),
+}
+
+
+@pytest.mark.parametrize("kind", ENDS)
+def test_a_signal_a_timeout_and_want_of_memory_are_kinds_of_their_own_and_tried_again_unless_the_task_says_no(
+    kind: str,
+) -> None:
+    assert policy.kind(ENDS[kind]) == kind
+    assert isinstance(judged(ENDS[kind], retries=3), Again)
+    others = [other for other in ENDS if other != kind]
+    assert isinstance(judged(ENDS[kind], retries=3, no_retry_on=others), Again)
+    assert judged(ENDS[kind], retries=3, no_retry_on=[kind]) == Dead(
+        f"{describe(ENDS[kind])}; its task has no_retry_on for that"
+    )
+
+
+@pytest.mark.parametrize("kind", ENDS)
+def test_a_result_tells_the_kind_of_its_end_to_whoever_must_judge_it_again(kind: str) -> None:
+    ended = ENDS[kind]
+    marks = {"timeout": ended["reason"] in ("timeout", "watchdog"), "watchdog": kind == "watchdog"}
+    found = ended | marks | {"out_of_memory": kind == "memory", "state": "dead", "reason": describe(ended)}
+    assert policy.kind(settle.outcome_of(found)) == kind
+
+
+def test_what_is_tried_again_by_its_exit_code_does_not_depend_on_how_others_end() -> None:
+    assert isinstance(judged(outcome(1), retries=3, no_retry_on=[*ENDS]), Again)
+    assert describe(ENDS["memory"]) == "out of memory"
+    assert policy.kind({"reason": "start failed: no such user", "exit_code": 126}) == "start"
+    assert policy.kind({"reason": "its worker died", "crashed": True}) == "crash"
 
 
 def test_crashes_wait_longer_each_time() -> None:
