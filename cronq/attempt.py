@@ -24,7 +24,7 @@ from cronq.deadline import Deadline
 from cronq.gate import settings
 from cronq.output import Stream
 from cronq.start import CannotStart, Starter
-from cronq.wire import INTERRUPTED
+from cronq.wire import INTERRUPTED, OUT_OF_MEMORY
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -65,6 +65,7 @@ class Attempt:
         place: Place | None = None,
         hunts: Hunts | None = None,
         no_room: Callable[[], object] = lambda: None,
+        oom_kills: Callable[[Attempt], int] = lambda _attempt: 0,
     ) -> None:
         self.id: str = message["id"]
         self.number: int = message["attempt"]
@@ -77,6 +78,7 @@ class Attempt:
         self.place = place
         self.hunts = hunts
         self.no_room = no_room  # called where it cannot be started for want of processes, memory or descriptors
+        self.oom_kills = oom_kills  # how many of its processes the kernel killed for want of memory
         self.placed = False  # into a cgroup of its own
         self.streams: list[Stream] = []
         self.channel: Channel | None = None  # where the job says how it goes
@@ -292,6 +294,8 @@ class Attempt:
             self._ended = _never_ran(self._lost)
         elif code and self.reason is None and self._may_come_again() and process.machine_ends():
             self._ended["reason"] = INTERRUPTED  # it did not fail: whoever shut the machine down ended it
+        elif code and self.reason is None and self.placed and self.oom_kills(self):
+            self._ended["reason"] = OUT_OF_MEMORY  # which it may have told by any exit code, or by the signal
         if self.reason is None or self.placed or self.hunts is None:
             self._drain()
         else:  # what called setsid is in no group of ours; `_drain` comes when it is gone, or in a moment

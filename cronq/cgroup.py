@@ -1,7 +1,8 @@
 """A cgroup v2 leaf for each attempt: what a job may take, and ending all of it at once, wherever it hid.
 
 Does:    `find` finds the cgroup of the jobs' unit; `place` moves an attempt's first process into a leaf of its own
-         below it, with its limits; `kill` ends everything in a leaf; `sweep` removes the empty ones.
+         below it, with its limits; `kill` ends everything in a leaf; `sweep` removes the empty ones; `oom_kills`
+         tells how many processes of a leaf the kernel killed for want of memory.
 Reads:   /proc/self/cgroup, /proc/self/mountinfo, and the kernel's files below the jobs' cgroup.
 Writes:  below the jobs' cgroup only: leaves named `job-<id>.<attempt>`, `keeper`, theirs and its own files.
 Trusts:  the kernel; and systemd, whose mark (the attribute `trusted.delegate` or `user.delegate`) says that a cgroup is
@@ -96,6 +97,14 @@ class Leaves:
         _await_empty(leaf)
         return not _remove(leaf)
 
+    def oom_kills(self, name: str) -> int:
+        """How many processes in an attempt's leaf the kernel killed for want of memory; 0 where it cannot be told.
+
+        Everybody may read that, so its worker asks, as the user whom the job belongs to.
+        """
+        rows = (line.split() for line in _read(f"{self._leaf(name)}/memory.events").splitlines())
+        return next((int(row[1]) for row in rows if row[:1] == ["oom_kill"] and row[1:] and row[1].isdigit()), 0)
+
     def sweep(self) -> None:
         """Remove the leaves that nothing lives in any more."""
         with contextlib.suppress(FileNotFoundError):  # where its unit is not active, and nothing lives below it
@@ -141,6 +150,12 @@ def find() -> tuple[Leaves | None, str]:
     leaves = Leaves(base)
     limits = ", ".join(leaves.limits()) or "no limit: none of their controllers is available there"
     return leaves, f"a cgroup per job below {base}, with {limits}"
+
+
+def beside() -> Leaves | None:
+    """The leaves of the unit beside this process's own; for a worker, which knows that there are some."""
+    own = own_cgroup()
+    return Leaves(own.removesuffix(SERVICE) + JOBS) if own is not None and own.endswith(SERVICE) else None
 
 
 def own_cgroup() -> str | None:

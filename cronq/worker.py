@@ -24,7 +24,7 @@ import time
 import tomllib  # noqa: F401 - the same: `task.load`
 from collections import deque
 
-from cronq import wire
+from cronq import cgroup, wire
 from cronq.attempt import Attempt
 from cronq.evidence import Judge, Refused
 from cronq.forked import Forked
@@ -114,6 +114,7 @@ class Worker:
         self.attempts: dict[str, Attempt] = {}
         self.hosts = Hosts(self.loop, self.starter, self._is_known)
         self.placing = system is not None and system.placing
+        self.leaves: cgroup.Leaves | None = None  # in which jobs are that were placed
         self.unsent: deque[tuple[dict[str, Any], tuple[int, ...]]] = deque()  # with descriptors that go with them
         self.hunts = Hunts(self.loop, spool, self._reaped, sure=system is None)
         self.gone = False
@@ -230,7 +231,8 @@ class Worker:
         finally:
             os.close(job_file)
         place = self._place if self.placing else None
-        parts = message, plan, outcome, self.loop, self._finished, self.step, place, self.hunts, self._no_room
+        seen = place, self.hunts, self._no_room, self._oom_kills
+        parts = message, plan, outcome, self.loop, self._finished, self.step, *seen
         attempt = Attempt(*parts) if plan.mode == "exec" else Forked(self.hosts, job.task or "", *parts)
         self.attempts[attempt.id] = attempt
         if plan.cron is not None:  # it gets what cron gives it, and nothing more
@@ -246,6 +248,11 @@ class Worker:
         limits = {key: value for key, value in wanted.items() if value is not None}
         self._say({"is": "place", "id": attempt.id, "attempt": attempt.number, "limits": limits}, os.dup(pidfd))
         return not self.gone
+
+    def _oom_kills(self, attempt: Attempt) -> int:
+        if self.leaves is None:
+            self.leaves = cgroup.beside()  # found where it is needed: few jobs fail
+        return 0 if self.leaves is None else self.leaves.oom_kills(f"{attempt.id}.{attempt.number}")
 
     def _no_room(self) -> None:
         """Take no more jobs where it is a job that took the room: another worker has it."""

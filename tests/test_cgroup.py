@@ -453,6 +453,25 @@ def test_the_kernel_lets_no_process_into_a_cgroup_whose_controllers_are_enabled(
         cgroup._write(f"{base}/keeper/cgroup.procs", str(main.pid))
 
 
+@real
+def test_what_the_kernel_tells_of_a_leaf_can_be_read_by_everybody(base):
+    leaves, sleeper = Leaves(str(base)), subprocess.Popen(["sleep", "100"])
+    try:
+        leaves.place("1000-a.1", sleeper.pid, {})
+        assert leaves.oom_kills("1000-a.1") == 0
+        leaf = base / "job-1000-a.1"
+        assert all(path.stat().st_mode & 0o005 == 0o005 for path in (base, leaf))
+        told = [path for path in leaf.iterdir() if path.name.endswith(".events")]  # memory's, where there is memory
+        assert told
+        assert all(path.stat().st_mode & 0o004 for path in told)
+        (read,) = [str(path) for path in told if path.name == "cgroup.events"]
+        done = subprocess.run(["setpriv", "--reuid=2001", "--regid=2001", "--clear-groups", "cat", read])
+        assert done.returncode == 0
+    finally:
+        sleeper.kill()
+        sleeper.wait()
+
+
 def test_the_pid_of_a_pidfd_is_known_until_it_has_been_waited_for():
     with child("exit 0") as job:
         pidfd = os.pidfd_open(job.pid)

@@ -635,6 +635,40 @@ def test_places_asked_of_a_dispatcher_that_does_not_read_leave_nothing_open(hand
         os.close(descriptor)
 
 
+def ends_in_its_leaf(hand, name: str, script: str, events: str | None, **keys) -> dict:
+    """How a job ended that was put into a leaf of which the kernel would tell this."""
+    worker = hand.workers[-1] if hand.workers else hand.worker(placing=True)
+    leaf = hand.path / "leaves" / f"job-{UID}-{name}.1"
+    leaf.mkdir(parents=True)
+    if events is not None:
+        (leaf / "memory.events").write_text(events)
+    worker.sh(name, script, **keys)
+    os.close(*worker.hear("place", name)["descriptors"])
+    worker.send({"do": "go", "id": f"{UID}-{name}", "attempt": 1, "placed": True})
+    return worker.ended(name)
+
+
+KILLED = "low 0\nhigh 3\nmax 7\noom 2\noom_kill 1\noom_group_kill 1\n"
+
+
+def test_a_job_that_fails_after_the_kernel_killed_any_of_it_for_want_of_memory_ended_for_that_reason(hand):
+    ended = ends_in_its_leaf(hand, "killed", "kill -9 $$", KILLED)
+    assert (ended["reason"], ended["signal"], ended["exit_code"]) == ("out of memory", 9, None)
+    ended = ends_in_its_leaf(hand, "told", "sh -c 'kill -9 $$'; exit 65", KILLED)
+    assert (ended["reason"], ended["exit_code"]) == ("out of memory", 65)
+
+
+@pytest.mark.parametrize("events", [None, "", "oom 3\noom_kill 0\n", "oom_kill\n", "oom_kill x\n", "oom_kill -1\n"])
+def test_a_job_of_whose_leaf_no_such_kill_is_told_was_killed_by_a_signal(hand, events):
+    ended = ends_in_its_leaf(hand, "a", "kill -9 $$", events)
+    assert (ended["reason"], ended["signal"]) == (None, 9)
+
+
+def test_a_job_that_copes_with_such_a_kill_is_done_and_one_that_is_stopped_was_stopped(hand):
+    assert ends_in_its_leaf(hand, "copes", "exit 0", KILLED)["reason"] is None
+    assert ends_in_its_leaf(hand, "late", "sleep 60", KILLED, timeout="0.05s")["reason"] == "timeout"
+
+
 @pytest.mark.root
 @real
 def test_in_a_cgroup_two_hundred_children_wherever_they_hid_are_gone_within_a_second_of_cancel_now(hand):

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from conftest import eventually
 
-from cronq import launcher, process, spool, statement, wire, worker
+from cronq import cgroup, launcher, process, spool, statement, wire, worker
 from cronq.entry import digest
 
 UID = os.getuid()
@@ -93,6 +93,7 @@ class Placing(worker.Worker):
     def __init__(self, *parts) -> None:
         super().__init__(*parts)
         self.placing = True
+        self.leaves = cgroup.Leaves(f"{parts[1]}/../leaves")  # where a test may put what the kernel would tell there
 
 
 class Worker:
