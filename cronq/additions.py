@@ -1,7 +1,8 @@
 """Additions: jobs that join a batch which has not ended, mostly by one of its own jobs (`--into "$CRONQ_BATCH_ID"`).
 
-Does:    `must_be_open` says whether a batch takes one more job; `note` writes down that it has; `of` says which it has
-         taken; `may_end` whether every job file that could still bring one has been judged.
+Does:    `must_be_open` says whether a batch takes one more job, `must_end` whether the two would wait for each other;
+         `note` writes down that it has taken it; `of` says which it has taken; `may_end` whether every job file that
+         could still bring one has been judged.
 Reads:   the backlog, results; which files of the submitter are being judged.
 Writes:  `out/<uid>/<batch>/added`: an id a line, on disk before the job is an entry. An entry's name says whose it is,
          but what has ended has no such name any more, and a tally after a restart must find it.
@@ -16,15 +17,19 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterable
 
-from cronq import job, parents
+from cronq import job, parents, settle
 from cronq.admission import Behind
-from cronq.entry import CANCEL_WANTED, Entry
+from cronq.after import Needs
+from cronq.entry import CANCEL_WANTED, JOBS_WAIT, WAITS, Entry
 from cronq.errors import BadJob
 from cronq.house import House
 from cronq.shelves import Shelves
+from cronq.states import DEAD
 
 NAME = "added"
+MOST_LOOKED = 10_000  # jobs that are looked at for what they wait for
 _LONGEST = 256  # bytes, longer than any id
 
 
@@ -49,6 +54,57 @@ def must_be_open(house: House, batch_id: str, uid: int, name: str) -> None:
         call = f"{batch_id}+{event}"
         if call in house.backlog or house.shelves.result(call):
             raise BadJob(f"batch {batch_id} has come to its end, and its on_{event} is told so; nothing can be added")
+
+
+def must_end(house: House, batch_id: str, needs: Needs) -> None:
+    """Make sure that nothing which a new job of this batch waits for waits for the batch itself. Raises `BadJob`.
+
+    A job waits only for what was known when it was accepted, so there is no way to a circle but by a batch that takes
+    one more.
+    """
+    left = [(parent, parent) for parent in needs.parents]
+    seen: set[str] = set()
+    while left:
+        job_id, named = left.pop()
+        if job_id == batch_id:
+            raise BadJob(
+                f"{named} is its own batch, and that waits for it: both would wait for ever"
+                if named == job_id
+                else f"{named} waits for batch {batch_id}, and that would wait for this job: both would wait for ever"
+            )
+        if job_id in seen:
+            continue
+        seen.add(job_id)
+        if len(seen) > MOST_LOOKED:
+            raise BadJob(f"what {named} waits for waits for more than {MOST_LOOKED} others; name fewer")
+        left += [(further, named) for further in _waited_for(house, job_id, batch_id, named)]
+
+
+def _waited_for(house: House, job_id: str, batch_id: str, named: str) -> Iterable[str]:
+    """What a job waits for that has not ended. Other jobs of this batch lead to no circle: they were looked at before.
+
+    Raises `BadJob` where it stands in a file of which not all jobs are entries yet: that is not read for this.
+    """
+    base = job_id.partition("+")[0]
+    kept = house.backlog.find(job_id)
+    if base == batch_id or (kept is not None and kept[1].parent == batch_id):
+        return ()
+    if kept is None and base != job_id and parents.end(house, job_id) is None:
+        kept = house.backlog.find(base)
+    if kept is None or kept[0] == DEAD:
+        return ()
+    state, entry = kept
+    if entry.batch is None:
+        if WAITS not in entry.flags:
+            return ()
+        found = house.backlog.waits.needs.get(entry.id)
+        return (found or Needs.of(settle.read(house, state, entry) or job.Job())).parents
+    if JOBS_WAIT in entry.flags and entry.batch[0] < entry.batch[2]:
+        raise BadJob(
+            f"{named} has to do with batch {entry.id}, whose jobs wait for others, and are not all made yet; "
+            "add this one when they are"
+        )
+    return house.backlog.unfinished(entry.id) if job_id == entry.id else ()
 
 
 def _ended(house: House, batch_id: str) -> dict[str, object] | None:

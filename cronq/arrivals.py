@@ -17,6 +17,7 @@ from typing import Any
 
 from cronq import additions, batches, claim, inboxes, installed, pauses, safeopen, states, unique
 from cronq.admission import Behind, NotWhole, arrived, entry_of, identify, judged, know_parents, permit, place, refuse
+from cronq.after import Needs
 from cronq.entry import HAS_DATA, LINE, Entry, digest
 from cronq.errors import BadJob, CronqError
 from cronq.house import House, Now
@@ -196,6 +197,7 @@ def _admit_job(
     know_parents(house, uid, name, wanted)
     if wanted.batch is not None:
         additions.must_be_open(house, wanted.batch, uid, name)
+        additions.must_end(house, wanted.batch, Needs.of(wanted))
     entry = entry_of(house, identify(house, uid, name, found), wanted, digest(data), arrived(now, name, found))
     entry = claim.claim(house, now, entry, wanted)
     is_copied = house.authority is not None and _runner(house, entry) != uid
@@ -205,7 +207,9 @@ def _admit_job(
         entry = entry.flagged(HAS_DATA)
         try:
             if is_copied:
-                house.judging[captured] = Payload(house.shelves, entry, house.copier, house.crew.bell)
+                payload = Payload(house.shelves, entry, house.copier, house.crew.bell)
+                payload.needs = Needs.of(wanted)
+                house.judging[captured] = payload
                 house.backlog.taken.moved(entry, states.WAITING)  # its key is its own while its input is copied
                 return
             os.close(house.shelves.open_file(f"{inboxes.DATA}/{entry.id}", uid)[0])
@@ -244,6 +248,7 @@ def _read_on(house: House, now: Now, captured: str) -> None:
         entry = long.entry(now)
         if isinstance(long, Payload) and entry.into:
             additions.must_be_open(house, entry.parent, entry.uid, entry.id)
+            additions.must_end(house, entry.parent, long.needs)
             additions.note(house, entry)
     except NotWhole as error:
         _look_again(house, now, captured, error)

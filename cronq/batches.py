@@ -18,7 +18,7 @@ from cronq import callbacks, states
 from cronq.admission import NotWhole, arrival, arrived, entry_of, identify, judged, know_parents, permit
 from cronq.backlog import MOST_MEMBERS
 from cronq.callbacks import Header
-from cronq.entry import CALLS, Entry, digest
+from cronq.entry import CALLS, JOBS_WAIT, WAITS, Entry, digest
 from cronq.errors import BadJob, CronqError
 from cronq.house import House, Now
 from cronq.job import MAX_JOB_BYTES
@@ -46,6 +46,7 @@ class Batch:
         self.priority: int | None = None
         self.count = 0
         self.header: Header | None = None
+        self.has_waiting = False  # some of its jobs wait for others
         self.start = 0
         self.lines = read_lines(descriptor, 0)
 
@@ -69,6 +70,7 @@ class Batch:
                 refused.exit_code = error.exit_code
                 raise refused from None
             self.priority = entry.priority if self.priority is None else max(self.priority, entry.priority)
+            self.has_waiting = self.has_waiting or WAITS in entry.flags
             self.count = number + 1
             if time.monotonic() > deadline:
                 return False
@@ -106,6 +108,7 @@ class Batch:
             raise BadJob("the batch is empty; write one job object a line")
         batch = (0, self.start, self.count)
         flags = CALLS if self.header is not None and self.header.callbacks else ""
+        flags += JOBS_WAIT if self.has_waiting else ""
         return Entry(priority=self.priority or 0, due=int(self.submitted * 1e6), id=self.id, flags=flags, batch=batch)
 
     def close(self) -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import time
 
-from cronq import after, glance, parents, settle, states
+from cronq import after, completion, glance, parents, settle, states
 from cronq.entry import WAITS, Entry
 from cronq.history import named
 from cronq.house import House, Now, encode
@@ -45,6 +45,7 @@ def _look(house: House, now: Now, state: str, entry: Entry) -> None:
         move = "defer" if entry.due > now.micros else "unblock"
         house.move(now, move, state, entry, entry.unflagged(WAITS))
     elif state == states.SKIPPED and not found.hopeless:
+        completion.reopen(house, now, entry.parent)
         house.shelves.revive(entry)
         house.step("revived")
         house.move(now, "rejoin", state, entry, entry, cause="what it waits for was retried")

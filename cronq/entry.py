@@ -13,7 +13,8 @@ Fails:   `ValueError` with what is wrong with the name.
       aN attempts begun   cN crashes   fX flags (c cancel wanted, d has data, m at most once, n start now, r has a
                                                  cursor, s has just put itself off, w waits for other jobs, e ends with
                                                  the command that waits for it; of its unique key: t until it starts,
-                                                 y until it succeeds, v for a while anyway; of a batch: b has callbacks)
+                                                 y until it succeeds, v for a while anyway; of a batch: b has callbacks,
+                                                 o some of its jobs wait for others)
       zN how often it has put itself off   iN how often it was interrupted
       tTASK   qQUEUE   xEXPIRES (13 hex)   uKEY unique key   kKEY what it must not run beside
       gKEY concurrency key   wN weight, where it is not 1
@@ -43,7 +44,8 @@ CANCEL_WANTED, HAS_DATA, ATTACHED, AT_MOST_ONCE, START_NOW = "c", "d", "e", "m",
 HAS_CURSOR, PUT_OFF, WAITS = "r", "s", "w"
 UNTIL_START, WINDOW, UNTIL_SUCCESS = "t", "v", "y"  # how long its unique key is taken
 CALLS = "b"  # of a batch: jobs are to run when it has come so far (`callbacks`)
-_FLAGS = "bcdemnrstvwy"
+JOBS_WAIT = "o"  # of a batch: some of its jobs wait for others
+_FLAGS = "bcdemnorstvwy"
 _ORDER = "acfzitqxukgwrojbh"
 NONE = -1
 _FIELDS = (

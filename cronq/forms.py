@@ -336,7 +336,6 @@ class JobForm(Form):
                 "retries": {"not": {"required": ["retry_for"]}},
                 "expires": {"not": {"required": ["start_within"]}},
                 "unique_keys": _NEEDS_FIELDS,
-                "batch": {"not": {"anyOf": [{"required": [key]} for key in ("after", "after_any", "after_fail")]}},
             },
         },
     )

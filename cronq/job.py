@@ -225,9 +225,6 @@ def clashes(keys: Collection[str]) -> list[str]:
         found.append("args belong to a task; put a command's arguments into command")
     if "task" in keys and "delivery" in keys:
         found.append("delivery is a free command's key; a task says its own")
-    waits = [key for key in ("after", "after_any", "after_fail") if key in keys]
-    if "batch" in keys and waits:
-        found.append(f"a job that is added to a batch waits for no other; leave out {' and '.join(waits)}")
     found += twice(keys)
     if any(key in keys for key in ("unique_keys", "unique_until", "unique_for", "on_conflict")):
         from cronq import uniquekeys

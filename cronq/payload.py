@@ -21,6 +21,7 @@ import time
 from collections import deque
 
 from cronq import linux, spool
+from cronq.after import Needs
 from cronq.doorbell import Doorbell
 from cronq.entry import Entry
 from cronq.errors import BadJob
@@ -36,6 +37,7 @@ class Payload:
 
     def __init__(self, shelves: Shelves, entry: Entry, copier: Copier, bell: Doorbell) -> None:
         self.job = entry
+        self.needs = Needs()  # what it waits for
         self._shelves = shelves
         self._copier = copier
         self._bell = bell

@@ -72,6 +72,56 @@ def test_a_file_that_is_still_to_be_judged_keeps_a_batch_open(world):
     assert lines(world.path / "ledger") == ["late", "end"]
 
 
+def test_what_is_added_may_wait_for_jobs_of_the_batch_and_for_others_and_the_batch_waits_for_it(world):
+    world.start()
+    gate, ledger = world.path / "gate", world.path / "ledger"
+    say = lambda word: ("--", "sh", "-c", f"echo {word} >> {ledger}")  # noqa: E731
+    put(world, "b", {"jobs": 1}, sh(f"{held(world, gate)}; echo b >> {ledger}"))
+    batch = batch_of(world, "b")
+    other = world.submit("exec", "--delay", "1h", *say("other"))
+    first = world.submit("exec", "--into", batch, "--after", f"{batch}+1", *say("first"))
+    second = world.submit("exec", "--into", batch, "--after", first, "--after", other, *say("second"))
+    assert json.loads(world.run("show", "--json", second).stdout)["state"] == "waiting"
+    gate.touch()
+    assert world.result(first)["state"] == "done"
+    world.run("edit", "--delay", "0s", other)
+    result = world.result(batch)
+    assert (result["jobs"], result["counts"]) == (3, {"done": 3})
+    assert lines(ledger) == ["b", "first", "other", "second"]
+
+
+def test_a_batch_of_unique_jobs_is_made_by_adding_them(world):
+    """As docs/batches.md says."""
+    world.start()
+    gate, ledger = world.path / "gate", world.path / "ledger"
+    batch = world.run("exec", "--batch", "-", input=f"until [ -e {gate} ]; do sleep 0.02; done\n").stdout.strip()
+    tell = lambda word: world.run(*f"exec --unique {word} --into {batch} -- sh -c".split(), f"echo {word} >> {ledger}")  # noqa: E731
+    world.run("pause", "default")
+    for word in ("a", "b", "a"):
+        tell(word)
+    world.run("resume", "default")
+    gate.touch()
+    assert world.result(batch)["counts"] == {"done": 3}
+    assert sorted(lines(ledger)) == ["a", "b"]
+
+
+def test_what_was_added_and_skipped_comes_again_with_its_batch_when_what_it_waits_for_is_retried(world):
+    world.start()
+    gate, mended = world.path / "gate", world.path / "mended"
+    put(world, "b", {"jobs": 1}, sh(held(world, gate)))
+    batch = batch_of(world, "b")
+    other = world.submit("exec", "--", "sh", "-c", f"test -e {mended}")
+    added = world.submit("exec", "--into", batch, "--after", other, "--", "true")
+    assert world.result(added)["state"] == "skipped"
+    gate.touch()
+    assert world.result(batch)["counts"] == {"done": 1, "skipped": 1}
+    mended.touch()
+    world.run("retry", other)
+    world.run("wait", added)
+    world.run("wait", batch)
+    assert world.result(batch)["counts"] == {"done": 2}
+
+
 def test_what_lies_behind_much_else_in_the_inbox_keeps_a_batch_open(world):
     """More than a turn takes out of an inbox, and the added job's name is the last."""
     world.start()
@@ -214,13 +264,43 @@ def test_what_would_wait_for_itself_is_refused(world):
     put(world, "b", {"jobs": 1}, sh(held(world, gate)))
     batch = batch_of(world, "b")
     world.drop("n", sh("true") | {"batch": batch, "after": [batch]})
-    assert "a job that is added to a batch waits for no other; leave out after" in world.rejected("n")
+    assert f"{batch} is its own batch, and that waits for it: both would wait for ever" in world.rejected("n")
     put(world, "c", {"jobs": 1}, sh("true") | {"batch": batch})
     assert "line 1: batch is no key of a batch's own job" in world.rejected("c", "jobs")
     put(world, "d", {"jobs": 1, "on_complete": sh("true") | {"batch": batch}}, sh("true"))
     assert "on_complete: batch is no key of a callback" in world.rejected("d", "jobs")
     assert "--into is for one job" in world.run("exec", "--batch", "-", "--into", batch, input="true\n", code=2).stderr
     gate.touch()
+
+
+def test_a_circle_by_other_jobs_and_batches_is_refused_over_a_restart_too(world):
+    world.tasks("[limits]\nmax_jobs = 2\n")
+    daemon = world.start()
+    gate = world.path / "gate"
+    put(world, "b", {"jobs": 1}, sh(held(world, gate)))
+    batch = batch_of(world, "b")
+    put(world, "c", {"jobs": 1}, sh(held(world, gate)))
+    other = batch_of(world, "c")
+    after = world.submit("exec", "--after-any", batch, "--", "true")
+    further = world.submit("exec", "--after", after, "--", "true")
+    added = world.submit("exec", "--into", other, "--after", further, "--", "true")
+    put(world, "d", {"jobs": 1}, sh("true") | {"after": [after]})  # nothing of it is made: as many jobs run as may
+    opaque = eventually(lambda: list((world.spool / "queue" / "ready").rglob("*-d,*")))[0].name.split(",")[2]
+    for restarted in (False, True):
+        if restarted:
+            os.kill(world.dispatcher(daemon), signal.SIGKILL)
+            eventually(lambda: daemon.log.read_text().count("event=ready") == 2)
+        for name, parent in (("after", after), ("further", further), ("other", other), ("added", added)):
+            world.drop(f"{name}{restarted}", sh("true") | {"batch": batch, "after_fail": [parent]})
+            refused = world.rejected(f"{name}{restarted}")
+            assert f"{parent} waits for batch {batch}, and that would wait for this job" in refused
+        world.drop(f"opaque{restarted}", sh("true") | {"batch": batch, "after": [opaque]})
+        refused = world.rejected(f"opaque{restarted}")
+        assert f"batch {opaque}, whose jobs wait for others, and are not all made" in refused
+    fine = world.submit("exec", "--into", batch, "--after", f"{other}+1", "--", "true")
+    gate.touch()
+    assert world.result(fine)["state"] == "done"
+    assert world.result(other)["counts"] == {"done": 2}
 
 
 def test_nothing_is_added_when_the_end_has_been_told(world):
