@@ -1,7 +1,9 @@
 """Retention: what is too old or too much goes, a little at a time, in turns that have nothing else to do.
 
 Does:    goes round, every ten minutes: results and output, dead letters, refused files, drafts in inboxes, days of the
-         history. Nothing of it is written down: what is to go is worked out anew each time.
+         history. Nothing of it is written down: what is to go is worked out anew each time. It is slow and steady, for
+         after thousands of removals at once a disk is slow for minutes; but a round that takes longer than the time to
+         the next one is in arrears: it waits for quiet turns no more, its slices grow, and the next follows at once.
 Reads:   the names in `out/`, `rejected/` and inboxes; results that are old enough; all of them, where their
          number matters.
 Writes:  removes: of a result directory `result.json` last, so that what a crash left of it goes the next time. Of a
@@ -35,6 +37,7 @@ PAUSE = 0.020  # seconds from one slice to the next
 SLICE = 0.002
 FEW = 16  # lines of the history that a turn writes which is not at work
 STARVED = 60.0  # after so long a slice is due, however busy the dispatcher is
+MOST_SLICES = 10  # as many times as long as ever is a slice at most, in arrears
 DRAFT_AGE = 36 * 3600.0
 AT_ONCE = 16  # results that are looked at, or small files that are removed, at a time
 
@@ -59,7 +62,9 @@ class Rounds:
         self._next = first  # when the next round begins
         self._last = 0.0  # when a slice was done last
         self._now = Now(0.0, 0.0)
-        self._began = 0.0  # of what ended later it is not known what still needs it
+        self._began = self._now  # when this round did: of what ended later it is not known what still needs it
+        self._is_late = False  # the round before it took longer than the time to the next one
+        self._since = 0.0  # when the first of the rounds began that have followed each other at once
         self._complained = False
         self._needed: set[str] = set()  # batches whose jobs may be retried, and who holds a unique key
 
@@ -75,19 +80,21 @@ class Rounds:
             if now.mono < self._next or house.stopping:
                 return
             self._round, self._last, self._complained = self._go_round(house), now.mono, False
-            self._began = now.wall
+            self._began, self._since = now, self._since if self._is_late else now.mono
+        arrears = (now.mono - self._since) / EVERY  # more than 1: it is behind
         busy = written > FEW or house.urgent
-        if house.stopping or (busy and now.mono - self._last < STARVED):
+        if house.stopping or (busy and now.mono - self._last < (STARVED if arrears <= 1 else PAUSE)):
             return
         self._last = now.mono
-        end = time.monotonic() + SLICE
+        end = time.monotonic() + SLICE * min(max(arrears, 1), MOST_SLICES)
         try:
             for _ in self._round:
                 if time.monotonic() >= end:
                     return
         except OSError as error:
             log("retention", reason=str(error), next=f"in {EVERY:g}s")
-        self._round, self._next = None, now.mono + EVERY
+        self._round, self._is_late = None, now.mono - self._began.mono > EVERY
+        self._next = now.mono if self._is_late else now.mono + EVERY
 
     def _go_round(self, house: House) -> Iterator[None]:
         yield from self._find_needed(house)
@@ -163,7 +170,7 @@ class Rounds:
             if keep.logs < keep.results and ended + keep.logs <= now:
                 self._drop_logs(house, folder)
                 yield
-            if keep.counts and ended <= self._began:
+            if keep.counts and ended <= self._began.wall:
                 size = _size(house, folder) if keep.max_size is not None else 0
                 for gone in piles.setdefault(queue, _Pile(keep.max_results, keep.max_size)).add(ended, size, job_id):
                     self._remove(gone, house.shelves.remove_results, gone)

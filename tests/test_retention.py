@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from cron.bench import Bench
@@ -340,6 +341,33 @@ def test_a_turn_removes_a_slice(place, monkeypatch):
         steps.append(len(left(place)))
     assert steps[-1] == 0
     assert max(before - after for before, after in itertools.pairwise(steps)) == 1
+
+
+def test_what_ends_all_the_time_does_not_pile_up_however_busy_the_dispatcher_is(place, monkeypatch):
+    """Each second one result more is too old, in a turn that is at work; a slice is enough for two or three of them."""
+    spent = [0.0]
+    monkeypatch.setattr(retention, "time", SimpleNamespace(monotonic=lambda: spent[0]))
+    remove = place.house.shelves.remove_results
+
+    def counted(gone: str) -> None:
+        spent[0] += retention.SLICE / 2.5
+        remove(gone)
+
+    monkeypatch.setattr(place.house.shelves, "remove_results", counted)
+    rounds, folder = Rounds(NOW), place.root / "out" / str(place.uid)
+    folder.mkdir(exist_ok=True)
+    piled, slices = [], []
+    for second in range(4000):
+        made = folder / job_id(f"old{second}", 8 * DAY)
+        made.mkdir()
+        (made / "result.json").write_text(f'{{"ended": {NOW - 8 * DAY}}}\n')
+        before = spent[0]
+        rounds.turn(place.house, Now(NOW, NOW + second), retention.FEW + 1)
+        slices.append(spent[0] - before)
+        if second % 50 == 0:
+            piled.append(len(os.listdir(folder)))
+    assert max(piled[40:]) <= max(piled[:40]) * 1.1, piled
+    assert max(slices) <= retention.SLICE * (retention.MOST_SLICES + 1)
 
 
 def test_between_rounds_nothing_is_looked_at(place, monkeypatch):
