@@ -281,7 +281,7 @@ class Attempt:
         self.loop.cancel(self._timer)
         self.deadline.over()
         self._told()  # whatever comes first in a turn
-        code = os.waitstatus_to_exitcode(status)
+        code = self._gone(os.waitstatus_to_exitcode(status))
         self._ended = {
             "exit_code": code if code >= 0 else None,
             "signal": -code if code < 0 else None,
@@ -301,6 +301,10 @@ class Attempt:
         else:  # what called setsid is in no group of ours; `_drain` comes when it is gone, or in a moment
             job = {"id": self.id, "attempt": self.number, "pid": self.pid, "start": self._start}
             self.hunts.follow(job, lambda *_: self._drain())
+
+    def _gone(self, code: int) -> int:
+        """Its process has been waited for: what is told of how it ended."""
+        return code
 
     def _may_come_again(self) -> bool:
         return self.plan.cron is None and self.plan.delivery != "at-most-once"

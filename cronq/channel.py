@@ -31,9 +31,10 @@ _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 class Lines:
     """The lines of a stream that comes in parts; what is too long is passed over up to its end."""
 
-    __slots__ = ("_over", "_rest", "too_long")
+    __slots__ = ("_most", "_over", "_rest", "too_long")
 
-    def __init__(self) -> None:
+    def __init__(self, most: int = MOST_LINE) -> None:
+        self._most = most
         self.too_long = 0
         self._rest = b""
         self._over = False  # in the middle of a line that is too long
@@ -44,12 +45,12 @@ class Lines:
         if self._over and found:
             del found[0]
             self._over = False
-        if len(self._rest) > MOST_LINE:
+        if len(self._rest) > self._most:
             self.too_long += not self._over
             self._over = True
         if self._over:
             self._rest = b""
-        whole = [line for line in found if len(line) <= MOST_LINE]
+        whole = [line for line in found if len(line) <= self._most]
         self.too_long += len(found) - len(whole)
         return whole
 
@@ -123,6 +124,12 @@ class Channel(Pumped):
             self._loop.cancel(self._timer)
             os.close(self._target)
             self._target = -1
+
+    def part(self) -> int:
+        """Let go of the source; the target, to be handed on, is the caller's."""
+        target, self._target = self._target, -1
+        self.close()
+        return target
 
     def close(self) -> None:
         """Let go of both ends."""

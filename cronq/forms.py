@@ -395,8 +395,12 @@ class TaskForm(Form):
                 {
                     "if": {"properties": {"mode": {"const": "exec"}}},
                     "then": {"not": {"anyOf": [{"required": [key]} for key in taskkeys.RECYCLED]}},
-                    "else": {"required": ["python"]},
                 },
+                {
+                    "if": {"properties": {"mode": {"const": "fork"}}, "required": ["mode"]},
+                    "then": {"required": ["python"]},
+                },
+                {"not": {"properties": {"mode": {"const": "pool"}}, "required": ["mode", "shell"]}},
                 {
                     "not": {
                         "properties": {"delivery": {"const": "at-most-once"}, "on_crash": {"const": "retry"}},
@@ -417,10 +421,10 @@ class TaskForm(Form):
     shell: Shell = key("A line for /bin/sh; the job's arguments are $1, $2 …", 'convert "$1" -resize 800 "$1.small"')
     python: Python = key("A function of a module, which gets the job's arguments.", "photos.sizes:resize")
     interpreter: Path = key("The Python that calls it. Default: cronq's own.", "/opt/photos/bin/python")
-    mode: Literal["exec", "fork"] = key("A process for each job, or one import and a fork for each.", "fork")
-    max_jobs: Count = key("After so many jobs it is imported anew. Default: no limit.", 1000)
-    max_age: Positive = key("After so long it is imported anew. Default: no limit.", "1h")
-    max_rss: Memory = key("From so much memory on it is imported anew. Default: no limit.", "500M")
+    mode: Literal["exec", "fork", "pool"] = key("A process for each job, a fork of one, or one after another.", "fork")
+    max_jobs: Count = key("After so many jobs what is kept is made anew. Default: no limit.", 1000)
+    max_age: Positive = key("After so long it is made anew. Default: no limit.", "1h")
+    max_rss: Memory = key("From so much memory on it is made anew. Default: no limit.", "500M")
     user: User = key("The user its jobs run as. Default: whoever submits them.", "imgproc")
     submit: list[Submitter] = key(
         "Who may submit it, beside root. Default: everybody; with user, that user only.", ["www-data", "@staff"]

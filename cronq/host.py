@@ -3,14 +3,16 @@
 Does:    `once` imports the function and calls it with the job's arguments. `fork` imports it once; then, for each
          message of its worker, makes a process that is the worker's child, not this one's, which takes on what came
          with the message (descriptors, directory, umask, environment), waits at its gate, and calls the function.
-Reads:   descriptor 3 of a warm host: packets of its worker, with descriptors. Of the disk only what the task imports.
+         `pool` imports it once and calls it in this process, for one job after another.
+Reads:   descriptor 3 of a warm host: packets of its worker, with descriptors; of a pool: a line of JSON for each job,
+         and a line is the answer. Of the disk only what the task imports.
 Trusts:  its worker, which is its parent and whose user it runs as. Nobody else has the other end of 3.
 Fails:   where the import fails, with a traceback and exit code 1, as Python does. When its worker is gone, it ends. A
          job whose gate closes has not run, and ends.
 
-    python host.py once|fork MODULE:FUNCTION FOLDER [ARG…]      FOLDER goes first in sys.path; "" means none
+    python host.py once|fork|pool MODULE:FUNCTION FOLDER [ARG…]      FOLDER goes first in sys.path; "" means none
 
-By itself, without the rest of cronq: a task's interpreter needs no cronq. Python 3.7 is new enough.
+By itself, without the rest of cronq: a task's interpreter needs no cronq. Python 3.8 is new enough.
 """
 
 from __future__ import annotations
@@ -51,7 +53,7 @@ def main() -> int:
         sys.path.insert(0, folder)
     if how == "once":
         return call(name, load(name), args)
-    return Host(name).serve()
+    return Host(name).serve() if how == "fork" else pool(name)
 
 
 def load(name: str) -> Function:
@@ -186,6 +188,40 @@ class Host:
             os._exit(code)
 
 
+def pool(name: str) -> int:
+    """Call the function for each line of the worker's, in this process, until there are no more."""
+    os.environ.pop(ID.decode()[:-1], None)
+    os.set_inheritable(LINE, False)
+    umask = os.umask(0o022)
+    began = time.time_ns()
+    function, line = load(name), socket.socket(fileno=LINE)
+    files = _files(name, began)
+    for text in line.makefile("rb"):
+        told = json.loads(text)
+        os.umask(umask)
+        os.chdir(told["cwd"])
+        env = {os.fsencode(key): os.fsencode(value) for key, value in told["env"].items()}
+        os.environ.clear()
+        os.environb.update(env)
+        _carry(env[ID[:-1]])
+        sys.stdin = _input(told["stdin"])
+        code = call(name, function, told["args"])
+        _flush()
+        os.chdir("/")
+        line.sendall(json.dumps({"id": told["id"], "exit": code, "files": files}).encode() + b"\n")
+    return 0
+
+
+def _input(text: str) -> Any:
+    """A standard input with this text."""
+    descriptor = os.memfd_create("stdin")
+    os.write(descriptor, text.encode())
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    os.dup2(descriptor, STDIN)
+    os.close(descriptor)
+    return open(STDIN, encoding=sys.stdin.encoding, errors=sys.stdin.errors, closefd=False)
+
+
 def _files(name: str, began: int) -> dict[str, int]:
     """The files of the function's own package, with when each was changed; 0 where that was since `began`."""
     top = name.partition(":")[0].partition(".")[0]
@@ -198,7 +234,7 @@ def _files(name: str, began: int) -> dict[str, int]:
             except OSError:  # it lies in an archive
                 continue
             found[os.path.abspath(path)] = changed if changed < began else 0
-    return found
+    return found if len(json.dumps(found)) < MOST_MESSAGE - 4096 else {}
 
 
 def _complain() -> None:

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import time
 from functools import partial
@@ -25,6 +26,7 @@ from cronq import linux, process, wire
 from cronq.gate import Held, pipes
 from cronq.log import line as log
 from cronq.start import DEFAULT_UMASK, CannotStart, Starter, memory
+from cronq.task import HOST
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
 
 LEAVE = 5.0  # seconds for a host that is not needed any more
 TRACED = 0.02
+ROOM = {b"CRONQ_JOB_ID": b"-" * 128}  # for any job's id, which `host` writes there
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _SETTINGS = ("cwd", "umask", "nice", "oom_score_adj", "rlimits", "no_new_privs")
 
@@ -63,12 +66,15 @@ class Asked:
 class Host:
     """One host."""
 
-    def __init__(self, task: str, made_of: object, held: Held, line: socket.socket) -> None:
+    def __init__(
+        self, task: str, made_of: object, held: Held, line: socket.socket, outputs: tuple[int, ...] = ()
+    ) -> None:
         self.task = task
         self.made_of = made_of
         self.held = held
         self.pid = held.pid
         self.line = line
+        self.outputs = outputs  # where it prints, if not into a job's own pipes
         self.pidfd = os.pidfd_open(held.pid)
         self.born = time.monotonic()
         self.asked: dict[int, Asked] = {}
@@ -83,7 +89,7 @@ class Host:
         return (
             (plan.max_jobs is not None and self.jobs >= plan.max_jobs)
             or (plan.max_age is not None and time.monotonic() - self.born >= plan.max_age)
-            or (plan.max_rss is not None and _size(self.pid) >= plan.max_rss)
+            or (plan.max_rss is not None and size_of(self.pid) >= plan.max_rss)
         )
 
 
@@ -139,18 +145,18 @@ class Hosts:
 
     def _host(self, task: str, plan: Plan, output: int) -> Host:
         assert plan.host is not None  # noqa: S101 - the mode of its task says so
-        env = self._starter.lasting(plan.host, task) | {b"CRONQ_JOB_ID": b"-" * 128}  # room for any job's id
-        made_of = (plan.host.argv, env, [getattr(plan.host, key) for key in _SETTINGS], _stamp(plan.host.argv[0]))
+        env = self._starter.lasting(plan.host, task) | ROOM
+        made = made_of(plan.host, env)
         host = self._current.get(task)
-        if host is not None and (host.made_of != made_of or host.too_much(plan) or _changed(host.files)):
+        if host is not None and (host.made_of != made or host.too_much(plan) or is_changed(host.files)):
             log("host-replaced", task=task, pid=host.pid, jobs=host.jobs)
             self._retire(host)
             host = None
-        return host or self._make(task, plan.host, env, made_of, output)
+        return host or self._make(task, plan.host, env, made, output)
 
-    def _make(self, task: str, plan: Plan, env: dict[bytes, bytes], made_of: object, output: int) -> Host:
+    def _make(self, task: str, plan: Plan, env: dict[bytes, bytes], made: object, output: int) -> Host:
         """Start one; until it has imported the function, what it prints goes where the job's own complaints go."""
-        _must_be_readable(plan.argv[:2])
+        must_be_readable(plan.argv)
         ours, theirs = wire.pair()
         try:
             with theirs:
@@ -161,7 +167,7 @@ class Hosts:
             raise
         ours.setblocking(False)
         held.go()
-        host = Host(task, made_of, held, ours)
+        host = Host(task, made, held, ours)
         self._current[task] = self._all[host.pid] = host
         self._loop.listen(host.line.fileno(), partial(self._hear, host))
         self._loop.listen(host.pidfd, partial(self._dead, host))
@@ -206,9 +212,9 @@ class Hosts:
             os.close(descriptor)
         files, number, pid = (message.get(key) for key in ("files", "job", "pid"))
         if isinstance(files, dict) and host.files is None:
-            host.files = {str(path): _whole(changed) for path, changed in files.items()}
-        elif _whole(number) in host.asked:
-            self._came(host.asked[_whole(number)], _whole(pid))
+            host.files = {str(path): whole(changed) for path, changed in files.items()}
+        elif whole(number) in host.asked:
+            self._came(host.asked[whole(number)], whole(pid))
         return host.line.fileno() >= 0
 
     def _came(self, asked: Asked, pid: int) -> None:
@@ -274,10 +280,19 @@ def _spec(plan: Plan, env: dict[bytes, bytes]) -> bytes:
     return json.dumps({"args": plan.args, "umask": umask, "env": variables}).encode()
 
 
-def _must_be_readable(paths: list[str]) -> None:
-    for path, how in zip(paths, (os.X_OK, os.R_OK), strict=True):
-        if os.path.exists(path) and not os.access(path, how):
-            raise CannotStart(f"{path}: uid {os.getuid()} may not read it; name another Python in interpreter")
+def made_of(plan: Plan, env: dict[bytes, bytes]) -> object:
+    """All that a host is started with, and the stamps of the files that its command names."""
+    program = shutil.which(plan.argv[0], path=env[b"PATH"].decode()) or plan.argv[0]
+    files = [program, *(word for word in plan.argv[1:] if word.startswith("/") and os.path.isfile(word))]
+    return plan.argv, env, [getattr(plan, key) for key in _SETTINGS], [_stamp(path) for path in files]
+
+
+def must_be_readable(argv: list[str]) -> None:
+    """The interpreter that is to call a function, and `host.py`. Raises `CannotStart`."""
+    if argv[1:2] == [HOST]:
+        for path, how in zip(argv[:2], (os.X_OK, os.R_OK), strict=True):
+            if os.path.exists(path) and not os.access(path, how):
+                raise CannotStart(f"{path}: uid {os.getuid()} may not read it; name another Python in interpreter")
 
 
 def _why(status: int) -> CannotStart:
@@ -294,7 +309,7 @@ def _stamp(path: str) -> tuple[int, int] | None:
     return found.st_mtime_ns, found.st_ino
 
 
-def _changed(files: dict[str, int] | None) -> bool:
+def is_changed(files: dict[str, int] | None) -> bool:
     for path, changed in (files or {}).items():
         stamp = _stamp(path)
         if stamp is None or stamp[0] != changed:
@@ -302,7 +317,7 @@ def _changed(files: dict[str, int] | None) -> bool:
     return False
 
 
-def _size(pid: int) -> int:
+def size_of(pid: int) -> int:
     """The memory that a process has in use."""
     try:
         with open(f"/proc/{pid}/statm", "rb") as file:
@@ -311,5 +326,5 @@ def _size(pid: int) -> int:
         return 0
 
 
-def _whole(value: object) -> int:
+def whole(value: object) -> int:
     return value if isinstance(value, int) and not isinstance(value, bool) else 0

@@ -113,7 +113,8 @@ def details(house: House, running: Running) -> tuple[job.Job, task.Plan]:
 
 def _judged(house: House, now: Now, running: Running, outcome: dict[str, Any]) -> None:
     _, plan = details(house, running)
-    if house.placing and not (plan.leave_children and outcome.get("reason") is None):
+    stays = plan.leave_children or plan.mode == "pool"  # a pool is where its last job was put until it has a next one
+    if house.placing and not (stays and outcome.get("reason") is None):
         house.crew.kill(running.entry.id, running.entry.attempt, now.mono)
     _decide(house, now, running, policy.judge(outcome, running.entry, plan, now.wall, house.chance()), outcome)
 

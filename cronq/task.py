@@ -328,7 +328,7 @@ def _host(task: Task) -> Plan:
     """What is started beforehand for all jobs of a task: as a job of it that says nothing would be."""
     bare = Task(task.name, **{key: getattr(task, key) for key in _OF_HOST})
     made = plan(Job(task=task.name), {task.name: bare}, system=True)
-    made.argv = _python(task, task.mode)
+    made.argv = list(task.command or ()) if task.python is None else _python(task, task.mode)
     return made
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 WHAT = ("command", "shell", "python")
-MODES = ("exec", "fork")
+MODES = ("exec", "fork", "pool")
 RECYCLED = ("max_jobs", "max_age", "max_rss")
 ON_CRASH = ("retry", "dead", "hold")
 ENDS = ("signal", "timeout", "watchdog", "memory")  # of an attempt, that have a policy of their own
@@ -62,7 +62,10 @@ def _cold(fields: Mapping[str, Any]) -> list[str]:
         return ["interpreter is what runs a python function; write python beside it, or leave it out"]
     if fields.get("mode", "exec") == "exec":
         found = [key for key in RECYCLED if key in fields]
-        return [f'{", ".join(found)}: only a host has that; write mode = "fork", or leave it out'] if found else []
+        mend = 'write mode = "fork" or "pool", or leave it out'
+        return [f"{', '.join(found)}: only what is kept has that; {mend}"] if found else []
+    if fields["mode"] == "pool":
+        return ['mode = "pool" needs a command or python: a shell line is one job'] if "shell" in fields else []
     return [] if "python" in fields else ['mode = "fork" needs python = "package.module:function"']
 
 

@@ -33,6 +33,8 @@ from cronq.job import LAST_INSTANT, is_id
 from cronq.log import line as log
 from cronq.loop import Loop
 from cronq.outcome import Outcome
+from cronq.pooled import Pooled
+from cronq.pools import Pools
 from cronq.process import Hunts
 from cronq.start import IGNORED, Starter
 from cronq.status import is_cursor
@@ -112,6 +114,7 @@ class Worker:
         self.judge = Judge(spool, config, uid, system)
         self.starter = Starter(spool, uid)
         self.attempts: dict[str, Attempt] = {}
+        self.pools = Pools(self.loop, self.starter)
         self.hosts = Hosts(self.loop, self.starter, self._is_known)
         self.placing = system is not None and system.placing
         self.leaves: cgroup.Leaves | None = None  # in which jobs are that were placed
@@ -233,7 +236,10 @@ class Worker:
         place = self._place if self.placing else None
         seen = place, self.hunts, self._no_room, self._oom_kills
         parts = message, plan, outcome, self.loop, self._finished, self.step, *seen
-        attempt = Attempt(*parts) if plan.mode == "exec" else Forked(self.hosts, job.task or "", *parts)
+        if plan.mode == "fork":
+            attempt: Attempt = Forked(self.hosts, job.task or "", *parts)
+        else:
+            attempt = Attempt(*parts) if plan.mode == "exec" else Pooled(self.pools, job.task or "", *parts)
         self.attempts[attempt.id] = attempt
         if plan.cron is not None:  # it gets what cron gives it, and nothing more
             for descriptor in results[2:]:
@@ -283,9 +289,10 @@ class Worker:
         """No job comes any more, and none is under way: nothing is kept warm."""
         if self.gone and not self.attempts:
             self.hosts.close()
+            self.pools.close()
 
     def _is_known(self, pid: int) -> bool:
-        return any(attempt.alive and attempt.pid == pid for attempt in self.attempts.values())
+        return pid in self.pools or any(attempt.alive and attempt.pid == pid for attempt in self.attempts.values())
 
     def _over(self, job_id: str, attempt: int) -> None:
         self._say({"is": "ended", "id": job_id, "attempt": attempt})

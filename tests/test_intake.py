@@ -344,7 +344,7 @@ FUNCTIONS = (
     [None, 1, "", "a", "a:", ":b", "a.b", "a b:c", "a:b:c", "1a:b", "a-b:c", "../a:b", ".a:b", "a::b", []],
     ["a" * 199 + ":b", "a:b\n"],
 )
-MODES = (["exec", "fork"], [None, "", "Fork", 1, True], [])
+MODES = (["exec", "fork", "pool"], [None, "", "Fork", 1, True], [])
 TASK = {
     "python": FUNCTIONS, "interpreter": PATHS, "mode": MODES, "max_jobs": COUNTS, "max_age": TIMEOUTS,
     "max_rss": MEMORY,

@@ -173,9 +173,10 @@ def test_a_task_that_says_only_its_command_has_the_defaults() -> None:
         ({"cpu_weight": 0}, "cpu_weight must be a whole number from 1 to 10000"),
         ({"python": "a:b"}, "either a command, a shell line or a python function"),
         ({"mode": "fork"}, 'mode = "fork" needs python = "package.module:function"'),
-        ({"mode": "warm"}, "mode must be one of exec, fork"),
+        ({"command": None, "shell": "cat", "mode": "pool"}, 'mode = "pool" needs a command or python'),
+        ({"mode": "warm"}, "mode must be one of exec, fork, pool"),
         ({"interpreter": "/usr/bin/python3"}, "interpreter is what runs a python function; write python beside it"),
-        ({"max_jobs": 3, "max_age": "1h"}, 'max_jobs, max_age: only a host has that; write mode = "fork"'),
+        ({"max_jobs": 3, "max_age": "1h"}, 'max_jobs, max_age: only what is kept has that; write mode = "fork"'),
     ],
 )
 def test_a_wrong_table_is_refused_with_file_table_and_key(fields: dict[str, object], words: str) -> None:

@@ -154,6 +154,37 @@ def test_a_job_has_its_own_descriptors_environment_directory_umask_and_input_and
     assert len(hosts(warm)) == 1
 
 
+EXITS = """
+import atexit, multiprocessing, os, random
+atexit.register(lambda: print("of the host", flush=True))
+random.seed(1)
+def host(folder):
+    atexit.register(lambda: print("of the job", flush=True))
+    print(random.random(), os.getcwd(), flush=True)
+    child = multiprocessing.get_context("fork").Process(target=print, args=("of a child",), kwargs={"flush": True})
+    child.start()
+"""
+
+
+def test_a_job_runs_what_it_has_registered_for_its_end_and_nothing_of_the_hosts_and_draws_its_own_numbers(
+    hand, worker, warm
+):
+    (warm.folder / "warmed.py").write_text(EXITS)
+    text = f"[tasks.t]\npython = 'warmed:host'\nmode = 'fork'\nenv = {{PYTHONPATH = '{warm.folder}'}}\n"
+    hand.tasks(text, age=10.0)
+    (hand.path / "there").mkdir()
+    drawn = set()
+    for name in ("a", "b"):
+        assert worker.do(name, {"task": "t", "args": ["x"], "cwd": f"{hand.path}/there"})["exit_code"] == 0
+        words = hand.output(name).decode().split("\n")
+        assert sorted(words[1:]) == ["", "of a child", "of the job"]
+        assert words[0].endswith("/there")
+        drawn.add(words[0])
+    assert len(drawn) == 2
+    gone = worker.do("c", {"task": "t", "cwd": "/nowhere"})
+    assert gone["reason"] == "cannot start: the directory /nowhere: there is no such directory"
+
+
 def test_what_a_job_says_by_its_status_descriptor_arrives(hand, worker, warm):
     warm("status")
     said = worker.do("a", {"task": "t"}, status=True)["said"]
@@ -321,12 +352,14 @@ def test_a_job_that_is_cancelled_while_its_host_imports_never_runs_and_others_th
     eventually(lambda: not alive(host))
     (warm.folder / "go").touch()
     assert worker.do("c", {"task": "t"})["exit_code"] == 0
+    children = Path(f"/proc/{worker.pid}/task/{worker.pid}/children")
+    eventually(lambda: children.read_text().split() == [str(hosts(warm)[-1])])  # and no zombie
     assert (hand.output("a"), hand.output("b")) == (b"", b"")
 
 
 @pytest.mark.parametrize("stopped", [False, True])
 def test_a_timeout_ends_a_host_that_does_not_answer(hand, worker, warm, stopped):
-    host = importing(hand, worker, warm, "timeout = '300ms'")
+    host = importing(hand, worker, warm, "timeout = '3s'")
     if stopped:
         os.kill(host, signal.SIGSTOP)
     assert worker.ended("a")["reason"] == "timeout"
@@ -386,7 +419,7 @@ def test_an_idle_worker_with_a_host_is_idle_and_leaves_no_zombie(hand, worker, w
     warm("say")
     for name in ("a", "b"):
         worker.do(name, {"task": "t"})
-    assert idle(worker.pid, worker.line)
+    eventually(lambda: idle(worker.pid, worker.line))
     children = Path(f"/proc/{worker.pid}/task/{worker.pid}/children").read_text().split()
     assert [int(child) for child in children] == hosts(warm)
 

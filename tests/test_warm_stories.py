@@ -1,14 +1,17 @@
 """Stories of warm workers under a whole dispatcher: the documents' example, and what random deaths leave."""
 
+import json
 import os
 import random
 import re
 import shutil
 import signal
+import subprocess
 import tomllib
 from collections import Counter
 from pathlib import Path
 
+import pytest
 from conftest import eventually
 
 REPOSITORY = Path(__file__).parent.parent
@@ -16,7 +19,7 @@ REPOSITORY = Path(__file__).parent.parent
 
 def test_the_documents_task_runs_as_it_says(world):
     page = (REPOSITORY / "docs" / "warm-workers.md").read_text()
-    (text,) = re.findall(r"```toml\n(\[tasks\..*?)```", page, re.S)
+    (text,) = re.findall(r"```toml\n(\[tasks\.words.*?)```", page, re.S)
     (line,) = re.findall(r"```sh\n(.*?)```", page, re.S)
     code = world.path / "words"
     code.mkdir()
@@ -31,6 +34,21 @@ def test_the_documents_task_runs_as_it_says(world):
     assert len({one, two, host}) == 3
 
 
+def test_the_documents_pool_runs_as_it_says(world):
+    page = (REPOSITORY / "docs" / "warm-workers.md").read_text()
+    (text,) = re.findall(r"```toml\n(\[tasks\.upper.*?)```", page, re.S)
+    perl = shutil.which("perl")
+    if perl is None or subprocess.run([perl, "-MJSON::PP", "-e", "1"], capture_output=True).returncode:
+        pytest.skip("no perl with JSON::PP here")
+    program = REPOSITORY / "examples" / "upper.pl"
+    world.tasks(text.replace(json.dumps(tomllib.loads(text)["tasks"]["upper"]["command"]), f'["{perl}", "{program}"]'))
+    world.start()
+    ended = [world.result(world.submit("submit", "upper", "some", word)) for word in ("words", "more")]
+    assert [each["result"] for each in ended] == [1, 2]
+    assert [each["status"] for each in ended] == ["job 1 of this process", "job 2 of this process"]
+    assert world.run("submit", "--wait", "upper", "x", "y").stdout == "X Y\n"
+
+
 LEDGER = """
 import os, time
 def note(path, name):
@@ -42,14 +60,15 @@ def note(path, name):
 """
 
 
-def test_whatever_is_killed_no_forked_job_is_lost_and_none_that_runs_at_most_once_runs_twice(world):
+@pytest.mark.parametrize("mode", ["fork", "pool"])
+def test_whatever_is_killed_no_warm_job_is_lost_and_none_that_runs_at_most_once_runs_twice(world, mode):
     code, ledger = world.path / "code", world.path / "ledger"
     code.mkdir()
     (code / "ledger.py").write_text(LEDGER)
     for name, delivery in (("least", "at-least-once"), ("most", "at-most-once")):
         more = "on_crash = 'retry'\nmax_crashes = 1000\nretries = 100\nbackoff = {base = '10ms', max = '10ms'}"
         more = more if name == "least" else ""
-        text = f"[tasks.{name}]\npython = 'ledger:note'\nmode = 'fork'\ncwd = '{code}'\ndelivery = '{delivery}'\n"
+        text = f"[tasks.{name}]\npython = 'ledger:note'\nmode = '{mode}'\ncwd = '{code}'\ndelivery = '{delivery}'\n"
         (world.config / "tasks.d").mkdir(exist_ok=True)
         (world.config / "tasks.d" / f"{name}.toml").write_text(f"{text}{more}\n")
     daemon = world.start()

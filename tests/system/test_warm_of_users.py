@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 from conftest import eventually
 from machine import SPOOL
+from test_kill import delegated as _delegated
 
+delegated = _delegated
 pytestmark = pytest.mark.root
 MODULE = """
 import json, os, resource, signal, sys, time
@@ -118,6 +120,71 @@ def test_a_host_whose_worker_is_killed_dies_and_the_job_is_ended_before_it_runs_
     os.kill(worker, signal.SIGKILL)
     assert machine.result(job)["state"] == "dead"
     eventually(lambda: not swarm(0))
+
+
+def test_a_pool_of_a_tasks_user_is_where_its_job_was_put_serves_the_next_and_is_gone_after_cancel_now(machine, code):
+    machine.tasks(task("look", code, "pool") + "memory_max = '500M'\n" + task("swarm", code, "pool"))
+    machine.start()
+    found = [json.loads(machine.output(machine.submit("ann", "submit", "lookpool"))) for _ in range(3)]
+    assert len({each["host"] for each in found}) == 1
+    assert {uid for each in found for uid in each["status"]["Uid"]} == {"2003"}
+    job = machine.submit("ann", "submit", "swarmpool")
+    output = machine.results(job) / "stdout"
+    eventually(lambda: output.exists() and "ready" in output.read_text())
+    pids = having("warmed:swarm")
+    assert len(pids) == 201
+    machine.cronq("ann", "cancel", "--now", job)
+    assert machine.result(job)["state"] == "cancelled"
+    eventually(lambda: not having("warmed:swarm"))
+
+
+def test_warm_jobs_are_each_put_into_a_cgroup_of_their_own_and_ended_there(machine, code, delegated):
+    modes = ("fork", "pool")
+    limit = "memory_max = '500M'\n"
+    machine.tasks("".join(task("look", code, mode) + task("swarm", code, mode) + limit for mode in modes))
+    machine.start(cgroup=delegated)
+    for mode in modes:
+        jobs, found = [], []
+        for _ in range(3):
+            jobs.append(machine.submit("ann", "submit", f"look{mode}"))
+            found.append(json.loads(machine.output(jobs[-1])))
+        assert len({each["host"] for each in found}) == 1
+        assert [each["cgroup"].split("/")[-1].strip() for each in found] == [f"job-{job}.1" for job in jobs]
+        job = machine.submit("ann", "submit", f"swarm{mode}")
+        leaf = delegated.with_name("cronq-jobs.service") / f"job-{job}.1"
+        output = machine.results(job) / "stdout"
+        eventually(lambda output=output: output.exists() and "ready" in output.read_text())
+        assert len((leaf / "cgroup.procs").read_text().split()) == 201
+        machine.cronq("ann", "cancel", "--now", job)
+        assert machine.result(job)["state"] == "cancelled"
+        eventually(lambda leaf=leaf: not leaf.exists())
+
+
+def having(word: str) -> list[int]:
+    """The processes whose command line has this word."""
+    found = []
+    for each in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            words = Path(f"/proc/{each}/cmdline").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if word.encode() in words:
+            found.append(int(each))
+    return found
+
+
+def test_an_interpreter_that_the_tasks_user_may_not_run_is_told(machine, code):
+    private = code / "private"
+    private.write_text("#!/bin/sh\n")
+    private.chmod(0o700)
+    machine.tasks("".join(f"{task('look', code, mode)}interpreter = '{private}'\n" for mode in ("fork", "pool")))
+    machine.start()
+    for mode in ("fork", "pool"):
+        found = machine.result(machine.submit("ann", "submit", f"look{mode}"))
+        assert (found["exit_code"], found["reason"]) == (
+            126,
+            f"cannot start: {private}: uid 2003 may not read it; name another Python in interpreter",
+        )
 
 
 def test_a_module_that_the_tasks_user_cannot_read_fails_his_job_and_says_so(machine, code):
