@@ -1,7 +1,7 @@
 """The crew: the workers that the launcher made for this dispatcher, and what is under way at each.
 
-Does:    asks the launcher for a worker per user, hands it jobs, hears from it, replaces it after a minute, and gives up
-         one that does not answer, or has been stopped.
+Does:    asks the launcher for a worker per user, hands it jobs, hears from it, replaces it after a minute (by one that
+         has warmed up what tasks keep warm), and gives up one that does not answer, or has been stopped.
 Trusts:  the launcher. Of workers only that a message is a message: how a job ended is read from its outcome file.
 Fails:   a worker that is gone leaves its jobs in `lost`; who runs them and whether they still run is for `settle`.
 """
@@ -24,6 +24,9 @@ MOST_UNANSWERED = 64
 RETRY_LAUNCH = 1.0
 KILL_WITHIN = 5.0
 TELL_EVERY = 0.9
+WARM_FOR = 600.0  # seconds after its last job for which a worker keeps what a task has warm
+WARM_WITHIN = 30.0  # seconds that a new worker may take to warm up
+MOST_WARM = 64
 BARRED = 30.0  # seconds until an account that may not have jobs is looked at again
 
 
@@ -41,6 +44,7 @@ class Worker:
         self.looked = now  # whether it is stopped: any job of its user's can do that
         self.stopped: float | None = None  # since when
         self.condemned = False
+        self.warming: float | None = None  # since when, before it takes jobs
         self.asked = 0.0  # it, and what it has open, is not older than that
         self.tables: frozenset[str] = frozenset()  # crontabs of root's that it has open
 
@@ -73,6 +77,7 @@ class Crew:
         self.complaints: list[str] = []
         self.placing: dict[str, tuple[int, str, int]] = {}  # by name of the attempt: its worker, its id and number
         self.kills: dict[str, float] = {}  # attempts whose cgroup must be empty by then
+        self.warm: dict[int, dict[str, float]] = {}  # by uid: tasks that its workers keep warm, with their last use
         self._told = float("-inf")
         self._asked_for: dict[int, deque[tuple[float, frozenset[str]]]] = {}  # when, and with which tables
         bell.listen(launcher.fileno(), "launcher")
@@ -166,7 +171,10 @@ class Crew:
                 worker.condemned = True
                 self.complaints.append(f"worker {worker.pid} does not answer; it is ended")
                 self._verb({"verb": "END", "worker": worker.pid})
-            elif not worker.jobs and (worker is not self.current.get(worker.uid) or now - worker.born > LIFETIME):
+            elif worker.warming is not None:
+                if now - worker.warming > WARM_WITHIN:
+                    self._warmed(worker)
+            elif not worker.jobs and not self._stays(worker, now):
                 self._part(worker)
 
     def _hear_launcher(self, now: float) -> None:
@@ -203,9 +211,36 @@ class Crew:
         worker = Worker(message["worker"], message["uid"], line, descriptors[1], now)
         worker.asked, worker.tables = self._took(worker.uid)
         self.workers[worker.pid] = worker
-        self.current[worker.uid] = worker
+        tasks = self._kept_warm(worker.uid, now)
+        old = self.current.get(worker.uid)
+        if tasks and self.tell(worker.uid, {"do": "warm", "tasks": tasks}, now, worker) and _alike(old, worker):
+            worker.warming = now  # the old one goes on meanwhile
+        else:
+            self.current[worker.uid] = worker
         self.asked.pop(worker.uid, None)
         self.bell.listen(line.fileno(), ("worker", worker.pid))
+
+    def _kept_warm(self, uid: int, now: float) -> list[str]:
+        """The tasks that the workers of this user keep warm: those that had a job of late."""
+        used = self.warm.get(uid, {})
+        for task in [task for task, last in used.items() if now - last > WARM_FOR]:
+            del used[task]
+        return sorted(used, key=lambda task: -used[task])[:MOST_WARM]
+
+    def _stays(self, worker: Worker, now: float) -> bool:
+        """Whether a worker without a job is kept; one that has its time behind it, until another is as warm."""
+        if worker is not self.current.get(worker.uid):
+            return False
+        age = now - worker.born
+        if LIFETIME < age < 2 * LIFETIME and self._kept_warm(worker.uid, now) and not self.barred(worker.uid, now):
+            self._ask(worker.uid, now)
+            return True
+        return age <= LIFETIME
+
+    def _warmed(self, worker: Worker) -> None:
+        """It takes the jobs from now on."""
+        worker.warming = None
+        self.current[worker.uid] = worker
 
     def _hear_worker(self, worker: Worker, now: float) -> None:
         for received in _messages(worker.line):
@@ -219,6 +254,10 @@ class Crew:
                 os.close(descriptor)
             if message.get("is") == "barred":
                 self._bar(worker.uid, str(message.get("reason")), bool(message.get("hold")), now)
+            if message.get("is") == "warm" and worker.warming is not None:
+                self._warmed(worker)
+            if isinstance(task := message.get("warm"), str):
+                self.warm.setdefault(worker.uid, {})[task] = now
             job_id = message.get("id")
             if not isinstance(job_id, str):
                 continue
@@ -270,6 +309,8 @@ class Crew:
             del self.current[worker.uid]
 
     def _ask(self, uid: int, now: float) -> None:
+        if any(worker.uid == uid and worker.warming is not None for worker in self.workers.values()):
+            return  # it comes
         if now - self.asked.get(uid, -RETRY_LAUNCH) >= RETRY_LAUNCH:
             self.asked[uid] = now
             tables = self.wants(uid)
@@ -294,6 +335,11 @@ class Crew:
         except OSError:
             self.launcher_gone = True
         return False
+
+
+def _alike(old: Worker | None, new: Worker) -> bool:
+    """Whether the old one can do what the new one could meanwhile."""
+    return old is not None and not old.condemned and old.tables == new.tables
 
 
 def _is_silent(worker: Worker, now: float) -> bool:

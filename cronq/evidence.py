@@ -84,6 +84,23 @@ class Judge:
             unsure = self.book.young and error.sentence.startswith("unknown task")
             raise Refused(error.sentence, error.exit_code, unsure) from None
 
+    def plan_of(self, name: object) -> tasks.Plan:
+        """What a job of this task that says nothing comes to, where its user, who I am, may have one.
+
+        Raises `CronqError`.
+        """
+        known = self.book.tasks()
+        task = known.get(name) if isinstance(name, str) else None
+        if task is None:
+            raise BadJob(f"unknown task {jobs.show(name)}")
+        job = jobs.Job(task=task.name)
+        if self.authority is not None:
+            if task.user is None:
+                self.authority.permit(job, task, self.uid)
+            if self.authority.runs_as(task, self.uid) != self.uid:
+                raise BadJob(f"the task {task.name} does not run as uid {self.uid}")
+        return tasks.plan(job, known, system=self.authority is not None)
+
     def _proof(self, owner: int) -> safeopen.Proof:
         return safeopen.Proof(owner, self.device, None if self.system is None else self.system.gid)
 

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from typing import Any, NoReturn
 
     Function = Callable[..., object]
+    Changes = dict[bytes, "bytes | None"]  # None: taken away
 
 LINE = 3  # the worker; a job that has a status descriptor has that in its place
 ID = b"CRONQ_JOB_ID="
@@ -68,6 +69,15 @@ def load(name: str) -> Function:
     return function
 
 
+def warm(name: str) -> tuple[Function, Changes]:
+    """The function, and what its import changed about the environment: as it would in each job's own process."""
+    before = dict(os.environb)
+    function = load(name)
+    changes: Changes = {key: value for key, value in os.environb.items() if before.get(key) != value}
+    changes.update({key: None for key in before if key not in os.environb})
+    return function, changes
+
+
 def call(name: str, function: Function, args: list[str]) -> int:
     """Call it as a console script is called, and give the exit code: None is 0, a number itself, a text 1."""
     sys.argv = [name, *args]
@@ -93,7 +103,7 @@ class Host:
         began = time.time_ns()
         os.set_inheritable(LINE, False)
         self.line = socket.socket(fileno=LINE)
-        self.function = load(name)
+        self.function, self.changes = warm(name)
         null = os.open(os.devnull, os.O_WRONLY)
         for place in (STDOUT, STDERR):  # so far whoever has to wait for the import could see what it prints
             _flush()
@@ -173,9 +183,7 @@ class Host:
             os.umask(told["umask"])
             signal.pthread_sigmask(signal.SIG_SETMASK, ())
             env = {key.encode("latin-1"): value.encode("latin-1") for key, value in told["env"].items()}
-            os.environ.clear()
-            os.environb.update(env)
-            _carry(env.get(ID[:-1], b""))
+            _take_on(env, self.changes)
             _forget_exits()
             if os.read(gate, 1) == OPEN:
                 os.close(gate)
@@ -194,16 +202,14 @@ def pool(name: str) -> int:
     os.set_inheritable(LINE, False)
     umask = os.umask(0o022)
     began = time.time_ns()
-    function, line = load(name), socket.socket(fileno=LINE)
+    line = socket.socket(fileno=LINE)
+    function, changes = warm(name)
     files = _files(name, began)
     for text in line.makefile("rb"):
         told = json.loads(text)
         os.umask(umask)
         os.chdir(told["cwd"])
-        env = {os.fsencode(key): os.fsencode(value) for key, value in told["env"].items()}
-        os.environ.clear()
-        os.environb.update(env)
-        _carry(env[ID[:-1]])
+        _take_on({os.fsencode(key): os.fsencode(value) for key, value in told["env"].items()}, changes)
         sys.stdin = _input(told["stdin"])
         code = call(name, function, told["args"])
         _flush()
@@ -242,6 +248,18 @@ def _complain() -> None:
     kind, error, trace = sys.exc_info()
     if kind is not None and error is not None:
         sys.excepthook(kind, error, trace)
+
+
+def _take_on(env: dict[bytes, bytes], changes: Changes) -> None:
+    """Have a job's environment, with what the import of its function changes about each."""
+    os.environ.clear()
+    os.environb.update(env)
+    for key, value in changes.items():
+        if value is None:
+            os.environb.pop(key, None)
+        else:
+            os.environb[key] = value
+    _carry(env.get(ID[:-1], b""))
 
 
 def _carry(job_id: bytes) -> None:

@@ -103,6 +103,8 @@ class Hosts:
         self._current: dict[str, Host] = {}  # by task
         self._all: dict[int, Host] = {}  # by pid, until it has been waited for
         self._number = 0
+        self._awaited: set[Host] = set()  # that are warming up
+        self._when_warm: Callable[[], object] = lambda: None
 
     def ask(self, task: str, plan: Plan, env: dict[bytes, bytes], given: Given, born: Born) -> Asked:
         """Ask for a process with these descriptors. Raises `CannotStart`, or `OSError` where there is no room."""
@@ -129,6 +131,28 @@ class Hosts:
                 os.close(descriptor)
         host.jobs += 1
         return asked
+
+    def warm(self, task: str, plan: Plan) -> None:
+        """Have a host for this task before there is a job. Raises `CannotStart`, or `OSError`."""
+        null = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            host = self._host(task, plan, null)
+        finally:
+            os.close(null)
+        if host.files is None:
+            self._awaited.add(host)
+
+    def when_warm(self, call: Callable[[], object]) -> None:
+        """Call once no host is warming up: each has imported its function, or has ended."""
+        self._when_warm = call
+        self._settled(None)
+
+    def _settled(self, host: Host | None) -> None:
+        if host is not None:
+            self._awaited.discard(host)
+        if not self._awaited:
+            call, self._when_warm = self._when_warm, lambda: None
+            call()
 
     def give_up(self, asked: Asked) -> None:
         """The job is not to be run any more. Its host may be why it did not begin, so that one ends too."""
@@ -213,6 +237,7 @@ class Hosts:
         files, number, pid = (message.get(key) for key in ("files", "job", "pid"))
         if isinstance(files, dict) and host.files is None:
             host.files = {str(path): whole(changed) for path, changed in files.items()}
+            self._settled(host)
         elif whole(number) in host.asked:
             self._came(host.asked[whole(number)], whole(pid))
         return host.line.fileno() >= 0
@@ -270,6 +295,7 @@ class Hosts:
         for asked in list(host.asked.values()):
             asked.shut()
             asked.born(answer)
+        self._settled(host)
         self._let_go()
 
 

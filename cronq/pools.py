@@ -62,6 +62,10 @@ class Pools:
             self._retire(host)
         return self._make(task, plan.host, env, made)
 
+    def warm(self, task: str, plan: Plan) -> None:
+        """Have a process for this task before there is a job. Raises `CannotStart`, or `OSError`."""
+        self.release(self.take(task, plan))
+
     def release(self, host: Host) -> None:
         """It has answered."""
         self._idle[host.pid] = host

@@ -27,10 +27,13 @@ Dispatcher to worker     {"do": "run", "id", "attempt", "redelivered", "schedule
                                                                  with "why": "interrupted" it is to come again
                          {"do": "go", "id", "attempt", "placed": bool}   its process has its place, or gets none
                          {"do": "reap", "id", "attempt", "pid", "start", "boot"}   end a job whose worker died
+                         {"do": "warm", "tasks": [NAME…]}        start what these keep warm, before there is a job
 Worker to dispatcher     {"is": "barred", "reason", "hold": bool}   its user gets no worker; it leaves
                          {"is": "starting", "id", "attempt"}     received; the outcome file says so too
                          {"is": "place", "id", "attempt", "limits"}   with a pidfd: it waits for its cgroup, and for go
-                         {"is": "ended", "id", "attempt"}        the outcome file says how
+                         {"is": "ended", "id", "attempt"}        the outcome file says how; with "warm": TASK where
+                                                                 something of it is kept warm
+                         {"is": "warm"}                          what was to be started is
                          {"is": "reaped", "id", "attempt", "known": bool}   it is dead; False: nobody can know
 """
 

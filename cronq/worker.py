@@ -26,6 +26,7 @@ from collections import deque
 
 from cronq import cgroup, wire
 from cronq.attempt import Attempt
+from cronq.errors import CronqError
 from cronq.evidence import Judge, Refused
 from cronq.forked import Forked
 from cronq.hosts import Hosts
@@ -36,7 +37,7 @@ from cronq.outcome import Outcome
 from cronq.pooled import Pooled
 from cronq.pools import Pools
 from cronq.process import Hunts
-from cronq.start import IGNORED, Starter
+from cronq.start import IGNORED, CannotStart, Starter
 from cronq.status import is_cursor
 
 TYPE_CHECKING = False
@@ -191,7 +192,9 @@ class Worker:
         verb = message.get("do")
         for key, nothing in (("table", ""), ("status", False), ("cursor", "")):
             message.setdefault(key, nothing)
-        if not _well_formed(message):
+        if verb == "warm" and isinstance(message.get("tasks"), list):
+            self._warm(message["tasks"])
+        elif not _well_formed(message):
             log("message-unknown", message=str(message)[:200])
         elif verb == "run" and len(descriptors) == 4 + message["data"] + message["status"]:
             self._run(message, descriptors)
@@ -208,6 +211,19 @@ class Worker:
             self.hunts.add(message)
         for descriptor in descriptors:
             os.close(descriptor)
+
+    def _warm(self, names: list[Any]) -> None:
+        """Start what these tasks keep warm, and tell when it is: a worker is to be so before it takes jobs."""
+        for name in names:
+            try:
+                plan = self.judge.plan_of(name)
+                if plan.mode == "fork":
+                    self.hosts.warm(name, plan)
+                elif plan.mode == "pool":
+                    self.pools.warm(name, plan)
+            except (CronqError, CannotStart, OSError) as error:  # its job will say
+                log("not-warm", task=name, reason=error)
+        self.hosts.when_warm(lambda: self._say({"is": "warm"}))
 
     # ---------------------------------------------------------------- a job
 
@@ -236,10 +252,11 @@ class Worker:
         place = self._place if self.placing else None
         seen = place, self.hunts, self._no_room, self._oom_kills
         parts = message, plan, outcome, self.loop, self._finished, self.step, *seen
+        name = message["task"] = job.task or ""
         if plan.mode == "fork":
-            attempt: Attempt = Forked(self.hosts, job.task or "", *parts)
+            attempt: Attempt = Forked(self.hosts, name, *parts)
         else:
-            attempt = Attempt(*parts) if plan.mode == "exec" else Pooled(self.pools, job.task or "", *parts)
+            attempt = Attempt(*parts) if plan.mode == "exec" else Pooled(self.pools, name, *parts)
         self.attempts[attempt.id] = attempt
         if plan.cron is not None:  # it gets what cron gives it, and nothing more
             for descriptor in results[2:]:
@@ -282,7 +299,7 @@ class Worker:
 
     def _finished(self, attempt: Attempt) -> None:
         del self.attempts[attempt.id]
-        self._over(attempt.id, attempt.number)
+        self._over(attempt.id, attempt.number, attempt.message["task"] if attempt.plan.mode != "exec" else None)
         self._leave()
 
     def _leave(self) -> None:
@@ -294,8 +311,9 @@ class Worker:
     def _is_known(self, pid: int) -> bool:
         return pid in self.pools or any(attempt.alive and attempt.pid == pid for attempt in self.attempts.values())
 
-    def _over(self, job_id: str, attempt: int) -> None:
-        self._say({"is": "ended", "id": job_id, "attempt": attempt})
+    def _over(self, job_id: str, attempt: int, warm: str | None = None) -> None:
+        kept = {} if warm is None else {"warm": warm}
+        self._say({"is": "ended", "id": job_id, "attempt": attempt, **kept})
         self.step("told")
 
     def _reaped(self, job_id: str, attempt: int, known: bool) -> None:

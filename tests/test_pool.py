@@ -170,13 +170,13 @@ def test_a_program_that_is_not_there_is_told(hand, worker):
 
 
 def test_a_python_pool_calls_the_function_in_one_process_with_each_jobs_world(hand, worker, warm):
-    warm("look", "umask = '027'\nenv = {A = 'task'}", mode="pool")
+    warm("look", "umask = '027'\nenv = {A = 'task', TAKEN = 't'}", mode="pool")
     worker.do("a", {"task": "t", "args": ["1"], "stdin": "first", "env": {"B": "b"}}, status=True)
     worker.do("b", {"task": "t"})
     found = {name: json.loads(hand.output(name)) for name in ("a", "b")}
     name, home, shell = who()
     common = {"PATH": DEFAULT_PATH, "HOME": home, "USER": name, "LOGNAME": name, "SHELL": shell}
-    common |= {"LANG": os.environ.get("LANG", "C.UTF-8"), "A": "task", "CRONQ_SPOOL": str(hand.spool)}
+    common |= {"LANG": os.environ.get("LANG", "C.UTF-8"), "A": "task", "OF_MODULE": "t", "CRONQ_SPOOL": str(hand.spool)}
     common |= {"CRONQ_TASK": "t", "CRONQ_ATTEMPT": "1", "CRONQ_MAX_ATTEMPTS": "1", "CRONQ_REDELIVERED": "0"}
     common |= {"CRONQ_SCHEDULED_AT": "2001-09-09T01:46:40Z"}
     for each in ("a", "b"):

@@ -173,7 +173,6 @@ def test_a_task_that_says_only_its_command_has_the_defaults() -> None:
         ({"cpu_weight": 0}, "cpu_weight must be a whole number from 1 to 10000"),
         ({"python": "a:b"}, "either a command, a shell line or a python function"),
         ({"mode": "fork"}, 'mode = "fork" needs python = "package.module:function"'),
-        ({"command": None, "shell": "cat", "mode": "pool"}, 'mode = "pool" needs a command or python'),
         ({"mode": "warm"}, "mode must be one of exec, fork, pool"),
         ({"interpreter": "/usr/bin/python3"}, "interpreter is what runs a python function; write python beside it"),
         ({"max_jobs": 3, "max_age": "1h"}, 'max_jobs, max_age: only what is kept has that; write mode = "fork"'),
@@ -202,6 +201,10 @@ def test_a_job_of_a_python_function_is_an_interpreter_that_calls_it_and_so_is_it
     assert made.host is not None
     assert made.host.argv == [sys.executable, tasks.HOST, "fork", "a.b:c", "/srv"]
     assert (made.host.env, made.host.cwd, made.host.mode, made.host.host) == ({"A": "1"}, "/srv", "exec", None)
+
+
+def test_a_shell_line_is_no_pool() -> None:
+    assert 'mode = "pool" needs a command or python' in refusal({"shell": "cat", "mode": "pool"})
 
 
 def test_a_task_without_a_verb_is_refused() -> None:

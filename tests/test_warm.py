@@ -15,11 +15,13 @@ from test_worker import _reap as reap
 from test_worker import who
 from workbench import UID, alive, idle, numbers
 
-from cronq import process
+from cronq import process, wire
 from cronq.task import DEFAULT_PATH
 
 MODULE = """
 import json, os, sys, threading, time
+if "TAKEN" in os.environ:
+    os.environ["OF_MODULE"] = os.environ.pop("TAKEN")
 HERE = os.path.dirname(os.path.abspath(__file__))
 with open(os.path.join(HERE, "imports"), "a") as file:
     file.write(f"{os.getpid()}\\n")
@@ -130,7 +132,7 @@ def test_a_function_ends_as_a_program_would(hand, worker, warm, mode, how, code,
 def test_a_job_has_its_own_descriptors_environment_directory_umask_and_input_and_nothing_of_the_one_before(
     hand, worker, warm, tmp_path
 ):
-    warm("look", "umask = '027'\nenv = {A = 'task'}")
+    warm("look", "umask = '027'\nenv = {A = 'task', TAKEN = 't'}")
     data = tmp_path / "data"
     data.write_text("from a file")
     worker.do("a", {"task": "t", "args": ["1"], "stdin": "first", "env": {"B": "b"}}, status=True)
@@ -139,7 +141,7 @@ def test_a_job_has_its_own_descriptors_environment_directory_umask_and_input_and
     found = {name: json.loads(hand.output(name)) for name in ("a", "b", "c")}
     name, home, shell = who()
     common = {"PATH": DEFAULT_PATH, "HOME": home, "USER": name, "LOGNAME": name, "SHELL": shell}
-    common |= {"LANG": os.environ.get("LANG", "C.UTF-8"), "A": "task", "CRONQ_SPOOL": str(hand.spool)}
+    common |= {"LANG": os.environ.get("LANG", "C.UTF-8"), "A": "task", "OF_MODULE": "t", "CRONQ_SPOOL": str(hand.spool)}
     common |= {"CRONQ_TASK": "t", "CRONQ_ATTEMPT": "1", "CRONQ_MAX_ATTEMPTS": "1", "CRONQ_REDELIVERED": "0"}
     common |= {"CRONQ_SCHEDULED_AT": "2001-09-09T01:46:40Z"}
     for each in ("a", "b", "c"):
@@ -155,14 +157,16 @@ def test_a_job_has_its_own_descriptors_environment_directory_umask_and_input_and
 
 
 EXITS = """
-import atexit, multiprocessing, os, random
+import atexit, multiprocessing, os, random, time
+def later():
+    time.sleep(0.2)
+    print("of a child", flush=True)
 atexit.register(lambda: print("of the host", flush=True))
 random.seed(1)
 def host(folder):
     atexit.register(lambda: print("of the job", flush=True))
     print(random.random(), os.getcwd(), flush=True)
-    child = multiprocessing.get_context("fork").Process(target=print, args=("of a child",), kwargs={"flush": True})
-    child.start()
+    multiprocessing.get_context("fork").Process(target=later).start()
 """
 
 
@@ -334,7 +338,7 @@ def test_a_job_that_its_host_had_not_begun_goes_back_where_that_has_begun_others
     eventually(lambda: hand.steps("a") == ["starting"])
     os.kill(host, signal.SIGKILL)
     told = worker.ended("a")
-    assert (told["step"], told["again"], told["reason"]) == ("refused", True, "its host ended")
+    assert (told["step"], told["again"]) == ("refused", True)  # whether it was asked already, or could not be
     assert not (hand.path / "never").exists()
 
 
@@ -424,6 +428,18 @@ def test_an_idle_worker_with_a_host_is_idle_and_leaves_no_zombie(hand, worker, w
     assert [int(child) for child in children] == hosts(warm)
 
 
+def test_who_was_adopted_while_a_host_was_awaited_is_waited_for(hand, worker, warm):
+    importing(hand, worker, warm)
+    path = hand.path / "left"
+    assert worker.do("left", {"command": ["sh", "-c", f"sleep 0.1 & echo $! > {path}"]})["exit_code"] == 0
+    (pid,) = numbers(path)
+    eventually(lambda: process.look(pid).state == b"Z")
+    assert process.look(pid).parent == worker.pid
+    (warm.folder / "go").touch()
+    assert worker.ended("a")["exit_code"] == 0
+    assert process.look(pid) is None
+
+
 def test_a_forked_job_waits_for_its_place_as_any_other(hand, warm):
     worker = hand.worker(placing=True)
     warm("say", "memory_max = '64M'")
@@ -447,22 +463,54 @@ line = socket.socket(fileno=3)
 line.send(json.dumps({"ready": True, "files": {}}).encode())
 while data := line.recv(65536):
     number = json.loads(data)["job"]
-    pid = {"other": int(open(os.environ["OTHER"]).read()), "own": os.getpid(), "init": 1, "none": 0, "text": "x"}
+    pid = {"other": int(open(os.environ["OTHER"]).read()), "own": os.getpid(), "none": 0, "text": "x",
+           "alien": int(open(os.environ["ALIEN"]).read())}
     line.send(json.dumps({"job": number, "pid": pid[os.environ["LIE"]]}).encode())
 """
 
 
-@pytest.mark.parametrize("lie", ["other", "own", "init", "none", "text"])
+@pytest.mark.parametrize("lie", ["other", "own", "alien", "none", "text"])
 def test_a_host_that_names_what_is_no_process_of_its_job_is_not_believed(hand, worker, warm, lie):
-    worker.sh("other", f"echo $$ > {hand.path}/other; exec sleep 100")
-    eventually(lambda: numbers(hand.path / "other"))
+    for each, whose in (("other", worker), ("alien", hand.worker())):
+        whose.sh(each, f"echo $$ > {hand.path}/{each}; exec sleep 100")
+        eventually(lambda each=each: numbers(hand.path / each))
     liar = warm.folder / "liar"
     liar.write_text(LIAR)
     liar.chmod(0o755)
-    warm.more = f"interpreter = '{liar}'\nenv = {{LIE = '{lie}', OTHER = '{hand.path}/other'}}"
+    env = f"LIE = '{lie}', OTHER = '{hand.path}/other', ALIEN = '{hand.path}/alien'"
+    warm.more = f"interpreter = '{liar}'\nenv = {{{env}}}"
     warm("say")
     told = worker.do("a", {"task": "t"})
     assert (told["step"], told["again"]) == ("refused", True)
     assert hand.steps("a") == ["starting", "refused"]
     assert alive(numbers(hand.path / "other")[0])
     assert worker.do("b", {"command": ["true"]})["exit_code"] == 0
+
+
+def test_a_worker_warms_up_before_it_has_a_job_and_says_when_it_is(hand, worker, warm):
+    (warm.folder / "warmed.py").write_text(SLOW)
+    warm("host")
+    worker.send({"do": "warm", "tasks": ["t", "absent", 7]})
+    eventually(lambda: hosts(warm))
+    assert idle(worker.pid, worker.line)
+    (warm.folder / "go").touch()
+    assert wire.receive(worker.line) == ({"is": "warm"}, [])
+    assert worker.do("a", {"task": "t"})["exit_code"] == 0
+    assert len(hosts(warm)) == 1
+    worker.send({"do": "warm", "tasks": []})
+    assert wire.receive(worker.line)[0] == {"is": "warm"}
+
+
+def test_what_cannot_be_imported_holds_up_no_worker_that_warms_up(hand, worker, warm):
+    warm.module = "absent"
+    warm("host")
+    worker.send({"do": "warm", "tasks": ["t"]})
+    assert wire.receive(worker.line)[0] == {"is": "warm"}
+    warm.module = "warmed"
+    warm("say", mode="pool", age=5.0)
+    other = hand.worker()
+    other.send({"do": "warm", "tasks": ["t"]})
+    assert wire.receive(other.line)[0] == {"is": "warm"}
+    (pid,) = eventually(lambda: hosts(warm))
+    assert other.do("a", {"task": "t"})["exit_code"] == 0
+    assert hand.outcome("a")[1]["pid"] == pid

@@ -33,6 +33,18 @@ command = ["sh", "-c", "id -u > {PROOF}/loose"]
 user = "root"
 allow_root = true
 command = ["sh", "-c", "id -u > {PROOF}/barely"]
+[tasks.warm]
+user = "carl"
+python = "of:carl"
+interpreter = "/usr/bin/touch"
+mode = "fork"
+cwd = "{PROOF}"
+[tasks.kept]
+submit = ["ann"]
+python = "of:ann"
+interpreter = "/usr/bin/touch"
+mode = "fork"
+cwd = "{PROOF}"
 [schedules.tidy]
 every = "1h"
 args = ["all"]
@@ -367,3 +379,16 @@ def test_input_that_nobody_can_have_meant_is_none(liar, refused, name):
     said = liar.file_of("ann", f"{name}.2", {**liar.job(name), "stdin": "this and nothing else"})
     mine = liar.file_of("ann", name, b"another of hers", "data")
     refused("ann", f"2001-{name}", said, "stdin", payload=mine)
+
+
+def test_a_worker_warms_up_what_its_user_may_have_and_nothing_else(liar):
+    for user, made in (("bob", set()), ("ann", {"of:ann"}), ("carl", {"of:carl"})):
+        uid = liar.machine.uids[user]
+        worker = liar.worker(uid)
+        worker.send({"do": "warm", "tasks": ["warm", "kept", "loose", "tidy", "absent", 7, None]})
+        worker.hear("warm")
+        found = {name for name in ("of:ann", "of:carl") if (PROOF / name).exists()}
+        assert found == made
+        for name in found:
+            assert (PROOF / name).stat().st_uid == uid
+            (PROOF / name).unlink()
