@@ -100,6 +100,10 @@ class Mta:
         """What it has not delivered yet."""
         return subprocess.run(["exim4", "-bp"], capture_output=True, text=True, check=True).stdout
 
+    def log(self) -> str:
+        """What it has said of each mail."""
+        return "".join(path.read_text(errors="replace") for path in sorted(QUEUE.glob("*log")))
+
     def close(self) -> None:
         """Let nothing be left of it."""
         for path in (*MAIL.iterdir(), QUEUE, CONFIG):

@@ -71,6 +71,7 @@ for name in sys.argv[1:]:
     entries.run("/var/spool/cronq", name, wait=False, as_json=False, raw=False)
 """
 USERS = ("ann", "bob", "carl")
+LONG = 180  # seconds: twenty jobs, as many mails, four at a time, by a server that starts three processes for each
 
 
 @pytest.fixture
@@ -91,8 +92,11 @@ def run(machine, table: str, *names: str) -> None:
 def all_is_mailed(machine, post: Mta, runs: int) -> None:
     """Wait until so many runs have ended, and no mail about one is under way."""
     folder = SPOOL / "out" / str(machine.uids["ann"])
-    eventually(lambda: len(list(folder.glob("*-tab-*/result.json"))) == runs)
-    eventually(lambda: "-mail-" not in machine.cronq("ann", "list").stdout and not post.queued())
+    try:
+        eventually(lambda: len(list(folder.glob("*-tab-*/result.json"))) == runs, LONG)
+        eventually(lambda: "-mail-" not in machine.cronq("ann", "list").stdout and not post.queued(), LONG)
+    except AssertionError as error:
+        pytest.fail(f"{error}\n{machine.cronq('ann', 'list', '--all').stdout}\n{post.queued()}\n{post.log()}")
 
 
 def shown(message: Message) -> list[tuple[str, str]]:
@@ -144,7 +148,7 @@ def test_the_mail_is_as_with_debians_cron(machine, post, tmp_path):
     counts = {user: len(post.inbox(user)) for user in USERS}
     assert counts == {user: len(ours[user]) for user in USERS}
     debian(tmp_path)
-    eventually(lambda: all(len(post.inbox(user)) == 2 * counts[user] for user in USERS) and not post.queued())
+    eventually(lambda: all(len(post.inbox(user)) == 2 * counts[user] for user in USERS) and not post.queued(), LONG)
     theirs = {user: dict(cases(post.inbox(user)[counts[user] :])) for user in USERS}
     for user in USERS:
         for name, mail in ours[user].items():
