@@ -18,7 +18,7 @@ from contextlib import contextmanager
 import pytest
 from conftest import CRONQ, World, eventually
 from cron.bench import Bench
-from desk import ANN, BOB, Desk
+from desk import ANN, BOB, Desk, entry
 from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
@@ -27,7 +27,7 @@ from cronq import agetable, counting, depths, measures, metricsfile, top
 from cronq.counting import OTHER, Counts, Histogram
 from cronq.entry import Entry
 from cronq.exposition import COUNTER, GAUGE, HISTOGRAM, Family
-from cronq.house import Now
+from cronq.house import Now, Running
 
 needs_root = pytest.mark.skipif(os.getuid() != 0, reason="becoming other users needs root")
 TASKS = """
@@ -299,6 +299,27 @@ def test_figures_are_of_ones_own_jobs_and_for_root_of_everybodys_and_of_the_disp
         desk.close()
 
 
+@needs_root
+def test_top_is_told_of_ones_own_jobs_also_of_those_that_run():
+    desk = Desk()
+
+    def prepare(house):
+        for uid in (ANN, BOB):
+            each = entry(uid, 1).but(queue=f"of{uid}", attempt=1)
+            house.backlog.put("running", each)
+            house.running[each.id] = Running(each)
+
+    try:
+        desk.start(prepare)
+        found = {uid: desk.ask(uid, do="overview")[0] for uid in (ANN, BOB, 0)}
+        assert [each["running"] for each in found.values()] == [1, 1, 2]
+        assert [[job["uid"] for job in each["jobs"]] for each in found.values()] == [[ANN], [BOB], [ANN, BOB]]
+        assert [[*each["queues"]] for each in found.values()] == [[f"of{ANN}"], [f"of{BOB}"], [f"of{ANN}", f"of{BOB}"]]
+        assert desk.ask(ANN, do="overview", user=BOB)[-1]["code"] == 77
+    finally:
+        desk.close()
+
+
 # -------------------------------------------------------------------- the file
 
 
@@ -426,6 +447,7 @@ def test_scrapers_that_hang_hold_up_neither_the_dispatcher_nor_others(past):
             for line in lines[2:]:
                 line.sendall(b"GET /met")  # and never ends
             assert fetched(url)[0] == 200
+            assert select.select(lines[2:], [], [], 0)[0] == []  # it did not wait until these were hung up on
             past.run("submit", "--wait", "--queue", "free", "fine")
         finally:
             for line in lines:
