@@ -26,7 +26,8 @@ KILL_WITHIN = 5.0
 TELL_EVERY = 0.9
 WARM_FOR = 600.0  # seconds after its last job for which a worker keeps what a task has warm
 WARM_WITHIN = 30.0  # seconds that a new worker may take to warm up
-MOST_WARM = 64
+MOST_WARM = 64  # tasks of one user
+MOST_NAME = 48  # characters of a task's
 BARRED = 30.0  # seconds until an account that may not have jobs is looked at again
 
 
@@ -225,7 +226,7 @@ class Crew:
         used = self.warm.get(uid, {})
         for task in [task for task, last in used.items() if now - last > WARM_FOR]:
             del used[task]
-        return sorted(used, key=lambda task: -used[task])[:MOST_WARM]
+        return sorted(used)
 
     def _stays(self, worker: Worker, now: float) -> bool:
         """Whether a worker without a job is kept; one that has its time behind it, until another is as warm."""
@@ -256,8 +257,10 @@ class Crew:
                 self._bar(worker.uid, str(message.get("reason")), bool(message.get("hold")), now)
             if message.get("is") == "warm" and worker.warming is not None:
                 self._warmed(worker)
-            if isinstance(task := message.get("warm"), str):
-                self.warm.setdefault(worker.uid, {})[task] = now
+            if isinstance(task := message.get("warm"), str) and len(task) <= MOST_NAME:
+                used = self.warm.setdefault(worker.uid, {})
+                if task in used or len(used) < MOST_WARM:
+                    used[task] = now
             job_id = message.get("id")
             if not isinstance(job_id, str):
                 continue

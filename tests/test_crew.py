@@ -154,3 +154,11 @@ def test_an_idle_worker_is_replaced_by_a_warm_one_as_long_as_its_tasks_had_jobs_
     launched.give(OLD, NOW + 700)  # ten minutes after its last job
     crew.hear(set(), NOW + 761)
     assert list(crew.workers) == []
+
+
+def test_a_worker_that_names_tasks_without_end_costs_no_more_than_a_message(launched):
+    old = launched.give(OLD, NOW)
+    for number in range(100):
+        launched.say(OLD, old, {**ENDED, "warm": f"t{number:02}"}, NOW)
+        launched.say(OLD, old, {**ENDED, "warm": "x" * 60_000}, NOW)
+    assert wire.receive(launched.give(NEW, NOW + 61))[0] == {"do": "warm", "tasks": [f"t{n:02}" for n in range(64)]}

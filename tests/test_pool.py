@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+from pathlib import Path
 
 import pytest
 from conftest import eventually
@@ -26,6 +27,8 @@ while read -r line <&3; do
     *'"late"'*) (sleep 0.05; echo after; echo 1 >> "$PIDS") & ;;
     *'"garbage"'*) echo '{"exit": "x", "id": "'$id'"}' >&3; continue;;
     *'"other"'*) echo '{"exit": 0, "id": "1-other"}' >&3; continue;;
+    *'"flood"'*) echo x >> "$PIDS"; read -r go < "$PIDS.go"; head -c 100000 /dev/zero | tr '\\0' '\\n' >&3
+        echo '{"exit": 6, "id": "'$id'"}' >&3; exit 9;;
     *'"last"'*) echo '{"exit": 5, "id": "'$id'"}' >&3; exit 9;;
     esac
     echo "$$ has $id"; echo "err" >&2
@@ -97,6 +100,20 @@ def test_a_pool_that_does_not_answer_as_it_should_fails_its_job_and_the_next_has
     assert pool_of(hand, "b") != pool_of(hand, "before")
 
 
+def test_a_pools_last_word_is_heard_behind_all_that_it_said_before(worker, shell):
+    go = shell.pids.with_name("pids.go")
+    os.mkfifo(go)
+    worker.run("a", {"task": "t", "args": ["flood"]})
+    eventually(shell.pids.exists)
+    os.kill(worker.pid, signal.SIGSTOP)
+    go.write_text("go\n")
+    (pid,) = Path(f"/proc/{worker.pid}/task/{worker.pid}/children").read_text().split()
+    eventually(lambda: not alive(int(pid)))
+    os.kill(worker.pid, signal.SIGCONT)
+    ended = worker.ended("a")
+    assert (ended["exit_code"], ended["reason"]) == (6, None)
+
+
 @pytest.mark.parametrize("now", [False, True])
 def test_a_cancel_ends_the_pool_and_what_it_started_and_the_next_job_has_another(hand, worker, shell, now):
     worker.run("a", {"task": "t", "args": ["slow"]})
@@ -129,9 +146,13 @@ def test_what_is_printed_when_there_is_no_job_is_in_no_jobs_output(hand, worker,
 
 def test_a_pool_that_died_while_it_was_idle_costs_no_job(hand, worker, shell):
     worker.do("a", {"task": "t"})
+    eventually(lambda: idle(worker.pid, worker.line))
+    os.kill(worker.pid, signal.SIGSTOP)
+    worker.run("b", {"task": "t"})
     os.kill(pool_of(hand, "a"), signal.SIGKILL)
     eventually(lambda: not alive(pool_of(hand, "a")))
-    assert worker.do("b", {"task": "t"})["exit_code"] == 0
+    os.kill(worker.pid, signal.SIGCONT)  # the job is the first thing that it sees
+    assert worker.ended("b")["exit_code"] == 0
     assert pool_of(hand, "b") != pool_of(hand, "a")
 
 

@@ -157,7 +157,7 @@ def test_a_job_has_its_own_descriptors_environment_directory_umask_and_input_and
 
 
 EXITS = """
-import atexit, multiprocessing, os, random, time
+import atexit, multiprocessing.util, os, random, time
 def later():
     time.sleep(0.2)
     print("of a child", flush=True)
