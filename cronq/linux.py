@@ -14,6 +14,7 @@ import socket
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import NoReturn
 
 RESOLVE_NO_XDEV = 0x01
@@ -53,10 +54,8 @@ class _OpenHow(ctypes.Structure):
 def openat2(directory: int, path: str, flags: int, resolve: int) -> int:
     """Open `path` below the descriptor `directory`, resolved only as `resolve` allows (openat2(2), Linux 5.6)."""
     how = _OpenHow(flags | os.O_CLOEXEC, 0, resolve)
-    found: int = _libc.syscall(
-        _SYS_OPENAT2, directory, os.fsencode(path), ctypes.byref(how), ctypes.c_size_t(ctypes.sizeof(how))
-    )
-    return _checked(found, path)
+    arguments = (_SYS_OPENAT2, directory, os.fsencode(path), ctypes.byref(how), ctypes.c_size_t(ctypes.sizeof(how)))
+    return _persist(lambda: _libc.syscall(*arguments), path)
 
 
 def open_inside(directory: int, path: str, flags: int, resolve: int = INSIDE) -> int:
@@ -72,7 +71,7 @@ def open_inside(directory: int, path: str, flags: int, resolve: int = INSIDE) ->
 def rename_new(source_dir: int, source: str, target_dir: int, target: str) -> None:
     """Rename, and fail with EEXIST rather than replace a file that is there (renameat2(2), RENAME_NOREPLACE)."""
     arguments = (source_dir, os.fsencode(source), target_dir, os.fsencode(target), RENAME_NOREPLACE)
-    _checked(_libc.renameat2(*arguments), source)
+    _persist(lambda: _libc.renameat2(*arguments), source)
 
 
 def begin_writing(descriptor: int, begin: int, size: int) -> None:
@@ -181,6 +180,15 @@ def peer_groups(descriptor: int) -> list[int]:
             return list(groups[: size.value // 4])
         if ctypes.get_errno() != errno.ERANGE or size.value <= room:  # ERANGE: it said how much room they need
             _checked(found, "SO_PEERGROUPS")
+
+
+def _persist(call: Callable[[], int], what: str) -> int:
+    """The same of a call that is made again where a signal came in between, as Python's own are (PEP 475)."""
+    while True:
+        try:
+            return _checked(call(), what)
+        except InterruptedError:
+            continue
 
 
 def _checked(result: int, what: str) -> int:
