@@ -26,7 +26,9 @@ def cancel(house: House, now: Now, state: str, entry: Entry, at_once: bool) -> s
     if state == states.RUNNING:
         return _running(house, now, entry, at_once)
     if state in UNSTARTED:
+        house.stops[entry.id] = at_once  # where the disk refuses a part of it, `press` goes on
         settle.end_unstarted(house, now, "cancel", state, entry, REASON)
+        house.stops.pop(entry.id, None)
         return states.CANCELLED
     return state
 
@@ -88,7 +90,7 @@ def press(house: House, now: Now) -> None:
             continue
         if entry is not None:
             cancel(house, now, state, entry, at_once)
-        del house.stops[job_id]
+        house.stops.pop(job_id, None)
 
 
 def _tell(house: House, now: Now, running: Running) -> None:

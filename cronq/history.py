@@ -28,6 +28,7 @@ from cronq.shelves import SyncFailed
 from cronq.spool import sync_directory, write_all
 
 MOST_WORDS, MOST_SAID = 20, 200  # words and characters of a command that are kept
+_OF_ATTEMPTS = (b'"outcome":', b'"move":"start"', b'"move":"revive"')
 TAIL = 8 << 20  # one turn writes far less; what is before the last turn's lines is on disk in its place as well
 
 
@@ -107,25 +108,28 @@ class History:
         """The history's files, oldest first."""
         return annals.days(self.folder)
 
-    def last(self) -> dict[tuple[str, int], dict[str, Any]]:
-        """The outcomes, by id and attempt, among the last lines: what a crash may have kept from its place.
+    def last(self) -> dict[str, dict[int, dict[str, Any]]]:
+        """The outcomes, by id and by attempt, among the last lines: what a crash may have kept from its place.
 
-        Attempts are numbered anew when a job is revived, and after a crash: an outcome before the job's last start is
-        not of the attempt that was under way.
+        Attempts are numbered anew when a job is revived, and after a crash: an outcome before the job's last start, or
+        before it was revived, is not of the attempt that was under way.
         """
-        found: dict[tuple[str, int], dict[str, Any]] = {}
+        found: dict[str, dict[int, dict[str, Any]]] = {}
         for path in self.days()[-2:]:
             with open(path, "rb") as file:
                 file.seek(max(0, os.fstat(file.fileno()).st_size - TAIL))
                 for line in file.read().splitlines():
-                    if b'"outcome":' not in line and b'"move":"start"' not in line:
+                    if not any(said in line for said in _OF_ATTEMPTS):
                         continue
                     try:
                         record = json.loads(line)
-                        key = record["id"], record["attempt"]
-                        found.pop(key, None)
+                        of_job = found.setdefault(record["id"], {})
+                        if record.get("move") == "revive":
+                            of_job.clear()
+                            continue
+                        of_job.pop(record["attempt"], None)
                         if "outcome" in record:
-                            found[key] = record
+                            of_job[record["attempt"]] = record
                     except (ValueError, KeyError, TypeError):
                         continue
         return found

@@ -10,10 +10,9 @@ Fails:   never guesses: a dead worker is not a dead job, so a worker of the same
 from __future__ import annotations
 
 import json
-import os
 from typing import Any
 
-from cronq import callbacks, cursors, events, job, pace, pauses, policy, spool, statement, states, task
+from cronq import callbacks, cursors, events, job, pace, pauses, policy, safeopen, spool, statement, states, task
 from cronq.entry import HAS_DATA, PUT_OFF, START_NOW, Entry, digest
 from cronq.errors import BadJob, CronqError
 from cronq.history import named, waited
@@ -39,13 +38,23 @@ def settle(house: House, now: Now) -> None:
             if running.reap is not None:  # else it was cancelled, and its worker tells how it ended
                 _crashed(house, now, running, known=bool(message.get("known")))
         else:
-            examine(house, now, running)
+            _examine(house, now, running)
     lost, house.crew.lost = house.crew.lost, []
     for job_id in lost:
         if job_id in house.running:
             house.running[job_id].orphan = True
     for running in [each for each in house.running.values() if each.orphan]:
+        _examine(house, now, running)
+
+
+def _examine(house: House, now: Now, running: Running) -> None:
+    """The same; one that cannot be read now is looked at in each turn, and holds up nothing."""
+    try:
         examine(house, now, running)
+    except OSError as error:
+        if not running.orphan:
+            log("disk", id=running.entry.id, reason=str(error))
+        running.orphan = True
 
 
 def examine(house: House, now: Now, running: Running) -> None:
@@ -138,11 +147,17 @@ def _decide(
         _pause(house, entry)
     if not noted:
         to = _STATES[type(verdict)]
-        facts: dict[str, Any] = {"attempt": entry.attempt, "outcome": outcome, "verdict": type(verdict).__name__}
+        facts: dict[str, Any] = {"attempt": entry.attempt, "used": _used(entry)}
+        facts |= {"outcome": outcome, "verdict": type(verdict).__name__}
         if isinstance(verdict, policy.Again):
             facts |= {"at": verdict.at, "uses": verdict.uses}
         facts |= {**named(entry, details(house, running)[0]), "wait": waited(entry, outcome)}
         house.history.note(now.wall, entry.id, states.RUNNING, to, entry, cause=_reason(verdict), **facts)
+
+
+def _used(entry: Entry) -> int:
+    """How often a job had run already without using an attempt, so that one of the same number came after it."""
+    return entry.crashes + entry.snoozes + entry.interruptions
 
 
 _STATES: dict[type, str] = {
@@ -274,10 +289,11 @@ def end_unstarted(house: House, now: Now, move: str, state: str, entry: Entry, r
 def give_back(house: House, now: Now, running: Running, cause: str) -> None:
     """An attempt that never started is no attempt: the job is ready again."""
     entry = running.entry
-    del house.running[entry.id]
+    running.orphan = True  # until it is done: where the disk refuses, it is looked at again
     house.shelves.drop_outcome(entry)
     changed = entry.but(attempt=max(0, entry.attempt - 1))
     house.move(now, "return", states.RUNNING, entry, changed, cause, rate=pace.give_back(house, now, entry))
+    del house.running[entry.id]
 
 
 def _refused(house: House, now: Now, running: Running, outcome: dict[str, Any]) -> None:
@@ -295,13 +311,16 @@ def _refused(house: House, now: Now, running: Running, outcome: dict[str, Any]) 
 def refuse(house: House, now: Now, entry: Entry, state: str, error: CronqError) -> None:
     """A job that must not run (its bytes changed after they were judged) is set aside with the reason."""
     reason = error.sentence
-    house.running.pop(entry.id, None)
+    house.shelves.drop_outcome(entry)  # first: one that never started is refused again where the disk refuses this
     place = f"{house.shelves.place(state, entry)}/{entry.name}"
     name = entry.id.partition("-")[2]
-    house.shelves.set_aside(place, entry.uid, f"{name}.job", spool.reason_text(error))
+    try:
+        house.shelves.set_aside(place, entry.uid, f"{name}.job", spool.reason_text(error))
+    except FileNotFoundError:  # it was, and there was no room for the reason
+        house.shelves.give_reason(entry.uid, f"{name}.job", spool.reason_text(error))
     if HAS_DATA in entry.flags:
         house.shelves.set_taken_data_aside(entry.id, entry.uid, name, spool.reason_text(error))
-    house.shelves.drop_outcome(entry)
+    house.running.pop(entry.id, None)
     house.backlog.forget(entry.id)
     house.tally(entry, states.REJECTED)
     house.history.note(now.wall, entry.id, state, states.REJECTED, entry, cause=reason, **named(entry))
@@ -329,12 +348,15 @@ def outcome_of(found: dict[str, Any]) -> dict[str, Any]:
 
 
 def recover(house: House, now: Now) -> None:
-    """Take up what was running under a dispatcher before this one."""
+    """Take up what was running under a dispatcher before this one, and what was ending without having run."""
+    _go_on_ending(house, now)
     entries = [entry for entry in house.backlog.of(states.RUNNING) if entry.batch is None]
     last = house.history.last() if entries else {}
     for entry in entries:
         running = house.running[entry.id] = Running(entry, orphan=True)
-        record = last.get((entry.id, entry.attempt))
+        record = last.get(entry.id, {}).get(entry.attempt)
+        if record is not None and record.get("used", _used(entry)) != _used(entry):
+            record = None  # of an attempt before it, which had the same number
         data = house.shelves.try_outcome(entry)
         steps = read_outcome(data or b"")
         published = data is not None and (not steps or "state" in steps[-1])
@@ -342,7 +364,28 @@ def recover(house: House, now: Now) -> None:
             verdict = _restore(record, now)
             _decide(house, now, running, verdict, record["outcome"], noted=True)
         else:
-            examine(house, now, running)
+            _examine(house, now, running)
+
+
+def _go_on_ending(house: House, now: Now) -> None:
+    """A crash came between a result and the move that goes with it: a job that has not started ends as it says."""
+    unstarted = {entry.uid for state in _UNSTARTED for entry in house.backlog.entries(state)}
+    for uid in unstarted:
+        for job_id in house.shelves.with_results(uid):
+            state, entry = house.backlog.find(job_id) or ("", None)
+            if entry is None or state not in _UNSTARTED or entry.batch is not None:
+                continue
+            steps = read_outcome(house.shelves.result(job_id))
+            move = next((move for move, ended in _ENDINGS.items() if steps and steps[0].get("state") == ended), None)
+            if move is not None:
+                house.shelves.end(state, entry)
+                house.backlog.forget(job_id)
+                house.tally(entry, _ENDINGS[move])
+                house.history.note(now.wall, job_id, state, _ENDINGS[move], move=move, cause=steps[0].get("reason"))
+
+
+_UNSTARTED = (states.READY, states.DELAYED, states.WAITING, states.HELD)
+_ENDINGS = {"cancel": states.CANCELLED, "expire": states.EXPIRED}
 
 
 def _restore(record: dict[str, Any], now: Now) -> policy.Verdict:
@@ -367,7 +410,7 @@ def read(house: House, state: str, entry: Entry) -> job.Job | None:
 
 def check_bytes(descriptor: int, entry: Entry) -> bytes:
     """The job's bytes, which must be those that were judged. Raises `BadJob`."""
-    data = os.pread(descriptor, MAX_JOB_BYTES + 1, max(0, entry.offset))
+    data = safeopen.read_job(descriptor, MAX_JOB_BYTES, max(0, entry.offset))
     if entry.event:
         data = callbacks.wanted(data, entry.event)
     elif entry.proof:

@@ -340,10 +340,15 @@ class Shelves:
         """An ended job's file goes to its results, its data go for good."""
         folder = self.result_folder(entry)
         source = self.place(state, entry)
-        os.rename(f"{source}/{entry.name}", f"{folder}/job.json", src_dir_fd=self.fd, dst_dir_fd=self.fd)
+        self.touch(folder, source)
+        try:
+            os.rename(f"{source}/{entry.name}", f"{folder}/job.json", src_dir_fd=self.fd, dst_dir_fd=self.fd)
+        except FileNotFoundError:
+            if not os.path.exists(self._path(f"{folder}/job.json")):
+                raise
+            # It went there before, and the disk refused what comes now.
         if entry.ours:
             os.chmod(self._path(f"{folder}/job.json"), 0o644)  # ours, and its user's to read
-        self.touch(folder, source)
         if HAS_DATA in entry.flags:
             self.drop_data(entry.id)
 
@@ -379,6 +384,14 @@ class Shelves:
                 return file.read(1 << 20).partition(b"\n")[0]
         except OSError:
             return b""
+
+    def with_results(self, uid: int) -> Iterator[str]:
+        """The jobs of a user that have a result directory, whatever is in it."""
+        try:
+            with os.scandir(self._path(f"out/{uid}")) as found:
+                yield from (each.name for each in found)
+        except FileNotFoundError:
+            return
 
     def remove_results(self, job_id: str) -> None:
         """Remove an ended job's result directory for good: somebody said `rm`."""
@@ -459,8 +472,8 @@ class Shelves:
         return f"{self.root}/{relative}"
 
     def _rename(self, source: str, name: str, target: str, new: str) -> None:
+        self.touch(target, source)  # first: where it cannot flush what must be before this, nothing is moved
         linux.rename_new(self.fd, f"{source}/{name}", self.fd, f"{target}/{new}")
-        self.touch(target, source)
 
     def _shard(self, state: str, entry: Entry) -> str:
         folder = self.place(state, entry)
