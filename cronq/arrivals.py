@@ -109,6 +109,9 @@ def _collect(house: House, now: Now, uid: int, most: int) -> None:
         except BadJob as error:
             _leave(house, uid, filename, error)
             continue
+        except OSError:
+            inbox.put_back(uid, names[count:])
+            raise
         if captured is None:
             left = True  # one of its name is being judged: it is taken when that has been
         else:
@@ -148,7 +151,15 @@ def _is_new(house: House, uid: int, filename: str) -> bool:
 
 
 def judge(house: House, now: Now, captured: str) -> None:
-    """One captured file: an entry, a refusal with its reason, or another look later."""
+    """One captured file: an entry, a refusal with its reason, or another look later. Raises `OSError`."""
+    try:
+        _judge(house, now, captured)
+    except OSError:
+        house.looks[captured] = now.mono + 1.0  # no room for it now: it lies captured, and is judged again
+        raise
+
+
+def _judge(house: House, now: Now, captured: str) -> None:
     uid, filename = inboxes.owner(captured)
     name, ending = inboxes.split(filename) or ("", "")
     house.behind.discard(captured)
@@ -179,9 +190,6 @@ def judge(house: House, now: Now, captured: str) -> None:
         _look_again(house, now, captured, error)
     except CronqError as error:
         refuse(house, now, captured, error)
-    except OSError:
-        house.looks[captured] = now.mono + 1.0  # no room for it now: it lies captured, and is judged again
-        raise
     finally:
         if descriptor >= 0:
             os.close(descriptor)
@@ -190,7 +198,7 @@ def judge(house: House, now: Now, captured: str) -> None:
 def _admit_job(
     house: House, now: Now, captured: str, uid: int, name: str, descriptor: int, found: os.stat_result, young: bool
 ) -> None:
-    data = safeopen.read(descriptor, MAX_JOB_BYTES)
+    data = safeopen.read_job(descriptor, MAX_JOB_BYTES)
     wanted = judged(data, young)
     permit(house, wanted, uid)
     wanted = unique.adopt(wanted, house.config.tasks.get(wanted.task or ""))

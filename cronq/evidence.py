@@ -79,6 +79,8 @@ class Judge:
             return job, tasks.plan(job, known, system=self.authority is not None)
         except BadConfig as error:
             raise Refused(error.sentence, error.exit_code, again=True) from None
+        except OSError as error:  # no memory, no descriptor: not the job's fault
+            raise Refused(f"the worker cannot look at it now: {error.strerror}", 75, again=True) from None
         except CronqError as error:
             # A config that is being written may miss the task for a moment.
             unsure = self.book.young and error.sentence.startswith("unknown task")
@@ -113,7 +115,10 @@ class Judge:
             if offset < 0:
                 return safeopen.read(job_file, jobs.MAX_JOB_BYTES)
             return _member(job_file, offset)
-        except (OSError, OverflowError) as error:  # it is open for writing only, or no offset is that large
+        except (OSError, OverflowError) as error:
+            if isinstance(error, OSError) and error.errno in safeopen.IN_NEED:
+                raise
+            # It is damaged, or open for writing only, or no offset is that large.
             raise BadJob(f"its file cannot be read: {error}") from None
 
     def _check_right(

@@ -90,18 +90,24 @@ def look(directory: int, path: str) -> os.stat_result:
 
 
 def open_file(directory: int, path: str, proof: Proof) -> tuple[int, os.stat_result]:
-    """A descriptor of the file and what fstat says of it. Raises `BadJob`, `FileNotFoundError`."""
+    """A descriptor of the file and what fstat says of it. Raises `BadJob`, `FileNotFoundError`; `OSError` in need."""
     try:
         descriptor = linux.open_inside(directory, path, _FLAGS)
     except FileNotFoundError:
         raise
     except OSError as error:
+        if error.errno in IN_NEED:
+            raise
         raise BadJob(_refusal(directory, path, error)) from None
     try:
         return descriptor, proof.check(descriptor)
     except BaseException:
         os.close(descriptor)
         raise
+
+
+# Not the file's fault, and over in a while. Any other error of the disk is: one damaged file must not hold up the rest.
+IN_NEED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINTR, errno.ESTALE)
 
 
 def _refusal(directory: int, path: str, error: OSError) -> str:
@@ -127,6 +133,16 @@ def read(descriptor: int, most: int, offset: int = 0) -> bytes:
         offset += len(part)
         wanted -= len(part)
     return b"".join(parts)
+
+
+def read_job(descriptor: int, most: int, offset: int = 0) -> bytes:
+    """The same of a job's file. Raises `BadJob` where the disk does not give it; `OSError` in need."""
+    try:
+        return read(descriptor, most, offset)
+    except OSError as error:
+        if error.errno in IN_NEED:
+            raise
+        raise BadJob(f"it cannot be read: {error.strerror}") from None
 
 
 # -------------------------------------------------------------------- by the path of a spool

@@ -204,10 +204,17 @@ def start(house: House, now: Now, entry: Entry) -> tuple[dict[str, Any], list[in
         log("config-bad", id=entry.id, reason=error.sentence)
         house.lanes_closed[entry.task, entry.uid] = Shut(now.mono + CONFIG_PAUSE, error.sentence)
         return None
-    except (CronqError, FileNotFoundError) as error:
+    except OSError as error:
         _close(descriptors)
-        refused = error if isinstance(error, CronqError) else BadJob(str(error))
-        settle.refuse(house, now, entry, states.READY, refused)
+        if isinstance(error, FileNotFoundError):
+            settle.refuse(house, now, entry, states.READY, BadJob(str(error)))
+            return None
+        log("disk", id=entry.id, reason=str(error))  # no descriptor, no memory: in a while there is
+        house.lanes_closed[entry.task, entry.uid] = Shut(now.mono + DISK_PAUSE, str(error))
+        return None
+    except CronqError as error:
+        _close(descriptors)
+        settle.refuse(house, now, entry, states.READY, error)
         return None
     reason = why_held(house, now, entry.uid, runner)
     if reason is not None and entry.tabled:
