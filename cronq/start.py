@@ -185,7 +185,10 @@ class Starter:
             argv = [word.encode() for word in plan.argv] if plan.cron is None else plan.cron.argv
             return make(_program(argv[0], env[b"PATH"]), argv, env, (self._null if data is None else data, *outputs))
         finally:
-            os.chdir("/")  # a worker keeps no directory busy
+            try:
+                os.chdir("/")  # a worker keeps no directory busy
+            except OSError:
+                pass  # next time; whatever was made above runs by now, and must not be made again
 
     def _limited(self, program: bytes, argv: list[bytes], env: dict[bytes, bytes], given: Given) -> int:
         """Spawn under the limit of descriptors that the worker itself was started with."""
