@@ -111,6 +111,7 @@ def _collect(house: House, now: Now, uid: int, most: int) -> None:
             continue
         except OSError:
             inbox.put_back(uid, names[count:])
+            house.looks[f"{uid},{filename}"] = now.mono + 1.0  # perhaps it was taken before the disk refused
             raise
         if captured is None:
             left = True  # one of its name is being judged: it is taken when that has been

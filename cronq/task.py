@@ -402,8 +402,19 @@ def files(config: str) -> list[str]:
         names = []
     except OSError as error:
         raise BadConfig(f"{folder}: cannot be read: {error.strerror}") from None
-    found = [main] if os.path.lexists(main) else []  # a link that leads nowhere is a mistake to tell, not no config
+    found = [main] if _is_there(main) else []  # a link that leads nowhere is a mistake to tell, not no config
     return found + [os.path.join(folder, name) for name in names if name.endswith(".toml") and name[0] != "."]
+
+
+def _is_there(path: str) -> bool:
+    """Whether there is such a file; where the disk does not say, that is no config without it. Raises `BadConfig`."""
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        raise BadConfig(f"{path}: cannot be looked at: {error.strerror}") from None
+    return True
 
 
 def tables(path: str) -> dict[str, Any]:
@@ -424,7 +435,7 @@ def tables(path: str) -> dict[str, Any]:
 def main_says(config: str, title: str, key: str) -> object:
     """What cronq.toml says for a key of one of its tables; None where it says nothing. Raises `BadConfig`."""
     path = os.path.join(config, "cronq.toml")
-    table = tables(path).get(title) if os.path.lexists(path) else None
+    table = tables(path).get(title) if _is_there(path) else None
     return table.get(key) if isinstance(table, dict) else None
 
 

@@ -79,6 +79,23 @@ PLACES = {
         1,
         "EIO",
     ),
+    "a_worker_that_cannot_leave_a_jobs_directory_does_not_start_it_twice": ("run", "worker", "chdir", "/", 3, "ENOMEM"),
+    "a_config_that_cannot_be_looked_at_is_not_taken_for_none": (
+        "run",
+        "dispatcher",
+        "newfstatat",
+        "cronq.toml",
+        1,
+        "EIO",
+    ),
+    "a_file_that_was_taken_just_when_the_disk_refused_is_judged": (
+        "dead",
+        "dispatcher",
+        "newfstatat",
+        "queue/.capture/",
+        1,
+        "ESTALE",
+    ),
 }
 
 

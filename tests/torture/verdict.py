@@ -73,13 +73,16 @@ def _judge_job(told, job: str, ends: set[str], attempts: list[str]) -> list[str]
         allowed |= {"dead"}  # it says so, and tells why
     if told.failing and _DAMAGED.search(_refusal(told, job)):
         return []  # a damaged file: it is kept, with the reason
+    if told.failing and not result and "the same as" in _refusal(told, job):
+        return []  # it was judged after the newer one
     if not result:
         return [f"LOST: {job} has no result"]
     found = [] if state in allowed else [f"LOST: {job} is {state}, not {sorted(ends)}: {result.get('reason')}"]
     if state == "done" and "exit_code" in result and "batch" not in told.story:
         if not attempts:
             found.append(f"LOST: {job} is done and never ran")
-        if f"out {job}" not in (told.cell.folder(job) / "stdout").read_text():
+        is_cut = told.failing and (result.get("stdout") or {}).get("cut")  # and says so
+        if f"out {job}" not in (told.cell.folder(job) / "stdout").read_text() and not is_cut:
             found.append(f"UNREADABLE: {job}'s output; its result says {result.get('stdout')}")
     return found
 
