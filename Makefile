@@ -6,7 +6,7 @@ BIN = $(VENV)/bin
 LAUNCHER_TESTS = $(addprefix tests/,test_launcher.py test_realm.py test_become.py test_ground.py test_roottables.py \
   test_authority.py test_cgroup.py attacks/test_verbs.py attacks/test_drop.py system/test_accounts.py)
 
-.PHONY: demo test booted cron long model defences bench bench-payload cover-launcher lint quick install clean
+.PHONY: demo test booted cron long model torture-sites defences bench bench-payload cover-launcher lint quick install clean
 
 demo: $(VENV)/installed
 	$(BIN)/cronq demo
@@ -29,6 +29,14 @@ long: $(VENV)/installed  # all tests whole, where `make test` takes a slice of t
 
 model: $(VENV)/installed  # many more random steps of the real dispatcher beside the model of the queue
 	CRONQ_LONG=1 $(BIN)/pytest -q tests/model
+
+# Kills each program, and fails it, at each of its system calls: needs root. MINUTES or POINTS bound each of the two, ONLY
+# plays one point (or those with this in their name), BESIDE so many at once.
+torture-sites: BOUNDS = $(if $(MINUTES),--minutes $(MINUTES)) $(if $(POINTS),--points $(POINTS)) \
+  $(if $(ONLY),--only $(ONLY)) $(if $(BESIDE),--beside $(BESIDE))
+torture-sites: $(VENV)/installed
+	$(if $(filter errno:%,$(ONLY)),,$(BIN)/python tests/torture/sites.py kill $(BOUNDS))
+	$(if $(filter kill:%,$(ONLY)),,$(BIN)/python tests/torture/sites.py errno $(BOUNDS))
 
 defences: $(VENV)/installed  # takes each defence away in turn, and sees its attack succeed: needs root; ONLY="row 3:" some of them
 	.ci/packages
