@@ -87,7 +87,7 @@ def entry_of(house: House, job_id: str, wanted: Job, hashed: str, submitted: flo
     if wanted.batch is not None and "+" in job_id:
         raise BadJob("batch is no key of a batch's own job, which belongs to that one")
     plan = house.plan(wanted)
-    due = _due(wanted, submitted)
+    due = due_of(wanted, submitted)
     uid = int(job_id.partition("-")[0])
     entry = Entry(
         key=_key(house, wanted, uid),
@@ -126,7 +126,8 @@ def must_fit(entry: Entry) -> None:
         raise BadJob(str(error)) from None
 
 
-def _due(wanted: Job, submitted: float) -> float:
+def due_of(wanted: Job, submitted: float) -> float:
+    """When a job that was submitted then is due."""
     if wanted.at is not None:
         return max(wanted.at, submitted)
     if wanted.delay is not None:
@@ -151,7 +152,7 @@ def scheduled(entry: Entry, wanted: Job) -> float:
     name = entry.id.partition("-")[2]
     if name.startswith(TICK):
         return min(now_due, int(name[-13:], 16) / 1e6)
-    return min(now_due, _due(wanted, submitted(entry.id, entry.due)))
+    return min(now_due, due_of(wanted, submitted(entry.id, entry.due)))
 
 
 def _key(house: House, wanted: Job, submitter: int) -> str:

@@ -12,7 +12,7 @@ Fails:   `Same` where another job stands for it, `Duplicate` where there must be
 
 from __future__ import annotations
 
-from cronq import edit, settle, spool, states, unique
+from cronq import admission, edit, settle, spool, states, unique
 from cronq.entry import WINDOW, Entry
 from cronq.errors import Duplicate, Same
 from cronq.house import House, Now
@@ -93,7 +93,10 @@ def _read_again(house: House, now: Now, state: str, entry: Entry) -> None:
     if wanted is None:
         return
     wanted = unique.adopt(wanted, house.config.tasks.get(entry.task))
-    begun = spool.submitted(entry.id, entry.due) if entry.attempt else entry.due / 1e6
+    due = admission.due_of(wanted, spool.submitted(entry.id, entry.due))
+    if wanted.on_conflict is not None and wanted.on_conflict.action == DEBOUNCE:
+        due += wanted.on_conflict.wait
+    begun = min(due, entry.due / 1e6)  # by a retry or an edit its own is later, and the key is not taken for longer
     until = int((begun + (unique.window(wanted) or 0.0)) * 1e6)
     if until > now.micros:
         house.backlog.taken.open(entry.unique, until, entry.id, now.micros)

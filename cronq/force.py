@@ -50,7 +50,7 @@ def launch(
     house: House, now: Now, waiting: list[Started], start: Callable[[House, Now, Entry], Started | None]
 ) -> None:
     """Start what is marked; all of it goes into `waiting`, to be sent once that is durable."""
-    for entry in list(house.backlog.forced.values()):
+    for entry in sorted(house.backlog.forced.values(), key=lambda each: each.order):  # as it would be after a restart
         if now.mono < house.paused_until:
             break
         if CANCEL_WANTED in entry.flags:

@@ -13,7 +13,7 @@ import json
 from typing import Any
 
 from cronq import callbacks, cursors, events, job, pace, pauses, policy, safeopen, spool, statement, states, task
-from cronq.entry import HAS_DATA, PUT_OFF, START_NOW, Entry, digest
+from cronq.entry import CANCEL_WANTED, HAS_DATA, PUT_OFF, START_NOW, Entry, digest
 from cronq.errors import BadJob, CronqError
 from cronq.history import named, waited
 from cronq.house import House, Now, Running, Settled, Shut, encode
@@ -294,6 +294,8 @@ def give_back(house: House, now: Now, running: Running, cause: str) -> None:
     changed = entry.but(attempt=max(0, entry.attempt - 1))
     house.move(now, "return", states.RUNNING, entry, changed, cause, rate=pace.give_back(house, now, entry))
     del house.running[entry.id]
+    if CANCEL_WANTED in entry.flags:
+        house.stops.setdefault(entry.id, False)  # its worker was told, and is gone: it is cancelled, and not expired
 
 
 def _refused(house: House, now: Now, running: Running, outcome: dict[str, Any]) -> None:

@@ -53,7 +53,7 @@ def window(wanted: Job) -> float | None:
 def holds(entry: Entry, state: str) -> bool:
     """Whether a job in this state (empty: below `queue/` no more) keeps its key."""
     if UNTIL_START in entry.flags:
-        return state in _UNSTARTED and not (entry.attempt or entry.snoozes or entry.interruptions)
+        return state in _UNSTARTED and not (entry.attempt or entry.crashes or entry.snoozes or entry.interruptions)
     if UNTIL_SUCCESS in entry.flags:
         return state in KEPT
     return state in KEPT and state not in (DEAD, SKIPPED)
@@ -105,7 +105,7 @@ class Taken:
         """
         until, last = self.windows.get(key, (0, ""))
         own = self.holders.get(key, {})
-        for job_id, state in own.items():
+        for job_id, state in sorted(own.items(), key=_replaceable_first):
             if not _is_of(uid, job_id) or (
                 action != THROTTLE and not (state == RUNNING and action in (ONCE, DEBOUNCE))
             ):
@@ -113,6 +113,14 @@ class Taken:
         if until > now and (action not in (ONCE, DEBOUNCE) or not _is_of(uid, last)):
             return last, own.get(last, "")
         return None
+
+
+def _replaceable_first(each: tuple[str, str]) -> tuple[bool, bool, str]:
+    """Somebody retries a dead one while another of its key waits: of several, what can be replaced comes first; after
+    a restart it is the same one.
+    """
+    job_id, state = each
+    return state not in _UNSTARTED, state != RUNNING, job_id
 
 
 def _is_of(uid: int, job_id: str) -> bool:

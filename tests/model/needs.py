@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from reference import Job
+    from facts import Job
+    from reference import Queue
 
 ENDS = ("done", "dead", "skipped", "cancelled", "expired")
 AFTER, AFTER_ANY, AFTER_FAIL = KEYS = ("after", "after_any", "after_fail")
@@ -34,3 +35,16 @@ def is_met(job: Job) -> bool:
     failing = job.needs.get(AFTER_FAIL, [])
     left = [parent for key in (AFTER, AFTER_ANY) for parent in job.needs.get(key, ()) if not end(parent)]
     return not left and (not failing or any(end(parent) not in ("", "done", "gone") for parent in failing))
+
+
+def look(queue: Queue, job: Job) -> bool:
+    """Whether it goes on, is skipped, or waits again since that by which it was skipped is to be tried again."""
+    parent = hopeless(job)
+    if (job.state == "skipped") == (parent is not None):
+        if parent is not None or not is_met(job):
+            return False
+        job.waits = False
+        queue.move(job, queue.place(job))
+    else:
+        queue.move(job, "waiting" if parent is None else "skipped", "" if parent is None else parent.id)
+    return True

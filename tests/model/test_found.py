@@ -7,7 +7,7 @@ from theatre import Cut
 
 from cronq.entry import Entry
 
-FREE = {"task": ""}
+FREE = {"task": "", "argument": "x"}
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def states(play) -> dict[str, str]:
 
 
 def test_a_job_that_is_held_after_a_crash_has_used_no_attempt(play):
-    play.submit({"task": "hold", "retries": 0})
+    play.submit({"task": "hold", "argument": "x", "retries": 0})
     play.crash(0, known=True)
     play.release(0)
     play.end(0, 1, tell=True)
@@ -36,7 +36,7 @@ def test_a_job_that_is_held_after_a_crash_has_used_no_attempt(play):
 
 
 def test_a_job_that_was_cancelled_is_not_held_when_its_worker_dies(play):
-    play.submit({"task": "hold"})
+    play.submit({"task": "hold", "argument": "x"})
     play.pace(0, HEARS)
     play.cancel(1, now=False)
     play.crash(0, known=False)
@@ -94,7 +94,7 @@ def test_a_name_is_taken_as_long_as_any_job_of_that_name_has_not_ended(play):
     play.end(0, 1, tell=True)
     play.submit_by_a_name_of_ones_own({**FREE, "delay": 60}, "b")
     (dead,) = play.model.of("dead")
-    play.do("retry", dead, lambda job: play.model.retried(job, play.theatre.micros))
+    play.do("retry", dead, play.model.retried)
     play.do("cancel", dead, play.model.cancelled, now=True)
     play.submit_by_a_name_of_ones_own(FREE, "b")
     assert len(play.theatre.names(f"rejected/{UID}")) == 2

@@ -10,115 +10,62 @@ import json
 import math
 import os
 import sys
-from collections import Counter
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import needs
 import pytest
+import rates
+from comparison import ENDED, Comparison, given
+from facts import UNFINISHED, UNSTARTED, Conflict, Job
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
 from players import DEAF, HEARS, STARTS
-from reference import UNFINISHED, UNSTARTED, Job, Queue
-from theatre import MORE, UID, Cut, Theatre
+from reference import Queue
+from said import (
+    CHANCE,
+    GATES,
+    KEYED,
+    RATES,
+    RATES_TOML,
+    TASKS,
+    TOML,
+    WINDOW,
+    batches,
+    edits,
+    ends,
+    keyed,
+    of_conflict,
+    paced,
+    picks,
+    says,
+    specs,
+    uniques,
+)
+from theatre import UID, Cut, Theatre
 
-from cronq import barriers
 from cronq.dispatcher import take_up
-from cronq.job import CALLBACKS
 
 LONG = bool(os.environ.get("CRONQ_LONG"))
-CHANCE = 0.5
-TOML = """
-[limits]
-max_jobs = 4
-[queues.narrow]
-slots = 2
-aging = "1s"
-[queues.other]
-aging = 0
-pause_on_failure = true
-[tasks.once]
-command = ["true"]
-delivery = "at-most-once"
-retries = 1
-[tasks.hold]
-command = ["true"]
-on_crash = "hold"
-retries = 1
-[tasks.oncehold]
-command = ["true"]
-delivery = "at-most-once"
-on_crash = "hold"
-[tasks.bury]
-command = ["true"]
-on_crash = "dead"
-pause_on_failure = true
-[tasks.poison]
-command = ["true"]
-max_crashes = 2
-[tasks.few]
-command = ["true"]
-limit = 2
-[tasks.alone]
-command = ["true"]
-mutex = "m"
-"""
-TASKS = {
-    "": {},
-    "once": {"once": True, "on_crash": "dead", "retries": 1},
-    "hold": {"on_crash": "hold", "retries": 1},
-    "oncehold": {"once": True, "on_crash": "hold"},
-    "bury": {"on_crash": "dead"},
-    "poison": {"max_crashes": 2},
-    "few": {},
-    "alone": {"mutex": "m"},
-}
-QUEUES = ("default", "narrow", "other")
-PAUSING = ("queue:other", "task:bury")
-GATES = ("drain", *(f"queue:{name}" for name in QUEUES), *(f"task:{name}" for name in TASKS if name))
-ENDED = ("done", "cancelled", "expired", "dead", "skipped")
-
-specs = st.fixed_dictionaries(
-    {"task": st.sampled_from(("", "", *TASKS))},
-    optional={
-        "priority": st.sampled_from(("low", "high", 20, 3)),
-        "delay": st.sampled_from((0, 1, 7, 60)),
-        "at": st.sampled_from((-5, 2, 90)),
-        "expires": st.sampled_from((0, 3, 40)),
-        "retries": st.sampled_from((0, 1, 3)),
-        "backoff": st.sampled_from(((0.0, 2.0, 9.0, 0.0), (1.0, 3.0, 20.0, 0.2))),
-        "queue": st.sampled_from(("narrow", "other")),
-        "weight": st.sampled_from((0, 2, 3)),
-        "mutex": st.sampled_from(("m", "n")),
-        "data": st.just(True),
-    },
-)
-picks = st.integers(0, 99)
 wants = st.lists(st.tuples(st.sampled_from((*needs.KEYS, "after")), picks), min_size=1, max_size=2)
-ends = st.sampled_from((0, 0, 1, 3, 75, 64, 65, 77, 78, "signal", "timeout"))
 
 
-class Calm(RuleBasedStateMachine):
+class Calm(Comparison, RuleBasedStateMachine):
     """Everything happens between turns; a dispatcher that ends has said and done what it began."""
 
     least_backoff = 0.0
-    window = 3
+    window = WINDOW
+    toml = TOML + RATES_TOML
+    rates = RATES
 
     def __init__(self) -> None:
-        super().__init__()
-        self.theatre = Theatre(TOML, self.window, CHANCE)
-        agings = {"narrow": 1, "other": 0}
-        self.model = Queue(4, {"narrow": 2}, {"few": 2}, self.window, self.window + MORE, CHANCE, agings, PAUSING)
-        self.cast = self.theatre.cast
-        self.compared = 0  # how much of the model's log
+        RuleBasedStateMachine.__init__(self)
+        Comparison.__init__(self, Theatre(self.toml, self.window, CHANCE), Queue(says(self.window, self.rates)))
         self.names = 0
-        self.begun: set[str] = set()
-        self.with_data: set[str] = set()
-        self.refused: Counter[str] = Counter()  # files set aside
         self.later: list[Job] = []
-        self.nameless: tuple[Job, bool] | None = None
-        self.was_cut = False
+        self.pending: list[tuple[Job, str, bool]] = []  # jobs that may be refused, the names they came by, with data
+        self.windows: dict[str, tuple[int, Job]] = {}  # the last one of each unique key
         self.settle()
 
     def teardown(self) -> None:
@@ -131,7 +78,10 @@ class Calm(RuleBasedStateMachine):
         now, get = self.theatre.wall, said.get
         keys = {key: said[key] for key in ("priority", "retries", "queue", "weight", "mutex") if key in said}
         keys |= {"task": said["task"]} if said["task"] else {"command": ["true"]}
-        job = Job(job_id, task=said["task"], due=int(now * 1e6), **TASKS[said["task"]])
+        job = Job(job_id, task=said["task"], due=int(now * 1e6), **TASKS.get(said["task"], {}))
+        if said["task"] in KEYED:
+            keys["args"] = [said["argument"]]
+            job.key = said["argument"]
         if "delay" in said:
             keys["delay"] = said["delay"]
             job.due = int((now + said["delay"]) * 1e6)
@@ -141,6 +91,10 @@ class Calm(RuleBasedStateMachine):
         if "expires" in said:
             keys["expires"] = instant(now + said["expires"])
             job.expires = int((now + said["expires"]) * 1e6)
+            job.within = 0
+        elif "start_within" in said:
+            keys["start_within"] = said["start_within"]
+            job.within = said["start_within"] * 1_000_000
         if "backoff" in said:
             job.backoff = max(said["backoff"][0], self.least_backoff), *said["backoff"][1:]
             keys["backoff"] = dict(zip(("base", "factor", "max", "jitter"), job.backoff, strict=True))
@@ -150,6 +104,7 @@ class Calm(RuleBasedStateMachine):
         job.weight = get("weight", job.weight)
         job.mutex = get("mutex", job.mutex)
         job.first = job.due
+        job.expires = job.due + job.within if job.within else job.expires
         for key, parent in get("needs", ()):
             job.needs.setdefault(key, []).append(parent)
             keys.setdefault(key, []).append(parent.id)
@@ -165,14 +120,51 @@ class Calm(RuleBasedStateMachine):
         )
 
     @rule(said=specs)
-    def submit(self, said: dict) -> None:
+    def submit(self, said: dict, **more: object) -> None:
         name = self.name()
         keys, job = self.spec(said, f"{UID}-{name}")
+        keys |= self.spec_of_key(more, job)
+        if "parent" in more:
+            job.parent = more["parent"]
+            keys["batch"] = job.parent.id
         if "data" in said:
             self.with_data.add(job.id)
         self.theatre.drop(f"{name}.job", json.dumps(keys).encode(), b"input" if "data" in said else None)
         self.model.arrived.append(job)
+        self.pending.append((job, name, "data" in said))
         self.settle()
+
+    def spec_of_key(self, said: dict, job: Job) -> dict:
+        """What is written of its unique key."""
+        if "unique" not in said:
+            return {}
+        conflict: Conflict = said.get("conflict", Conflict())
+        job.unique, job.until, job.conflict = said["unique"], said.get("until", "end"), conflict
+        job.lasts = conflict.wait if conflict.action == "throttle" else said.get("lasts", 0) * 1_000_000
+        keys = {"unique": said["unique"], "unique_until": job.until, "on_conflict": of_conflict(conflict)}
+        return keys | ({"unique_for": said["lasts"]} if "lasts" in said else {})
+
+    @rule(said=specs, key=uniques)
+    def submit_unique(self, said: dict, key: dict) -> None:
+        self.submit(said, **key)
+
+    @rule(said=keyed)
+    def submit_with_a_key(self, said: dict) -> None:
+        self.submit(said)
+
+    @rule(said=paced)
+    @precondition(lambda self: self.rates)
+    def submit_with_a_rate(self, said: dict) -> None:
+        self.submit(said)
+
+    @rule(said=specs, pick=picks)
+    @precondition(lambda self: any(job.members for job in self.model.jobs.values()))
+    def submit_into(self, said: dict, pick: int) -> None:
+        """A job is added to a batch, mostly one that has not ended."""
+        known = [job for job in self.model.jobs.values() if job.members and job.state != "removed"]
+        live = [job for job in known if job.state in UNFINISHED]
+        if known:
+            self.submit(said, parent=chosen(live if live and pick % 8 else known, pick))
 
     @rule(said=specs, wanted=wants)
     @precondition(lambda self: self.nameable())
@@ -190,11 +182,7 @@ class Calm(RuleBasedStateMachine):
         known = [job for job in jobs if not job.event and needs.end(job) != "gone"]
         return [job for job in known if not states or job.state in states]
 
-    @rule(
-        members=st.lists(specs, min_size=1, max_size=6),
-        header=st.booleans(),
-        calls=st.sets(st.sampled_from(CALLBACKS)),
-    )
+    @rule(**batches)
     def submit_many(self, members: list[dict], header: bool, calls: frozenset[str] = frozenset()) -> None:
         name = self.name()
         batch = Job(f"{UID}-{name}", due=self.theatre.micros, calls=tuple(calls) if header else ())
@@ -307,14 +295,16 @@ class Calm(RuleBasedStateMachine):
     @rule(pick=picks)
     @precondition(lambda self: self.model.of("held"))
     def release(self, pick: int) -> None:
-        self.do("release", self.likely(pick, "held"), lambda job: self.model.released(job, self.theatre.micros))
+        self.do("release", self.likely(pick, "held"), self.model.released)
 
     @rule(pick=picks)
     @precondition(lambda self: self.model.of("dead"))
     def retry(self, pick: int) -> None:
         wanted = [parent for job in self.model.of("skipped") for parent in job.parents if parent.state == "dead"]
         job = chosen(wanted, pick) if wanted and pick % 2 else self.likely(pick, "dead")
-        self.do("retry", job, lambda job: self.model.retried(job, self.theatre.micros))
+        if job.due == self.theatre.micros:
+            self.pass_time(0.25)  # no two attempts of a job are due in the same microsecond
+        self.do("retry", job, self.model.retried)
 
     @rule(pick=picks)
     @precondition(lambda self: self.model.of(*ENDED))
@@ -322,6 +312,26 @@ class Calm(RuleBasedStateMachine):
         job = self.likely(pick, *ENDED)
         if not job.members and not job.event and (job.parent is None or job.parent.state not in UNFINISHED):
             self.do("rm", job, self.model.removed)
+
+    @rule(pick=picks, said=edits)
+    @precondition(lambda self: self.model.of(*UNSTARTED))
+    def edit(self, pick: int, said: dict) -> None:
+        fields, micros = dict(said), self.theatre.micros
+        request = dict(said)
+        if "priority" in said:
+            fields["priority"] = {"low": -10}.get(said["priority"], said["priority"])
+        if "delay" in said:
+            fields["due"] = micros + fields.pop("delay") * 1_000_000
+        if "expires" in said:
+            request["expires"] = instant(self.theatre.wall + said["expires"])
+            fields["expires"] = micros + said["expires"] * 1_000_000
+        self.do("edit", self.likely(pick, *UNSTARTED), lambda job: self.model.edited(job, **fields), **request)
+
+    @rule(pick=picks, ignore=st.booleans())
+    @precondition(lambda self: self.model.of(*UNSTARTED))
+    def start_now(self, pick: int, ignore: bool) -> None:
+        job = self.likely(pick, *UNSTARTED)
+        self.do("start", job, lambda job: self.model.started_now(job, ignore), ignore_after=ignore)
 
     @rule(gate=st.sampled_from(GATES), seconds=st.sampled_from((None, 2, 40)))
     def pause(self, gate: str, seconds: int | None) -> None:
@@ -358,6 +368,7 @@ class Calm(RuleBasedStateMachine):
 
     def do(self, verb: str, job: Job, act, **more: object) -> None:
         self.hear()
+        self.model.now, self.model.mono = self.theatre.micros, self.theatre.mono
         if job.state == "removed":
             return
         want = act(job)
@@ -383,23 +394,31 @@ class Calm(RuleBasedStateMachine):
             job.expires for job in self.model.of(*UNSTARTED) if job.expires
         ]
         dues += [until * 1e6 for until in self.model.paused.values() if until < math.inf]
+        dues += [until for until, _ in self.model.windows.values() if until > self.theatre.micros]
+        opens = [when for job in self.model.of("ready") for when in rates.opens(self.model, job).values()]
+        dues += [(self.theatre.wall + when - self.theatre.mono) * 1e6 for when in opens if when > self.theatre.mono]
         if dues:
-            step = max(0.0, math.ceil(min(dues) / 250_000) / 4 - self.theatre.wall)
-            self.theatre.wall += step
-            self.theatre.mono += step
-            self.settle()
+            self.pass_time(max(0.0, math.ceil(min(dues) / 250_000) / 4 - self.theatre.wall))
 
     @rule(seconds=st.sampled_from((-30.0, -3600.0, 3600.0)))
+    @precondition(lambda self: not self.model.paid)  # by it, a restart knows how far rates are spent
     def set_the_clock(self, seconds: float) -> None:
         self.theatre.wall += seconds
         self.settle()
 
     @rule()
     def restart(self) -> None:
+        self.forget()
         self.theatre.end()
         assert not self.theatre.sweep()
         self.theatre.begin()
         take_up(self.theatre.house, self.theatre.now)
+
+    def forget(self) -> None:
+        """Another dispatcher knows nothing but what lies on the disk; there each key's last window stays written."""
+        self.model.begun.clear()
+        self.windows |= self.model.windows
+        self.model.windows = {key: each for key, each in self.windows.items() if each[0] > self.theatre.micros}
 
     # ---------------------------------------------------------------- and what comes of it
 
@@ -430,7 +449,9 @@ class Calm(RuleBasedStateMachine):
         for _ in range(60):
             done = len(self.model.log)
             patience = self.turn()
-            self.model.turn(self.theatre.micros)
+            self.model.now, self.model.mono = self.theatre.micros, self.theatre.mono
+            self.model.turn()
+            self.refuse_some()
             self.model.arrived, self.later = self.later, []
             if self.nameless is not None and self.nameless[0].state != "queued":
                 self.learn_id(*self.nameless)
@@ -443,133 +464,16 @@ class Calm(RuleBasedStateMachine):
                 return
         raise AssertionError("it never comes to rest")
 
+    def refuse_some(self) -> None:
+        """Of jobs whose key is taken, or whose batch takes no more, the files are set aside."""
+        for job, name, data in self.pending:
+            if job.state == "rejected":
+                self.refused[f"{name}.job"] += 1
+                self.refused[f"{name}.data"] += data
+        self.pending = [each for each in self.pending if each[0].state == "queued"]
+
     def turn(self) -> float:
         return self.theatre.turn()
-
-    def compare(self) -> None:
-        self.compare_history()
-        house, model, lying = self.theatre.house, self.model, self.theatre.lying()
-        paused = {gate: pause.until for gate, pause in house.pauses.gates.items()}
-        assert paused == model.paused, (paused, model.paused)
-        assert self.theatre.names("schedule/paused") == set(paused)
-        kept = {job.id: job for job in model.of(*UNFINISHED, "dead", "skipped")}
-        differ = {(each, state) for each, (state, _) in lying.items()} ^ {
-            (each, job.state) for each, job in kept.items()
-        }
-        assert not differ, differ
-        for job_id, (state, entry) in lying.items():
-            job = kept[job_id]
-            found = house.backlog.find(job_id)
-            assert found == (state, entry), (found, state, entry)
-            assert entry.priority == job.priority
-            assert entry.expires == job.expires
-            if job.members:
-                assert entry.batch is not None
-                made, _, total = entry.batch
-                assert total == len(job.members)
-                assert made == job.made or (self.was_cut and made < job.made)  # it finds them there, and goes on
-            elif state != "dead":
-                real = entry.attempt, entry.crashes, entry.due
-                assert real == (job.attempt, job.crashes, job.due), (job, entry)
-                assert ("c" in entry.flags, "w" in entry.flags) == (job.cancel, job.waits), job
-        assert sum(house.backlog.counts.values()) == len(lying)
-        assert [each.id for each in house.backlog.of("ready")] == [job.id for job in model.of("ready")]
-        running = {job.id for job in model.running}
-        assert set(house.running) == running
-        assert {job_id for worker in self.cast.workers for job_id in worker.parts} <= running
-        self.compare_files(running)
-
-    def compare_cancelling(self) -> None:
-        """What runs and is to be cancelled was told so, as long as all workers hear."""
-        if all(worker.pace == STARTS for worker in self.cast.workers):
-            for worker in self.cast.workers:
-                for part in worker.parts.values():
-                    assert part.stop is not None or not self.model.jobs[part.id].cancel, part.id
-
-    def compare_whys(self) -> None:
-        """Of what has not started, and will not by itself at once, `cronq why` knows a gate that is closed."""
-        house, now = self.theatre.house, self.theatre.now
-        for state in UNSTARTED:
-            for entry in house.backlog.entries(state):
-                assert barriers.closed(house, now, state, entry), (state, entry)
-
-    def compare_history(self) -> None:
-        told = self.theatre.told()
-        new = self.model.log[self.compared :]
-        self.compared = len(self.model.log)
-        want: dict[str, list] = {}
-        for job_id, source, state in new:
-            want.setdefault(job_id, []).append((source, state))
-            if state in ("running", "skipped"):
-                self.begun.add(job_id)
-        found: dict[str, list] = {}
-        for line in told:
-            if "stood" in line:  # the clock was put forward: that is no job's
-                continue
-            found.setdefault(line["id"], []).append((line["from"], line["to"]))
-        if not self.was_cut:
-            assert found == want, (found, want)
-        for job_id, moves in want.items():
-            job = self.model.jobs.get(job_id)
-            if job is not None and moves[-1][1] == job.state:
-                self.compare_result(job)
-
-    def learn_id(self, job: Job, data: bool) -> None:
-        """A name that somebody chose comes again: the id has the time before it, which only the kernel knows."""
-        old = job.id
-        ids = {each for each in self.everything() if each.endswith(f"-{given(job)}") and each not in self.model.jobs}
-        if not ids and self.was_cut:
-            return  # it comes a turn later
-        assert len(ids) == 1, ids
-        self.nameless = None
-        del self.model.jobs[old]
-        job.id = ids.pop()
-        self.model.jobs[job.id] = job
-        for place, (job_id, source, state) in enumerate(self.model.log[self.compared :], self.compared):
-            if job_id == old and state != "rejected":
-                self.model.log[place] = job.id, source, state
-        if data:
-            self.with_data.add(job.id)
-
-    def everything(self) -> set[str]:
-        return set(self.theatre.lying()) | self.theatre.names(f"out/{UID}")
-
-    def compare_result(self, job: Job) -> None:
-        found = self.theatre.result(job.id)
-        if job.state not in ENDED:
-            assert found is None, (job, found)
-            return
-        assert found is not None, job
-        assert found["state"] == job.state
-        if job.members:
-            ended = Counter(member.state for member in job.members[: job.made])
-            ended["cancelled"] += len(job.members) - job.made
-            # Of one that was removed, nobody knows how it ended any more.
-            if (job.made or job.state == "done") and not ended["removed"]:
-                assert Counter(found.get("counts", {})) == ended, (job.state, found, ended)
-            return
-        if self.was_cut and job.state == "skipped":  # of two by whose end it was, either may be told
-            assert any(parent.id in found["reason"] for parent in job.parents), (job, found)
-            return
-        words = f"exit code {job.reason}" if job.reason.isdigit() else job.reason
-        assert words in (found["reason"] or ""), (job, found)
-
-    def compare_files(self, running: set[str]) -> None:
-        names, jobs = self.theatre.names, self.model.jobs
-        assert not names(f"in/{UID}")
-        assert self.model.arrived or not names("queue/.capture")
-        attempts = {f"{job_id}.{jobs[job_id].attempt}" for job_id in running}
-        assert names("queue/outcome") == attempts
-        data = {
-            each for each in self.with_data if each in jobs and jobs[each].state in (*UNFINISHED, "dead", "skipped")
-        }
-        assert names("queue/data") == data, names("queue/data") ^ data
-        known = {job.id for job in jobs.values() if job.state in ENDED or (job.id in self.begun and not job.members)}
-        known |= {job.id for job in jobs.values() if job.reopened}
-        left = names(f"out/{UID}") ^ {each for each in known if jobs[each].state != "removed"}
-        assert not left or (self.was_cut and not any(names(f"out/{UID}/{each}") for each in left)), left
-        aside = Counter(base(name) for name in names(f"rejected/{UID}") if not name.endswith(".reason"))
-        assert aside == self.refused
 
 
 def chosen(some: list, pick: int):
@@ -582,22 +486,13 @@ def instant(seconds: float) -> str:
     return datetime.datetime.fromtimestamp(seconds, datetime.UTC).isoformat()
 
 
-def given(job: Job) -> str:
-    """The name that a producer chose, where it is none of our clients'."""
-    name = job.id.partition("-")[2].partition("+")[0]
-    return name[14:] if len(name) == 15 else name
-
-
-def base(name: str) -> str:
-    head, _, tail = name.rpartition(".")
-    return name if tail in ("job", "jobs", "data") else head
-
-
 class Cuts(Calm):
     """The dispatcher is killed before a change of the disk, or a message, and another one takes up what lies there."""
 
     least_backoff = 1.0  # what is due in the same instant comes in the same turn, or in the next
     window = 100  # a batch whose members were being made has as many as before, or all
+    toml = TOML
+    rates: ClassVar[dict] = {}
 
     def __init__(self) -> None:
         self.cuts: list[int] = []
@@ -618,6 +513,7 @@ class Cuts(Calm):
                 return act()
         except Cut:
             self.was_cut = True
+            self.forget()
         while True:
             theatre.end()
             theatre.sweep()

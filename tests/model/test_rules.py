@@ -3,13 +3,13 @@
 import json
 
 import pytest
-from players import STARTS
+from players import DEAF, STARTS
 from test_model import Calm
-from theatre import UID, Theatre
+from theatre import UID, Cut, Theatre
 
 from cronq.entry import Entry
 
-FREE = {"task": ""}
+FREE = {"task": "", "argument": "x"}
 TOML = """
 [tasks.late]
 command = ["true"]
@@ -23,6 +23,10 @@ unique = ["task"]
 command = ["true"]
 concurrency = { key = "{args.0}", limit = 1 }
 """
+
+
+def killed(*_: object) -> None:
+    raise Cut
 
 
 class Stage:
@@ -48,6 +52,10 @@ class Stage:
     def pass_time(self, seconds: float) -> None:
         self.theatre.wall += seconds
         self.theatre.mono += seconds
+        self.turns()
+
+    def restart(self) -> None:
+        self.theatre.restart()
         self.turns()
 
     def crash(self) -> None:
@@ -210,6 +218,86 @@ def test_a_job_that_is_tried_again_keeps_its_id_and_its_key_and_a_revived_one_ha
     stage.end("a", 1)
     assert stage.state("a") == "delayed"
     assert f"the same as {stage.id('a')}" in stage.theatre.reason(stage.names["b"])
+
+
+def test_a_unique_key_is_free_again_when_a_job_has_crashed_that_was_to_keep_it_until_it_started(stage):
+    stage.drop("a", command=["true"], unique="k", unique_until="start")
+    stage.crash()
+    assert stage.state("a") == "delayed"
+    stage.drop("b", command=["true"], unique="k", unique_until="start")
+    assert stage.state("b") == "running"
+
+
+def test_a_unique_key_is_kept_for_its_time_from_when_its_job_was_first_due_over_an_edit_and_a_restart(stage):
+    stage.drop("a", command=["true"], unique="k", unique_for="10s")
+    stage.drop("b", command=["true"], unique="j", unique_for="10s", delay=5)
+    assert not stage.theatre.ask(do="edit", ids=[stage.id("b")], delay="2h")[0].get("error")
+    stage.end("a", 0)
+    stage.pass_time(5)
+    stage.restart()
+    stage.drop("c", command=["true"], unique="k")
+    assert stage.state("c") == ""  # it is left out
+    stage.pass_time(20)
+    stage.restart()
+    stage.do("cancel", "b")
+    stage.drop("d", command=["true"], unique="j")
+    assert stage.state("d") == "running"
+
+
+def test_of_two_that_have_a_unique_key_the_one_that_waits_is_replaced_also_after_a_restart(stage):
+    """Somebody retried a dead one while another waited."""
+    stage.drop("a", command=["true"], unique="k")
+    stage.end("a", 1)
+    stage.pass_time(1)
+    stage.drop("b", command=["true"], unique="k", delay=60)
+    stage.do("retry", "a")
+    assert [stage.state(each) for each in "ab"] == ["running", "delayed"]
+    for letter, older in ("c", "b"), ("d", "c"):
+        stage.pass_time(1)
+        stage.drop(letter, command=["true"], unique="k", delay=60, on_conflict="replace")
+        assert [stage.state(each) for each in ("a", older, letter)] == ["running", "cancelled", "delayed"]
+        stage.restart()
+
+
+def test_a_job_that_is_to_be_cancelled_and_never_started_is_cancelled_though_it_has_expired_since(stage):
+    stage.drop("b", command=["true"])
+    worker = stage.theatre.cast.workers[0]
+    worker.pace = DEAF
+    stage.drop("a", command=["true"], start_within="5s")
+    stage.do("cancel", "a")
+    stage.theatre.wall += 10
+    worker.die()
+    stage.turns()
+    assert stage.state("a") == "cancelled"
+
+
+def test_what_waits_for_a_job_that_was_skipped_is_skipped_and_revived_with_it(stage):
+    stage.drop("a", command=["true"])
+    stage.drop("b", command=["true"], after=[stage.id("a")])
+    stage.drop("c", command=["true"], after=[stage.id("b")])
+    stage.drop("d", command=["true"], after_fail=[stage.id("c")])
+    stage.end("a", 1)
+    assert [stage.state(each) for each in "abcd"] == ["dead", "skipped", "skipped", "running"]
+    stage.do("retry", "a")
+    assert [stage.state(each) for each in "abcd"] == ["running", "waiting", "waiting", "running"]
+    stage.end("a", 0)
+    assert [stage.state(each) for each in "abcd"] == ["done", "running", "waiting", "running"]
+
+
+def test_an_attempt_that_never_started_is_not_taken_for_an_earlier_one_of_the_same_number(stage):
+    """The dispatcher is killed when it has marked the job as running, before its worker or the history hears of it."""
+    stage.drop("a", task="again")
+    stage.crash()
+    stage.theatre.wall += 11
+    stage.theatre.mono += 11
+    stage.theatre.hear()
+    stage.theatre.house.crew.run = killed
+    with pytest.raises(Cut):
+        stage.theatre.turn()
+    assert (stage.state("a"), stage.entry("a").attempt) == ("running", 1)
+    stage.restart()
+    assert (stage.state("a"), stage.entry("a").attempt, stage.entry("a").crashes) == ("running", 1, 1)
+    stage.end("a", 0)
 
 
 @pytest.fixture

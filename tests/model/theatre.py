@@ -136,6 +136,7 @@ class Theatre:
     def restart(self) -> None:
         """Everything in memory is gone; another house takes up what lies there."""
         self.end()
+        self.sweep()
         self.begin()
         take_up(self.house, self.now)
 
