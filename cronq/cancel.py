@@ -9,6 +9,9 @@ Fails:   never by itself. A worker that does not listen is told again each turn.
 
 from __future__ import annotations
 
+import time
+from itertools import chain, zip_longest
+
 from cronq import additions, settle, states, underway
 from cronq.entry import CALLS, CANCEL_WANTED, Entry
 from cronq.house import House, Now, Running
@@ -16,6 +19,7 @@ from cronq.house import House, Now, Running
 UNSTARTED = (states.READY, states.DELAYED, states.WAITING, states.HELD)
 CANCELLING = "cancelling"  # what is said of a job that runs: it ends soon
 REASON = "cancelled before it started"
+SLICE_SECONDS = 0.020
 _TO_READY = {states.DELAYED: "ripen", states.WAITING: "unblock", states.HELD: "release"}
 
 
@@ -53,7 +57,10 @@ def _wanted(house: House, state: str, entry: Entry) -> Entry:
 
 
 def _batch(house: House, now: Now, state: str, entry: Entry, at_once: bool) -> str:
-    """A batch: its members are cancelled, no more are made, and it ends when the last of them has."""
+    """A batch: its members are cancelled, no more are made, and it ends when the last of them has.
+
+    What waits never starts from now on, and `press` ends as much of it a turn as nobody else waits long for.
+    """
     assert entry.batch is not None  # noqa: S101 - the caller looked
     is_new = entry.batch[0] == 0 and not additions.of(house.shelves, entry.id)
     if state in UNSTARTED and is_new and CALLS not in entry.flags:
@@ -66,8 +73,11 @@ def _batch(house: House, now: Now, state: str, entry: Entry, at_once: bool) -> s
         house.move(now, "start", state, entry, entry, cause="cancel")
     for member_id in house.backlog.unfinished(entry.id):
         kept = house.backlog.find(member_id)
-        if kept is not None:
+        if kept is not None and kept[0] == states.RUNNING:
             cancel(house, now, *kept, at_once)
+        elif kept is not None:
+            house.stops.setdefault(member_id, at_once)
+            house.urgent = True
     return CANCELLING
 
 
@@ -79,18 +89,25 @@ def take_up(house: House) -> None:
 
 
 def press(house: House, now: Now) -> None:
-    """Go on with what could not be done or told at once."""
-    for job_id, at_once in list(house.stops.items()):
-        if job_id not in house.stops:
-            continue  # its batch came before it
+    """Go on with what could not be done or told at once: what runs is told, and of what waits a slice ends."""
+    waiting: dict[int, list[str]] = {}  # by submitter
+    for job_id in list(house.stops):
         state, entry = house.backlog.find(job_id) or ("", None)
-        if entry is not None and state == states.RUNNING and entry.batch is None:
-            if job_id in house.running:
-                _tell(house, now, house.running[job_id])
-            continue
-        if entry is not None:
-            cancel(house, now, state, entry, at_once)
+        if entry is None:
+            del house.stops[job_id]
+        elif state != states.RUNNING or entry.batch is not None:
+            waiting.setdefault(entry.uid, []).append(job_id)
+        elif job_id in house.running:
+            _tell(house, now, house.running[job_id])
+    deadline = time.monotonic() + SLICE_SECONDS
+    for job_id in filter(None, chain.from_iterable(zip_longest(*waiting.values()))):  # each submitter's in turn
+        found = house.backlog.find(job_id)
+        if found is not None:  # else its batch came before it
+            cancel(house, now, *found, house.stops.get(job_id, False))
         house.stops.pop(job_id, None)
+        if time.monotonic() > deadline:
+            house.urgent = True
+            break
 
 
 def _tell(house: House, now: Now, running: Running) -> None:

@@ -53,7 +53,7 @@ def launch(
     for entry in sorted(house.backlog.forced.values(), key=lambda each: each.order):  # as it would be after a restart
         if now.mono < house.paused_until:
             break
-        if CANCEL_WANTED in entry.flags:
+        if CANCEL_WANTED in entry.flags or entry.id in house.stops:
             cancel.cancel(house, now, states.READY, entry, at_once=False)
         elif 0 < entry.expires <= now.micros:
             settle.end_unstarted(house, now, "expire", states.READY, entry, settle.EXPIRED)

@@ -173,7 +173,7 @@ def launch(house: House, now: Now, waiting: Waiting) -> None:
         if entry is None:
             break
         began = time.monotonic_ns()
-        if CANCEL_WANTED in entry.flags:  # an attempt that never started was given back meanwhile
+        if CANCEL_WANTED in entry.flags or entry.id in house.stops:  # one that never started was given back meanwhile
             cancel.cancel(house, now, states.READY, entry, at_once=False)
         elif 0 < entry.expires <= now.micros:  # a batch's member that was just made, or more expired than a turn ends
             settle.end_unstarted(house, now, "expire", states.READY, entry, settle.EXPIRED)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cronq import job, shelves, spool, states, turn
+from cronq import cancel, job, shelves, spool, states, turn
 from cronq.config import Config
 from cronq.crew import Crew
 from cronq.doorbell import Doorbell
@@ -80,6 +80,27 @@ def test_what_ripens_at_once_ripens_in_slices_and_each_users_in_turn(flooded: Fl
     for _ in range(11):
         flooded.turn()
     assert flooded.left(states.DELAYED) == (0, 0)
+
+
+def test_what_waits_and_is_to_be_cancelled_ends_in_slices_and_each_users_in_turn_and_none_of_it_starts(
+    flooded: Flooded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cancel, "SLICE_SECONDS", 0.0)
+    flooded.house.strangers = {FLOODER: "gone", OTHER: "gone"}  # what is chosen to start would be refused
+    monkeypatch.setattr(turn, "start", lambda _house, _now, entry: pytest.fail(f"{entry.id} starts"))
+    batch = Entry(id=f"{FLOODER}-batch", hash=digest(DATA), due=1, batch=(12, 0, 12))
+    flooded.put(states.RUNNING, batch)
+    for number in range(12):
+        member = Entry(id=f"{batch.id}+{number}", due=1)
+        assert flooded.house.shelves.create(states.READY, member, b"")
+        flooded.house.backlog.put(states.READY, member)
+    flooded.put(states.READY, Entry(id=f"{OTHER}-a", hash=digest(DATA), due=2))
+    now = Now(time.time(), time.monotonic())
+    assert cancel.cancel(flooded.house, now, states.RUNNING, batch, at_once=False) == cancel.CANCELLING
+    flooded.house.stops[f"{OTHER}-a"] = False
+    assert flooded.left(states.READY) == (12, 1)
+    assert [flooded.turn() for _ in range(2)] == [0.0, 0.0]
+    assert flooded.left(states.READY) == (8, 0)  # a turn ends the next of each, and what it would have started
 
 
 def test_a_flood_that_expires_keeps_nothing_from_ripening(flooded: Flooded) -> None:
