@@ -5,7 +5,8 @@ Does:    waits for the spool's lock (a second dispatcher is a hot standby), take
 Reads:   its arguments, the config directory, the spool.
 Writes:  the spool; log lines on standard error.
 Trusts:  the launcher. When the launcher is gone it exits; workers and their jobs go on.
-Fails:   `BadConfig` at the start: exit 78. At a reload the old configuration stays, and the log says why.
+Fails:   `BadConfig` at the start: exit 78; a disk that refuses then: exit 74, and the launcher starts it again. At a
+         reload the old configuration stays, and the log says why.
 
 SIGTERM: start nothing more, wait for running jobs as long as `drain_timeout` says, leave them to their workers, exit; a
 second one: at once (`leaving`). SIGHUP: read the configuration anew.
@@ -50,6 +51,7 @@ from cronq.log import line as log
 from cronq.turn import turn
 
 STANDBY_POLL = 0.25
+NOT_TAKEN_UP = 74  # the exit code of one that the disk lets not begin; its launcher tries again
 
 
 def main(argv: list[str], **seams: Any) -> int:
@@ -118,15 +120,19 @@ def run(
 ) -> int:
     """Serve the spool; `gid`: the group `cronq` of a system's; `seams`: the house's fields that a test hands in."""
     now = clock()
-    files = shelves.Shelves(root, os.getuid(), gid)
-    house = House(files, History(root), crew, settings, config_dir, **seams)
-    guests = None if gid is None else Guests(house)
-    take_up(house, now)
-    if guests is not None:
-        guests.invite(now)
-    desk = control.Control(house, bell)
-    house.pauses.sign()
-    _watch(house, bell)
+    try:
+        files = shelves.Shelves(root, os.getuid(), gid)
+        house = House(files, History(root), crew, settings, config_dir, **seams)
+        guests = None if gid is None else Guests(house)
+        take_up(house, now)
+        if guests is not None:
+            guests.invite(now)
+        desk = control.Control(house, bell)
+        house.pauses.sign()
+        _watch(house, bell)
+    except OSError as error:
+        log("cannot-start", reason=f"the spool cannot be taken up: {error}")
+        return NOT_TAKEN_UP
     crew.tell_launcher("ready")
     log("ready", spool=root, jobs=sum(house.backlog.counts.values()), running=len(house.running))
     patience = 0.0

@@ -151,9 +151,9 @@ class Shelves:
         self.touch(folder)
 
     def scan(self, state: str) -> Iterator[tuple[str, Entry | None]]:
-        """Every file of a state: where it is, and the entry that its name says (None: junk)."""
+        """Every file of a state: where it is, and the entry that its name says (None: junk). Raises `OSError`."""
         top = f"queue/{state}"
-        for folder, subfolders, names in os.walk(self._path(top)):
+        for folder, subfolders, names in os.walk(self._path(top), onerror=_tell):
             subfolders.sort()
             relative = os.path.relpath(folder, self.root)
             for name in names:
@@ -550,3 +550,8 @@ class Shelves:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def _tell(error: OSError) -> None:
+    """What cannot be listed is not empty, as `os.walk` would have it."""
+    raise error

@@ -88,6 +88,14 @@ PLACES = {
         1,
         "EIO",
     ),
+    "a_shard_that_cannot_be_listed_at_the_start_is_not_taken_for_empty": (
+        "recover",
+        "dispatcher",
+        "openat",
+        "queue/delayed/",
+        1,
+        "EIO",
+    ),
     "a_file_that_was_taken_just_when_the_disk_refused_is_judged": (
         "dead",
         "dispatcher",
