@@ -20,6 +20,7 @@ import socket
 import sys
 import time
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 
 import stops
@@ -165,6 +166,7 @@ class Cell:
         self.config.mkdir()
         self.armour.flag = str(base / "armed")
         self.launcher = 0
+        self.watch: Callable[[], None] = lambda: None  # what is looked at, too
         self.readies = 0  # how often one was ready before this one
         self.ended: dict[int, int] = {}
         for name in ("CRONQ_JOB_ID", "CRONQ_TASK"):
@@ -234,6 +236,7 @@ class Cell:
 
     def keep_served(self) -> None:
         """As whoever minds the service: start it when it is gone, and anew when it says that its disk is broken."""
+        self.watch()
         if self.said("event=broken") > self.said("minded"):
             with self.log.open("a") as log:
                 log.write("minded\n" * (self.said("event=broken") - self.said("minded")))

@@ -50,6 +50,8 @@ def faults(name: str, number: int, paths: list[str], flags: int) -> list[str]:
     where = paths[0] if paths else ""
     if where.endswith("/log") or (name in _OF_FILES and not where.startswith("/") and ":" in where):
         return ["EINTR"] if "EINTR" in _BY_CALL[name] and not where.endswith("/log") else []
+    if where.endswith((".py", ".pyc", ".so")):
+        return []  # the program itself: what cannot be imported cannot say so
     if where.startswith(("/proc/", "/dev/")):
         return [fault for fault in _BY_CALL.get(name, ()) if fault in (*_NO_DESCRIPTOR, "ENOMEM")]
     found = [*_BY_CALL.get(name, ())]

@@ -72,6 +72,11 @@ class Told:
             return out
         return ""
 
+    def must_be_whole(self) -> None:
+        """Raises `Damaged` where a job's file could not be read: it is kept, with the reason, and its story is over."""
+        if self.failing and any(verdict.is_damaged(self, job) for job in self.promised):
+            raise verdict.Damaged
+
     def until_ended(self, *jobs: str) -> None:
         """Wait until these have a result, whatever has to be started again meanwhile."""
 
@@ -93,8 +98,12 @@ def play(name: str, delivery: str, program: str, cell: Cell, failing: bool) -> l
         cell.make()
     told.story, told.program, told.failing = name, program, failing
     cell.armour.program = "" if path.late else program
-    path.story(told)
-    verdict.settle(told)
+    try:
+        cell.watch = told.must_be_whole
+        path.story(told)
+        verdict.settle(told)
+    except verdict.Damaged:
+        return []
     return verdict.judge(told)
 
 

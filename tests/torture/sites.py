@@ -50,7 +50,8 @@ def suite(where: str, given: argparse.Namespace) -> int:
     if given.only.count(":") >= 4:
         points = [strikes.point(given.only)]
     else:
-        points = [each for each in plan(where, given.kind, calls, given.beside) if given.only in each.name]
+        near = [way for way in ways() if _is_near(given.only, ":".join((given.kind, *way)))]
+        points = [each for each in plan(where, given.kind, calls, given.beside, near) if given.only in each.name]
     chosen = points[: given.points]
     wrong: Counter[str] = Counter()
     done: list[Point] = []
@@ -66,28 +67,34 @@ def suite(where: str, given: argparse.Namespace) -> int:
         wrong.update(fault.split(":")[0] for fault in faults)
         if faults or given.show:
             print(point.name, found.get("struck"), *(f"    {fault}" for fault in faults), sep="\n", flush=True)
+            print(*(f"    | {line}" for line in found.get("log", "").splitlines()[-8:]), sep="\n", flush=True)
         if given.show:
             print(found.get("trace", ""), found.get("log"), *found.get("tree", []), sep="\n", flush=True)
     tell(done, len(points), missed, wrong, time.monotonic() - planned)
     return 1 if wrong else 0
 
 
-def plan(where: str, kind: str, calls: dict[str, int], beside: int) -> list[Point]:
+def _is_near(only: str, name: str) -> bool:
+    """Whether points whose names begin with this one may have `only` in theirs."""
+    return only in name or only.startswith(name) or not only.startswith(("kill:", "errno:"))
+
+
+def plan(where: str, kind: str, calls: dict[str, int], beside: int, chosen: list[Way]) -> list[Point]:
     """All points, in an order that mixes ways, so that a part of them is a sample; the same each time."""
     points = set()
-    look = strikes.side_by_side(ways(), lambda way: strikes.calls_of(where, way, calls), beside, float("inf"))
+    look = strikes.side_by_side(chosen, lambda way: strikes.calls_of(where, way, calls), beside, float("inf"))
     for way, answer in look:
-        seen, found = answer if isinstance(answer, list) else ([], answer)
-        if found.get("failed") or found.get("found"):
-            raise SystemExit(f"{way} goes wrong without any fault: {json.dumps(found, indent=1)}")
+        seen, left = answer if isinstance(answer, list) else ([], answer)
+        if left.get("failed") or left.get("found"):
+            raise SystemExit(f"{way} goes wrong without any fault: {json.dumps(left, indent=1)}")
         for name, number, named, flags in seen:
             if kind == "kill":
                 points.add(Point(way, name, number))
             else:
                 points |= {Point(way, name, number, fault) for fault in errnos.faults(name, number, named, flags)}
-    chosen = sorted(points)
-    random.Random(1).shuffle(chosen)
-    return chosen
+    found = sorted(points)
+    random.Random(1).shuffle(found)
+    return found
 
 
 def ways() -> list[Way]:

@@ -159,6 +159,20 @@ def install(calls: dict[str, int], channel: int) -> None:
     with socket.socket(fileno=CHANNEL) as line:
         socket.send_fds(line, [b"."], [listener])
     os.close(listener)
+    _restart_calls()
+
+
+def _restart_calls() -> None:
+    """Have calls go on after a signal that comes while they are asked about: most can never be interrupted else."""
+    plain = signal.signal
+
+    def handle(number, handler):
+        before = plain(number, handler)
+        if callable(handler):
+            signal.siginterrupt(number, False)
+        return before
+
+    signal.signal = handle
 
 
 def _filter(calls: dict[str, int]) -> list[tuple[int, int, int, int]]:

@@ -15,6 +15,10 @@ ONCE = "at-most-once"
 TO_REST = ("ready", "delayed", "waiting", "running")
 
 
+class Damaged(Exception):
+    """A job's file could not be read, and was set aside with the reason: there is nothing more to see."""
+
+
 def settle(told) -> None:
     """Wait until nothing is left to do; a dispatcher that is gone is started again meanwhile. Raises `Late`."""
     cell = told.cell
@@ -71,8 +75,6 @@ def _judge_job(told, job: str, ends: set[str], attempts: list[str]) -> list[str]
         allowed |= {"dead", "skipped"}  # nobody can know; and what waits for it never runs
     if told.failing and str(result.get("reason")).startswith("cannot start:"):
         allowed |= {"dead"}  # it says so, and tells why
-    if told.failing and _DAMAGED.search(_refusal(told, job)):
-        return []  # a damaged file: it is kept, with the reason
     if told.failing and not result and "the same as" in _refusal(told, job):
         return []  # it was judged after the newer one
     if not result:
@@ -132,6 +134,11 @@ def _judge_tree(told) -> list[str]:
 _DAMAGED = re.compile(
     r"(it|its file) cannot be (read|opened): (\[Errno 5\] )?Input/output error"
 )  # kept, with the reason: nothing is lost
+
+
+def is_damaged(told, job: str) -> bool:
+    """Whether it was refused because the disk did not give its file."""
+    return bool(_DAMAGED.search(_refusal(told, job)))
 
 
 def _refusal(told, job: str) -> str:
