@@ -78,7 +78,7 @@ def nearest(path: str) -> str:
 def stranger(path: str, what: str = "spool") -> Iterator[Finding]:
     """Does it belong to another user? As root: does any part of its path, so that root must not look into it?"""
     mine = os.getuid()
-    parts = [path] if mine else [*_way(path), *_way(os.path.realpath(path))]
+    parts = [path] if mine else [*way(path), *way(os.path.realpath(path))]
     for part in parts:
         try:
             owner = os.lstat(part).st_uid
@@ -89,7 +89,8 @@ def stranger(path: str, what: str = "spool") -> Iterator[Finding]:
             return
 
 
-def _way(path: str) -> Iterator[str]:
+def way(path: str) -> Iterator[str]:
+    """A path, and every directory above it but `/`."""
     while path != "/":
         yield path
         path = os.path.dirname(path)

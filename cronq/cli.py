@@ -332,6 +332,20 @@ def doctor() -> int:
     return checks.main(root, spools.find_config(root))
 
 
+@app.command()
+def fsck(
+    repair: Annotated[bool, typer.Option("--repair", help="Mend what is wrong; no job is ever removed.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, an object a finding.")] = False,
+) -> int:
+    """Check every file of the spool, and say what is wrong with it.
+
+    Beside a running dispatcher too, but for --repair. Exits with 65 if there are faults (docs/fsck.md).
+    """
+    from cronq import fsck as checks
+
+    return checks.main(_spool_to_serve() if os.getuid() == 0 else spools.find(), repair, as_json)
+
+
 cli_movein.add(app)
 
 

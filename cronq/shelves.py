@@ -40,6 +40,15 @@ class SyncFailed(Exception):
     """A flush failed: what it should have made durable may be gone, and trying again would say "ok" (docs/spool.md)."""
 
 
+def home(state: str, entry: Entry) -> str:
+    """The directory that holds an entry in this state: the larger ones are divided by priority and time."""
+    digits = SHARD_DIGITS.get(state)
+    if digits is None:
+        return f"queue/{state}"
+    shard = f"{entry.due:013x}"[:digits]
+    return f"queue/{state}/{20 - entry.priority:02d}/{shard}" if state == states.READY else f"queue/{state}/{shard}"
+
+
 class Shelves:
     """The spool below one directory, as its dispatcher handles it."""
 
@@ -111,12 +120,8 @@ class Shelves:
     # ---------------------------------------------------------------- states
 
     def place(self, state: str, entry: Entry) -> str:
-        """The directory that holds an entry in this state: the larger ones are divided by priority and time."""
-        digits = SHARD_DIGITS.get(state)
-        if digits is None:
-            return f"queue/{state}"
-        shard = f"{entry.due:013x}"[:digits]
-        return f"queue/{state}/{20 - entry.priority:02d}/{shard}" if state == states.READY else f"queue/{state}/{shard}"
+        """The directory that holds an entry in this state."""
+        return home(state, entry)
 
     def admit(self, captured: str, state: str, entry: Entry) -> None:
         """Give a captured file its place in `queue/`."""

@@ -8,7 +8,7 @@ import pytest
 from cron.bench import Bench
 from prometheus_client.parser import text_string_to_metric_families
 
-from cronq import config, measures, states
+from cronq import config, measures, soundness, states
 from cronq.entry import Entry
 from cronq.house import Now
 from cronq.pauses import Pause
@@ -27,6 +27,11 @@ def test_the_table_of_moves_is_the_codes_table():
     rows = re.findall(r"^\| (\w+) \| ([\w, ]+) \| (\w+) \|$", (DOCS / "spool.md").read_text(), re.M)
     written = {move: (tuple(sources.split(", ")), to) for move, sources, to in rows if move != "move"}
     assert written == states.MOVES
+
+
+def test_every_finding_of_fsck_is_documented_as_the_code_has_it():
+    rows = re.findall(r"^\| ([\w-]+) \| (fault|note) \| (.+) \| (.+) \|$", (DOCS / "fsck.md").read_text(), re.M)
+    assert {name: soundness.Kind(*said) for name, *said in rows} == soundness.KINDS
 
 
 def test_every_figure_is_documented_and_what_is_documented_is_one(bench):
