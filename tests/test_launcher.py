@@ -783,8 +783,9 @@ def test_nothing_but_the_standard_library_comes_along():
     loaded = {name for name in loaded if not name.startswith("_sysconfigdata")}  # how Python was built
     rooms = (
         "accounts acl attempt authority backoffs become callbacks cgroup channel cronfiles cronjobs cronmail "
-        "cronrules crontab crontext cronworld deadline doubts entry envfile errors evidence fields gate ground hooks "
-        "job launcher limitkeys lineproof linux log loop notify options outcome output process realm roottables "
+        "cronrules crontab crontext cronworld deadline doubts entry envfile errors evidence fields forked gate ground "
+        "hooks hosts job launcher limitkeys lineproof linux log loop notify options outcome output pooled pools "
+        "process realm roottables "
         "safeopen schedule spool start status task taskbook taskkeys tick trusted uniquekeys wire worker"
     )
     assert loaded == {"cronq", *(f"cronq.{room}" for room in rooms.split())} | ({"__main__"} & loaded)
