@@ -45,6 +45,11 @@ def main(argv: list[str]) -> int | None:
 
         attend.say(error.sentence)
         return error.exit_code
+    except OSError as error:  # as `cli` has it
+        from cronq import attend
+
+        attend.say(f"{error.filename or 'the system'}: {error.strerror or error}")
+        return 70
     except KeyboardInterrupt:
         return 130
 
