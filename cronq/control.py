@@ -98,6 +98,8 @@ class Control:
         try:
             line.bind(f"/proc/self/fd/{directory}/control")  # a path of any length
             line.listen(BACKLOG)
+            name = _inode(directory)
+            self.bell.listen(line.fileno(), "control")
         except OSError:
             line.close()
             raise
@@ -106,8 +108,7 @@ class Control:
         if self.line is not None:
             self.bell.ignore(self.line.fileno())
             self.line.close()
-        self.line, self.name = line, _inode(directory)
-        self.bell.listen(line.fileno(), "control")
+        self.line, self.name = line, name
 
     # ---------------------------------------------------------------- before a turn
 

@@ -58,8 +58,8 @@ class Doorbell:
 
     def listen(self, descriptor: int, key: Hashable, events: int = select.EPOLLIN) -> None:
         """Ring `key` when `descriptor` is readable (or what `events` says)."""
+        self._poll.register(descriptor, events)  # first: the kernel may have no memory for it
         self._keys[descriptor] = key
-        self._poll.register(descriptor, events)
 
     def ignore(self, descriptor: int) -> None:
         """No longer ring for `descriptor`; to be called before it is closed."""

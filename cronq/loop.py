@@ -32,8 +32,8 @@ class Loop:
 
     def listen(self, descriptor: int, call: Call, events: int = select.EPOLLIN) -> None:
         """Call when `descriptor` is ready for these events, hung up or broken."""
+        self._poll.register(descriptor, events)  # first: the kernel may have no memory for it
         self._calls[descriptor] = call
-        self._poll.register(descriptor, events)
 
     def expect(self, descriptor: int, events: int) -> None:
         """Wait for other events on a descriptor that is listened to."""

@@ -88,6 +88,15 @@ PLACES = {
         1,
         "EIO",
     ),
+    "a_control_socket_that_cannot_be_waited_for_once_is_made_anew": (
+        "hold",
+        "dispatcher",
+        "epoll_ctl",
+        "",
+        4,
+        "ENOMEM",
+    ),
+    "input_that_cannot_be_looked_at_is_one_sentence": ("submit_data", "submit", "newfstatat", "/input", 1, "ENOMEM"),
     "a_shard_that_cannot_be_listed_at_the_start_is_not_taken_for_empty": (
         "recover",
         "dispatcher",
