@@ -22,7 +22,9 @@ from filelock import FileLock, Timeout
 
 from cronq import become, checkup, inspection, realm, show, soundness, spool
 from cronq.checkup import OK
+from cronq.entry import digest
 from cronq.errors import BadConfig, Full, NotPermitted, UsageError
+from cronq.job import decode
 from cronq.mending import LATER, Mender
 from cronq.shelves import Shelves
 from cronq.soundness import FAULT, Finding
@@ -46,6 +48,7 @@ def main(root: str, repair: bool, as_json: bool) -> int:
     if system:
         printed.tree(_tree(root))
     gid = None
+    _load()
     if system:
         gid = _be_cronq()
     else:
@@ -71,6 +74,12 @@ def _tree(root: str) -> Iterator[str]:
 def _owners(root: str) -> set[int]:
     """Whose the spool and the directories above it are, but for root; nothing in them is looked at."""
     return {_owner(part) for part in (*checkup.way(root), *checkup.way(os.path.realpath(root)))} - {0}
+
+
+def _load() -> None:
+    """Import what is imported late: whoever root becomes may not read root's Python."""
+    digest(b"")
+    decode(b'{"command": ["true"], "unique": "it"}')
 
 
 def _be_cronq() -> int:
@@ -116,11 +125,11 @@ def _account(uid: int) -> become.Account:
 def _look(files: Shelves) -> Iterator[Finding]:
     """One look at everything."""
     locks = _locks()
-    holder = locks.get(_inode(files, LOCK))
+    holder = locks.get(_identity(files, LOCK))
     live = holder not in (None, os.getpid()) and _is_dispatcher(holder)
     if holder not in (None, os.getpid()) and not live:
         yield Finding("lock", LOCK, f"is held by process {holder}, which is no dispatcher")
-    survey = Survey(files, lambda place: _inode(files, place) in locks)
+    survey = Survey(files, lambda place: _identity(files, place) in locks)
     for finding in (each for room in (Surroundings(files), survey) for each in room.look()):
         if not (live and finding.starts):
             yield finding
@@ -143,22 +152,29 @@ def _some(findings: Iterator[Finding]) -> set[Finding]:
     for finding in findings:
         found.add(finding)
         if len(found) >= MOST:
-            break
+            break  # that many are enough to be told at a time
     return found
 
 
-def _locks() -> dict[int, int]:
-    """Who holds which file locked, by its inode."""
+def _locks() -> dict[tuple[int, int, int], int]:
+    """Who holds which file locked, by its device and inode."""
     with open("/proc/locks", encoding="ascii", errors="replace") as lines:
         words = [line.split() for line in lines]
-    return {int(each[5].rpartition(":")[2]): int(each[4]) for each in words if each[1] == "FLOCK"}
+    return {_file(*each[5].split(":")): int(each[4]) for each in words if each[1] == "FLOCK"}
 
 
-def _inode(files: Shelves, place: str) -> int:
+def _file(major: str, minor: str, inode: str) -> tuple[int, int, int]:
+    return int(major, 16), int(minor, 16) * bool(int(major, 16)), int(inode)
+
+
+def _identity(files: Shelves, place: str) -> tuple[int, int, int]:
+    """As /proc/locks names a file. Where there is no real device (btrfs), stat has another number for it than that."""
     try:
-        return os.stat(place, dir_fd=files.fd, follow_symlinks=False).st_ino
+        found = os.stat(place, dir_fd=files.fd, follow_symlinks=False)
     except OSError:
-        return -1
+        return -1, -1, -1
+    major = os.major(found.st_dev)
+    return major, os.minor(found.st_dev) * bool(major), found.st_ino
 
 
 def _is_dispatcher(pid: int) -> bool:
@@ -178,7 +194,7 @@ def _repair(files: Shelves, printed: Printer) -> int:
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        holder = _locks().get(_inode(files, LOCK), 0)
+        holder = _locks().get(_identity(files, LOCK), 0)
         raise Full(
             f"a dispatcher serves {files.root}{f' (pid {holder})' if holder else ''}, and nothing can be mended beside "
             "it; stop it (systemctl stop cronq), then cronq fsck --repair"
@@ -249,7 +265,8 @@ class Printer:
         if not self._as_json:
             counts = {"faults": faults, "notes": notes, "mended": mended}
             said = ", ".join(f"{number} {word}" for word, number in counts.items() if number)
-            print(f"{self._root}: {said or 'clean'}")
+            more = f"; these are the first {MOST}, and there may be more" * (faults + notes + mended >= MOST)
+            print(f"{self._root}: {said or 'clean'}{more}")
         return FAULTS if faults else 0
 
     def _print(self, said: dict[str, str]) -> None:

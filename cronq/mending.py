@@ -25,8 +25,7 @@ from cronq.house import encode
 from cronq.job import MAX_JOB_BYTES, Job, decode
 from cronq.shelves import Shelves, home
 from cronq.soundness import Finding, at
-from cronq.surroundings import LOST_AND_FOUND, REASON
-from cronq.survey import is_file, look
+from cronq.surroundings import LOST_AND_FOUND, REASON, is_file, look
 
 FOR_EVER = 1 << 62
 WRITES = ("result", "no-result", "lost")  # kinds that need the history

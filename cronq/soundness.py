@@ -55,6 +55,7 @@ KINDS: dict[str, Kind] = {
     "flags": Kind(FAULT, "it would start too early, or never", "moved or renamed as it must be"),
     "owner": Kind(FAULT, "it proves nobody's wish, and is refused when it is to start", REFUSED),
     "bytes": Kind(FAULT, "it was changed after it was judged, and is refused when it is to start", REFUSED),
+    "unreadable": Kind(FAULT, "the disk does not give it, and it is refused when it is to start", LEFT),
     "twice": Kind(FAULT, "only the later of the two states counts, and this file is in its way", ASIDE),
     "input": Kind(FAULT, "its input is gone, and it is refused when it is to start", REFUSED),
     "no-batch": Kind(FAULT, "the file that proves whose job it is is gone; it is refused when it is to start", REFUSED),
@@ -93,7 +94,6 @@ KINDS: dict[str, Kind] = {
     "tree": Kind(FAULT, "cronq or its users cannot work there, or others can", "what is this user's to set is set"),
     "missing": Kind(NOTE, "a directory is missing", STARTS),
     "lock": Kind(FAULT, "no dispatcher can start", LEFT),
-    "user": Kind(NOTE, "jobs of another account may be meant", LEFT),
 }
 
 
@@ -162,6 +162,18 @@ def of_result(job_id: str, data: bytes) -> tuple[str, str]:
     if state not in (*ENDED_IN_OUT, DEAD, SKIPPED):
         return "", f"tells of no end ({state!r:.40})"
     return str(state), ""
+
+
+def of_cursor(batch: tuple[int, int, int], size: int, before: bytes) -> str:
+    """What is wrong with how far a batch has come; `before`: the byte before where its next line begins."""
+    number, offset, total = batch
+    if number > total:
+        return f"has come to job {number} of {total}"
+    if offset > size:
+        return f"has come to byte {offset} of {size}"
+    if 0 < offset < size and before != b"\n":
+        return f"has come to byte {offset}, in the midst of a line"
+    return ""
 
 
 # -------------------------------------------------------------------- all that is known of one id

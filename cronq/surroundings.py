@@ -9,6 +9,7 @@ Fails:   `OSError` where a directory of ours cannot be read; an inbox that canno
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import stat
@@ -16,14 +17,13 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from cronq import almanac, annals, events, inboxes, pauses, reboot, safeopen, shelves, spool
+from cronq import almanac, annals, events, inboxes, linux, pauses, reboot, safeopen, shelves, spool
 from cronq.clock import Clock
 from cronq.errors import BadJob
 from cronq.job import is_id, is_whole
 from cronq.retention import DRAFT_AGE
 from cronq.soundness import Finding
 from cronq.spool import DATA_ENDING, ENDINGS
-from cronq.survey import is_file, look, names
 
 LOST_AND_FOUND = "queue/lost+found"  # what --repair moved aside, and beside each, why
 REASON = ".reason"
@@ -166,3 +166,35 @@ class Surroundings:
             return
         if number == "0":
             yield Finding("table-coming", place, "is about to be installed")
+
+
+# -------------------------------------------------------------------- looking at what is ours
+
+
+def names(files: shelves.Shelves, folder: str) -> Iterator[str]:
+    """The names in a directory of ours, as they come; none where there is none, or a link in its place."""
+    try:
+        descriptor = linux.open_inside(files.fd, folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+            raise
+        return
+    try:
+        with os.scandir(descriptor) as found:
+            for each in found:
+                yield each.name
+    finally:
+        os.close(descriptor)
+
+
+def look(files: shelves.Shelves, place: str) -> os.stat_result | None:
+    """What is there; None where nothing is, or where it cannot be looked at."""
+    try:
+        return os.stat(place, dir_fd=files.fd, follow_symlinks=False)
+    except OSError:
+        return None
+
+
+def is_file(found: os.stat_result | None) -> bool:
+    """Whether this is a file, and no link, pipe or directory."""
+    return found is not None and stat.S_ISREG(found.st_mode)

@@ -10,7 +10,6 @@ Fails:   `OSError` where a directory cannot be read. What goes away while it is 
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import stat
@@ -22,7 +21,8 @@ from cronq.entry import WAITS, Entry, digest
 from cronq.errors import BadJob
 from cronq.job import MAX_JOB_BYTES, decode, is_id, is_whole
 from cronq.rows import Rows
-from cronq.soundness import DAMAGED, Facts, Finding, at, of_job, of_place, of_result
+from cronq.soundness import DAMAGED, Facts, Finding, at, of_cursor, of_job, of_place, of_result
+from cronq.surroundings import is_file, look, names
 
 MOST_RESULT = 1 << 20
 _REMEMBERED = 50_000  # ids whose last line of the history is in memory at a time
@@ -136,12 +136,16 @@ class Survey:
                 yield Finding(kind, place, f"is not as it must be ({error.sentence})", entry.id)
             return
         try:
-            data = safeopen.read(descriptor, MAX_JOB_BYTES)
+            data = safeopen.read_job(descriptor, MAX_JOB_BYTES)
             if entry.batch is not None:
-                if sentence := _cursor(descriptor, entry.batch):
+                before = os.pread(descriptor, 1, max(0, entry.batch[1] - 1))
+                if sentence := of_cursor(entry.batch, os.fstat(descriptor).st_size, before):
                     yield Finding("cursor", place, sentence, entry.id)
             elif digest(data) != entry.hash:
                 yield Finding("bytes", place, "has other bytes than were judged", entry.id)
+        except BadJob as error:
+            data = b""
+            yield Finding("unreadable", place, f": {error.sentence}", entry.id)
         finally:
             os.close(descriptor)
         self._rows.add(entry.id, _AT, place)
@@ -221,7 +225,10 @@ class Survey:
         else:
             with open(descriptor, "rb") as file:
                 good = is_file(os.fstat(descriptor))
-                state, wrong = of_result(job_id, file.read(MOST_RESULT)) if good else ("", "is no file")
+                try:
+                    state, wrong = of_result(job_id, file.read(MOST_RESULT)) if good else ("", "is no file")
+                except OSError as error:
+                    state, wrong = "", f"cannot be read: {error.strerror}"
         if wrong:
             yield Finding("result", f"{place}/result.json", wrong, job_id)
         self._rows.add(job_id, _RESULT, int(has_file), state or DAMAGED)
@@ -277,13 +284,18 @@ class Survey:
         return any(look(self._files, place) is not None for place in places)
 
     def _batch(self, facts: Facts) -> int:
-        """A descriptor of the batch's file; below 0 where there is none."""
-        for place in (*facts.places, f"{facts.folder}/job.json"):
+        """A descriptor of the batch's file; below 0 where there is none. One that moves meanwhile is looked for."""
+        for place in (*facts.places, f"{facts.folder}/job.json", *self._where(facts.job_id)):
             try:
                 return self._files.open_file(place, int(facts.job_id.partition("-")[0]))[0]
             except (FileNotFoundError, BadJob):
                 continue
         return -1
+
+    def _where(self, job_id: str) -> Iterator[str]:
+        """Where a job is now, found by its name."""
+        for state in _MEMBERS_STATES:
+            yield from (place for place, _ in self._below(f"queue/{state}") if f",{job_id}," in place)
 
     def _member(self, place: str, batch: int) -> Iterator[Finding]:
         _, entry = at(place)
@@ -295,45 +307,3 @@ class Survey:
             line, newline, _ = safeopen.read(batch, MAX_JOB_BYTES, max(0, entry.offset)).partition(b"\n")
             if digest(line + newline) != entry.hash:
                 yield Finding("line", place, f"is another line than stands in {entry.proof}", entry.id)
-
-
-def names(files: shelves.Shelves, folder: str) -> Iterator[str]:
-    """The names in a directory of ours, as they come; none where there is none, or a link in its place."""
-    try:
-        descriptor = linux.open_inside(files.fd, folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-    except OSError as error:
-        if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
-            raise
-        return
-    try:
-        with os.scandir(descriptor) as found:
-            for each in found:
-                yield each.name
-    finally:
-        os.close(descriptor)
-
-
-def look(files: shelves.Shelves, place: str) -> os.stat_result | None:
-    """What is there; None where nothing is, or where it cannot be looked at."""
-    try:
-        return os.stat(place, dir_fd=files.fd, follow_symlinks=False)
-    except OSError:
-        return None
-
-
-def is_file(found: os.stat_result | None) -> bool:
-    """Whether this is a file, and no link, pipe or directory."""
-    return found is not None and stat.S_ISREG(found.st_mode)
-
-
-def _cursor(descriptor: int, batch: tuple[int, int, int]) -> str:
-    """What is wrong with how far a batch has come."""
-    number, offset, total = batch
-    size = os.fstat(descriptor).st_size
-    if number > total:
-        return f"has come to job {number} of {total}"
-    if offset > size:
-        return f"has come to byte {offset} of {size}"
-    if 0 < offset < size and os.pread(descriptor, 1, offset - 1) != b"\n":
-        return f"has come to byte {offset}, in the midst of a line"
-    return ""

@@ -3,18 +3,22 @@
 Spools here are filled by a real dispatcher. What root does on a system spool is in system/test_fsck_of_all.py.
 """
 
+import fcntl
 import json
 import os
 import shutil
 import signal
+import subprocess
 import threading
+import time
 from pathlib import Path
 
 import pytest
 from conftest import World, eventually
 
-from cronq import fsck, job, soundness
+from cronq import fsck, job, soundness, surroundings
 from cronq.entry import Entry, digest, parse
+from cronq.history import History
 from cronq.shelves import home
 
 UID = os.getuid()
@@ -321,7 +325,27 @@ def _half_gone(at):
     (at.results("done") / "job.json").rename(at.spool.parent / "removed")
 
 
+def _unpublished(at):
+    at.move(at.queued("dead"), "running", attempt=1)
+
+
+def _input_left(at):
+    (at.spool / "queue/data" / at.names["done"]).write_text("of a job that has ended")
+
+
+def _copy_left(at):
+    (at.spool / "queue/data" / f".{at.names['done']}.tmp").write_text("of a copy")
+
+
+def _table_coming(at):
+    shutil.copy(at.spool / "schedule/tables" / str(UID), at.spool / "schedule/tables" / f"{UID}.0")
+
+
 DAMAGES = {
+    _unpublished: {"unpublished"},
+    _input_left: {"input-left"},
+    _copy_left: {"input-left"},
+    _table_coming: {"table-coming"},
     _name: {"name", "lost"},
     _no_hash: {"name", "lost", "waits"},
     _link: {"shape"},
@@ -367,7 +391,8 @@ DAMAGES = {
     _draft: {"inbox-name"},
     _half_gone: {"half-gone"},
 }
-HARMLESS = [_running, _captured, _unsaid, _missing, _history, _draft, _half_gone, _stray_outcome]
+HARMLESS = [_unpublished, _input_left, _copy_left, _table_coming, _running, _captured, _unsaid, _missing, _history]
+HARMLESS += [_draft, _half_gone, _stray_outcome]
 
 
 def kept(world):
@@ -390,8 +415,49 @@ def test_each_damage_is_told_and_mended_and_no_byte_is_gone(world, check, damage
 
 
 def test_every_kind_of_finding_is_shown_by_some_damage():
-    elsewhere = {"lock", "unseen", "unpublished", "input-left", "draft", "table-coming", "user"}
+    elsewhere = {"lock", "unseen", "draft", "unreadable"}
     assert set().union(*DAMAGES.values()) | elsewhere == set(soundness.KINDS)
+
+
+def test_a_draft_is_told_when_it_is_old_enough_for_retention(world, check, monkeypatch):
+    (world.inbox / ".late.job.tmp").write_text("{")
+    assert check() == ([], 0)
+    monkeypatch.setattr(surroundings, "DRAFT_AGE", -1.0)
+    assert [each["kind"] for each in check()[0]] == ["draft"]
+
+
+def test_what_a_worker_runs_unseen_is_told_and_left(world, check):
+    path = world.spool / "queue/outcome" / f"{world.names['delayed']}.7"
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        for repair in (False, True):
+            found, code = check(repair)
+            assert ([each["kind"] for each in found], code) == (["unseen"], 65)
+    assert path.exists()
+
+
+def test_whoever_holds_the_dispatchers_lock_and_is_none_is_named(world, check):
+    with subprocess.Popen(["flock", world.spool / "queue/dispatcher.lock", "sleep", "60"]) as holder:
+        try:
+            found, code = eventually(lambda: (told := check())[0] and told)
+            assert ([each["kind"] for each in found], code) == (["lock"], 65)
+            assert f"process {holder.pid}, which is no dispatcher" in found[0]["sentence"]
+        finally:
+            holder.kill()
+
+
+def test_a_day_of_the_history_that_a_repair_begins_hides_no_key_that_is_taken(world, check):
+    now = time.time()
+    (today,) = (world.spool / "history").iterdir()
+    window = {"t": now, "id": world.names["done"], "from": "queued", "to": "ready", "unique": "k", "window": 2**60}
+    with today.open("a") as file:
+        file.write(json.dumps(window) + "\n")
+        file.write(json.dumps({**window, "to": "done"}) + "\n")
+    today.rename(today.with_name("2026-01-01.jsonl"))
+    _lost(Damage(world))
+    check(repair=True)
+    assert len(list((world.spool / "history").iterdir())) == 2
+    assert "k" in History(str(world.spool)).recall(now, now, set()).windows
 
 
 TOGETHER = [_name, _misplaced, _twice, _does_not_wait, _stray_input, _cursor, _ended, _clock, _pause, _empty_result]
@@ -433,6 +499,7 @@ def test_a_busy_spool_has_no_finding(world, check):
     world.tasks(TASKS + '[tasks.again]\ncommand = ["false"]\nretries = 3\nbackoff = {base = "50ms"}\n')
     world.start()
     fates = (["exec", "--", "true"], ["submit", "again"], ["exec", "--delay", "200ms", "--", "true"])
+    world.run("resume", "queue:closed")  # a batch and its jobs
     stop = threading.Event()
 
     def produce(words):
