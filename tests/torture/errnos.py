@@ -37,6 +37,7 @@ _BY_CALL = {
 }
 _CREATING = (*_DISK_FULL, "EROFS")  # of an open that may make a file, besides
 _OF_FILES = ("read", "write", "pread64", "pwrite64", "fstat", "newfstatat")
+_LOGS = ("/log", "/err")  # by which the suite sees what happens
 _FOR_A_WHILE = {"ENOSPC", "EMFILE", "EIO", "ENOMEM", "EAGAIN"}  # what lasts, usually
 SECONDS = 1.5
 
@@ -44,12 +45,12 @@ SECONDS = 1.5
 def faults(name: str, number: int, paths: list[str], flags: int) -> list[str]:
     """What may be answered to this call; of every fourth one also for a while, from this call on.
 
-    What is no file of a disk (a pipe, a socket, /proc, /dev) has none of a disk's troubles. The log is how the suite
-    sees what happens: it is let alone.
+    What is no file of a disk (a pipe, a socket, /proc, /dev) has none of a disk's troubles. What is said is how the
+    suite sees what happens: it is let alone.
     """
     where = paths[0] if paths else ""
-    if where.endswith("/log") or (name in _OF_FILES and not where.startswith("/") and ":" in where):
-        return ["EINTR"] if "EINTR" in _BY_CALL[name] and not where.endswith("/log") else []
+    if where.endswith(_LOGS) or (name in _OF_FILES and not where.startswith("/") and ":" in where):
+        return ["EINTR"] if "EINTR" in _BY_CALL[name] and not where.endswith(_LOGS) else []
     if where.endswith((".py", ".pyc", ".so")):
         return []  # the program itself: what cannot be imported cannot say so
     if where.startswith(("/proc/", "/dev/")):
