@@ -56,7 +56,7 @@ def launch(
         if CANCEL_WANTED in entry.flags or entry.id in house.stops:
             cancel.cancel(house, now, states.READY, entry, at_once=False)
         elif 0 < entry.expires <= now.micros:
-            settle.end_unstarted(house, now, "expire", states.READY, entry, settle.EXPIRED)
+            settle.expire(house, now, states.READY, entry)
         elif _is_alone(house, entry) and Choice(house, now).reachable(entry.task, entry.uid):
             started = start(house, now, entry)
             if started is not None:

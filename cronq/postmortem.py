@@ -24,8 +24,12 @@ _TOLD = ("attempt", "started", "ended", "exit_code", "signal", "reason")
 def of(house: House, job_id: str, printed: bool) -> dict[str, Any]:
     """What there is; with `printed` also the last lines of its standard error."""
     folder = spool.results("", job_id)
-    attempts = [_attempt(_end(house, f"{folder}/{name}", 1 << 20)) for name in _results(house, folder)]
-    found: dict[str, Any] = {"attempts": [each for each in attempts if each]}
+    attempts: dict[tuple[Any, Any], dict[str, Any]] = {}
+    for name in _results(house, folder):
+        told = _attempt(_end(house, f"{folder}/{name}", 1 << 20))
+        if told:  # that of a job that expired tells of its last attempt once more
+            attempts.setdefault((told.get("attempt"), told.get("started")), told)
+    found: dict[str, Any] = {"attempts": list(attempts.values())}
     if printed:
         found["last_stderr"] = last_lines(house, job_id)
     return found

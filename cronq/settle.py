@@ -25,6 +25,7 @@ from cronq.wire import OUT_OF_MEMORY
 REAP_AGAIN = 5.0
 NOT_NOW = 1.0
 EXPIRED = "it had not started when it expired"
+LAPSED = "expired before its next attempt; the last one: "
 
 
 def settle(house: House, now: Now) -> None:
@@ -286,6 +287,28 @@ def end_unstarted(house: House, now: Now, move: str, state: str, entry: Entry, r
     log("ended", id=entry.id, state=ended, reason=reason)
 
 
+def expire(house: House, now: Now, state: str, entry: Entry) -> None:
+    """What has not started by now never will: it has expired, or is a dead letter where an attempt of it failed."""
+    if not (entry.attempt or entry.crashes):
+        end_unstarted(house, now, "expire", state, entry, EXPIRED)
+        return
+    wanted = read(house, state, entry) or job.Job(task=entry.task or None)
+    last = (read_outcome(house.shelves.last_result(entry)) or [{"state": states.DELAYED}])[0]
+    reason = LAPSED + str(last.get("reason") or "it failed")
+    found = {**describe(entry, wanted), "attempt": entry.attempt, **last}
+    found |= {"state": states.DEAD, "ended": now.wall, "reason": reason}
+    _pause(house, entry)
+    house.pauses.save()  # before its move, as where an attempt was its last
+    events.died(house, now, Settled(Running(entry, wanted), policy.Dead(reason), outcome_of(last)), reason)
+    house.shelves.publish(entry, encode(found))
+    house.step("lapsed")
+    changed = entry.unflagged(PUT_OFF).unflagged(START_NOW)
+    house.move(now, "bury", state, entry, changed, reason, attempt=entry.attempt, **named(entry, wanted))
+    house.tally(entry, states.DEAD)
+    _put_away_earlier(house, entry)
+    log("ended", id=entry.id, attempt=entry.attempt, state=states.DEAD, reason=reason)
+
+
 def give_back(house: House, now: Now, running: Running, cause: str) -> None:
     """An attempt that never started is no attempt: the job is ready again."""
     entry = running.entry
@@ -378,6 +401,9 @@ def _go_on_ending(house: House, now: Now) -> None:
             if entry is None or state not in _UNSTARTED or entry.batch is not None:
                 continue
             steps = read_outcome(house.shelves.result(job_id))
+            if steps and steps[0].get("state") == states.DEAD:  # only what expires is a dead letter from here
+                expire(house, now, state, entry)
+                continue
             move = next((move for move, ended in _ENDINGS.items() if steps and steps[0].get("state") == ended), None)
             if move is not None:
                 house.shelves.end(state, entry)

@@ -390,6 +390,11 @@ class Shelves:
         except OSError:
             return b""
 
+    def last_result(self, entry: Entry) -> bytes:
+        """The result of the last attempt of a job that is to have a further one; empty where there is none."""
+        number = self._free_number(self.result_folder(entry), "result.json") - 1
+        return self.small(entry, f"result.json.{number}")
+
     def with_results(self, uid: int) -> Iterator[str]:
         """The jobs of a user that have a result directory, whatever is in it."""
         try:

@@ -44,7 +44,7 @@ MOVES: dict[str, tuple[tuple[str, ...], str]] = {
     "finish": ((RUNNING,), DONE),
     "retry": ((RUNNING,), DELAYED),
     "suspend": ((RUNNING,), HELD),
-    "bury": ((RUNNING, READY), DEAD),
+    "bury": ((RUNNING, *_UNSTARTED), DEAD),  # its last attempt failed, or it expired before its next one
     "stop": ((RUNNING,), CANCELLED),
     # what people do
     "cancel": (_UNSTARTED, CANCELLED),

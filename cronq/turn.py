@@ -132,7 +132,7 @@ def ripen(house: House, now: Now) -> None:
     """What expired ends; what became due is ready before anything is chosen: a slice of each, of all users in turn."""
     deadline = time.monotonic() + SLICE_SECONDS
     for state, entry in house.backlog.expired(now.micros):
-        settle.end_unstarted(house, now, "expire", state, entry, settle.EXPIRED)
+        settle.expire(house, now, state, entry)
         if time.monotonic() > deadline:
             house.urgent = True
             break
@@ -176,7 +176,7 @@ def launch(house: House, now: Now, waiting: Waiting) -> None:
         if CANCEL_WANTED in entry.flags or entry.id in house.stops:  # one that never started was given back meanwhile
             cancel.cancel(house, now, states.READY, entry, at_once=False)
         elif 0 < entry.expires <= now.micros:  # a batch's member that was just made, or more expired than a turn ends
-            settle.end_unstarted(house, now, "expire", states.READY, entry, settle.EXPIRED)
+            settle.expire(house, now, states.READY, entry)
         elif entry.batch is not None:
             batches.expand(house, now, entry)
         elif blocked.decide(house, now, choice.gates, entry):

@@ -27,6 +27,7 @@ class Queue:
         self.running: list[Job] = []
         self.arrived: list[Job] = []
         self.news: list[tuple[Job, object]] = []  # how attempts ended
+        self.lapsed: list[Job] = []  # those that expired in this turn before a further attempt
         self.log: list[tuple[str, str, str]] = []  # every transition: whose, from where, to where
         self.paused: dict[str, float] = {}  # gates of which nothing starts, each until that second
         self.paid: dict[str, float] = {}  # rates.py
@@ -164,7 +165,7 @@ class Queue:
     def turn(self) -> None:
         """What is over, what came, what is due, what may start; then it is known how what is over has ended."""
         over = [(job, *self.judged(job, how)) for job, how in self.news]
-        self.news = []
+        self.news, self.lapsed = [], []
         for job, state, _ in over:
             self.running.remove(job)
             if state == "ready":
@@ -193,7 +194,7 @@ class Queue:
                 self.move(job, state, reason)
                 if job.cancel and job.state == "delayed":
                     self.cancelled(job)
-        batch.look(self, [job for job, *_ in over])
+        batch.look(self, [*self.lapsed, *(job for job, *_ in over)])
 
     def arrive(self, job: Job) -> None:
         """A job is taken, if its batch and its unique key let it."""
@@ -206,9 +207,19 @@ class Queue:
             self.move(job, "rejected")
 
     def expire(self, job: Job) -> bool:
-        if 0 < job.expires <= self.now:
+        """It never starts any more; where an attempt of it failed, that was its last."""
+        if not 0 < job.expires <= self.now:
+            return False
+        if not job.attempt and not job.crashes:
             self.move(job, "expired", "expired")
-        return job.state == "expired"
+            return True
+        for gate in gates.of(job):
+            if gate in self.says.pausing:
+                self.pause(gate)
+        job.at_once = False
+        self.move(job, "dead", "expired before its next attempt")
+        self.lapsed.append(job)
+        return True
 
     def start(self, job: Job) -> None:
         job.attempt += 1

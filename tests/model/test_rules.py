@@ -194,6 +194,64 @@ def test_start_within_goes_along_when_a_job_is_edited_and_a_job_that_somebody_re
     assert stage.state("b") == "running"
 
 
+LAPSED = "expired before its next attempt; the last one: "
+
+
+@pytest.mark.parametrize("crashed", [False, True])
+@pytest.mark.parametrize("held", [False, True])
+def test_a_job_of_which_an_attempt_failed_is_a_dead_letter_when_it_expires_and_one_that_never_started_is_not(
+    stage, crashed, held
+):
+    said = {"retries": 1, "backoff": {"base": "10s", "jitter": 0}, "start_within": "5s"}
+    stage.drop("a", command=["true"], **said)
+    stage.drop("b", command=["true"], after=[stage.id("a")])
+    stage.drop("c", command=["true"], start_within="5s", delay=1)
+    stage.do("hold", "c")
+    stage.crash() if crashed else stage.end("a", 1)
+    for _ in range(held):
+        stage.do("hold", "a")
+    stage.theatre.told()
+    stage.pass_time(6)
+    assert [stage.state(each) for each in "abc"] == ["dead", "skipped", "expired"]
+    found = stage.theatre.result(stage.id("a"))
+    why = "its worker died in mid-job; the job was ended too" if crashed else "exit code 1"
+    assert found["reason"] == LAPSED + why
+    assert found["exit_code"] == (None if crashed else 1)
+    (last,) = [line for line in stage.theatre.told() if line["id"] == stage.id("a")]
+    assert (last["from"], last["to"]) == ("held" if held else "delayed", "dead")
+    assert last["cause"] == found["reason"]
+    (shown,) = stage.theatre.ask(do="show", id=stage.id("a"))
+    assert [each.get("reason") for each in shown["attempts"]] == [why]
+    stage.do("retry", "a")
+    assert [stage.state(each) for each in "ab"] == ["running", "waiting"]
+
+
+def test_a_job_that_only_put_itself_off_has_expired_and_one_whose_dead_letter_a_crash_cut_is_one(stage):
+    said = {"retries": 1, "backoff": {"base": "10s", "jitter": 0}, "start_within": "5s"}
+    stage.drop("a", command=["true"], **said)
+    stage.drop("b", command=["true"], **said)
+    stage.end("a", 1)
+    worker, part = stage.theatre.cast.find(stage.id("b"))
+    part.write("ended", exit_code=75, snooze=10, reason=None)
+    worker.die()
+    stage.turns()
+
+    def cut(name):
+        if name == "lapsed":
+            killed()
+
+    stage.theatre.wall += 6
+    stage.theatre.house.step = cut
+    with pytest.raises(Cut):
+        stage.theatre.turn()
+    stage.theatre.wall -= 6  # nor does the clock change what somebody may have read
+    stage.restart()
+    assert stage.state("a") == "dead"
+    stage.pass_time(6)
+    assert stage.state("b") == "expired"
+    assert [stage.theatre.result(stage.id(each))["state"] for each in "ab"] == ["dead", "expired"]
+
+
 def test_what_waits_for_a_job_waits_on_while_that_is_tried_again(stage):
     stage.drop("a", task="again")
     stage.drop("b", command=["true"], after=[stage.id("a")])
