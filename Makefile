@@ -6,7 +6,8 @@ BIN = $(VENV)/bin
 LAUNCHER_TESTS = $(addprefix tests/,test_launcher.py test_realm.py test_become.py test_ground.py test_roottables.py \
   test_authority.py test_cgroup.py attacks/test_verbs.py attacks/test_drop.py system/test_accounts.py)
 
-.PHONY: demo test booted cron long model torture-sites defences bench bench-payload cover-launcher lint quick install clean
+.PHONY: demo test booted cron long model defences torture torture-power torture-power-shown torture-sites bench bench-payload \
+  cover-launcher lint quick install clean
 
 demo: $(VENV)/installed
 	$(BIN)/cronq demo
@@ -41,6 +42,16 @@ torture-sites: $(VENV)/installed
 defences: $(VENV)/installed  # takes each defence away in turn, and sees its attack succeed: needs root; ONLY="row 3:" some of them
 	.ci/packages
 	$(BIN)/python tests/attacks/defences.py $(if $(ONLY),"$(ONLY)")
+
+torture: torture-power torture-sites  # all that must survive: needs root, and an hour
+
+torture-power: $(VENV)/installed  # cuts the power at thousands of moments: needs root; STATES, MORE, SEED
+	.ci/packages
+	$(BIN)/python tests/torture/power.py --states $(or $(STATES),5100) --more $(or $(MORE),20400) $(if $(SEED),--seed $(SEED))
+
+torture-power-shown: $(VENV)/installed  # the same with flushes that do nothing: must be red
+	.ci/packages
+	! LD_PRELOAD=libeatmydata.so $(BIN)/python tests/torture/power.py --states 30 --more 90 --each 10
 
 bench: bench-payload  # measures, and writes docs/performance.md
 

@@ -75,7 +75,7 @@ def _end(house: House, now: Now, entry: Entry, tally: dict[str, int]) -> None:
         "signal": None,
         "reason": f"cancelled; {reason}" if cancelled and reason else reason,
     }
-    facts = {"jobs": total, "queue": entry.queue}
+    facts = {"jobs": total, "queue": entry.queue, "counts": tally}
     house.end(now, "stop" if cancelled else "finish", states.RUNNING, entry, found, **facts)
     house.tallies.pop(entry.id, None)
     log("ended", id=entry.id, state=found["state"], jobs=total)

@@ -35,6 +35,7 @@ from cronq import (
     installed,
     leaving,
     pace,
+    restore,
     settle,
     shelves,
     spool,
@@ -187,6 +188,7 @@ def take_up(house: House, now: Now) -> None:
     house.shelves.sweep_data(house.backlog.__contains__)
     installed.recover(house)
     settle.recover(house, now)
+    restore.results(house, now)
     cancel.take_up(house)
     attached.take_up(house)
     completion.recover(house)

@@ -134,6 +134,18 @@ class History:
                         continue
         return found
 
+    def lately(self, seconds: float) -> dict[str, dict[str, Any]]:
+        """By id, the last line of each job that moved within so long before the last line of all."""
+        found: dict[str, dict[str, Any]] = {}
+        for path in self.days()[-2:]:
+            with open(path, "rb") as file:
+                file.seek(max(0, os.fstat(file.fileno()).st_size - TAIL))
+                for record in _said(_MOVE, file.read()):
+                    if isinstance(record.get("id"), str) and isinstance(record.get("t"), int | float):
+                        found[record["id"]] = record
+        since = max((each["t"] for each in found.values()), default=0.0) - seconds
+        return {job_id: each for job_id, each in found.items() if each["t"] >= since}
+
     def recall(self, now: float, since: float, held: set[str]) -> Recalled:
         """What is told of rates since then, of keys that are taken now, and of why these jobs are held.
 
@@ -240,6 +252,7 @@ def _cause(found: Recalled, record: dict[str, Any]) -> None:
         found.causes[record["id"]] = str(record.get("cause") or "")
 
 
+_MOVE = re.compile(rb'"to":"')
 _TAKERS = {
     re.compile(rb'"rate":\{'): _rate,
     re.compile(rb'"window":'): _window,

@@ -68,6 +68,7 @@ class Running:
     reaping: float | None = None  # since when a worker has been asked to make sure that it is dead
     reap: dict[str, Any] | None = None
     cursor: Any = None  # that it gave before its worker died
+    doubtful: bool = False  # it may have started though its outcome file is empty: the power may have gone meanwhile
 
 
 @dataclass(slots=True)
@@ -175,7 +176,7 @@ class House:
     def end(self, now: Now, move: str, source: str, entry: Entry, result: dict[str, Any], **facts: Any) -> None:
         """An entry ends with this result: its file goes to its results, waiters see `result.json`."""
         state = states.target(move, source)
-        self.shelves.publish(entry, encode(result))
+        self.shelves.publish(entry, encode(result), flush=entry.batch is not None)  # from nowhere else to be had
         self.shelves.end(source, entry)
         self.backlog.forget(entry.id)
         if facts:

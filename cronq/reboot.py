@@ -16,6 +16,14 @@ from cronq.shelves import Shelves
 FILE = "schedule/boot.json"
 
 
+def is_new(shelves: Shelves) -> bool:
+    """Whether no dispatcher of this boot has come to look at the clock yet: what lies here is from before a reboot.
+
+    What was not flushed by then may have been cut off by it: a file that is empty proves nothing any more.
+    """
+    return (shelves.load(FILE) or {}).get("boot") != process.boot_id()
+
+
 class Reboot:
     """What this boot owes."""
 

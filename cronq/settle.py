@@ -12,8 +12,22 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from cronq import callbacks, cursors, events, job, pace, pauses, policy, safeopen, spool, statement, states, task
-from cronq.entry import CANCEL_WANTED, HAS_DATA, PUT_OFF, START_NOW, Entry, digest
+from cronq import (
+    callbacks,
+    cursors,
+    events,
+    job,
+    pace,
+    pauses,
+    policy,
+    reboot,
+    safeopen,
+    spool,
+    statement,
+    states,
+    task,
+)
+from cronq.entry import AT_MOST_ONCE, CANCEL_WANTED, HAS_DATA, PUT_OFF, START_NOW, Entry, digest
 from cronq.errors import BadJob, CronqError
 from cronq.history import named, waited
 from cronq.house import House, Now, Running, Settled, Shut, encode
@@ -67,7 +81,7 @@ def examine(house: House, now: Now, running: Running) -> None:
     data = house.shelves.try_outcome(running.entry)
     if data is None:
         return  # its worker lives
-    steps = read_outcome(data)
+    steps = read_outcome(data) or ([{"step": "starting"}] if running.doubtful else [])
     last = steps[-1] if steps else {}
     if "state" in last:
         _publish_again(house, now, running, last)
@@ -377,8 +391,11 @@ def recover(house: House, now: Now) -> None:
     _go_on_ending(house, now)
     entries = [entry for entry in house.backlog.of(states.RUNNING) if entry.batch is None]
     last = house.history.last() if entries else {}
+    new = bool(entries) and reboot.is_new(house.shelves)
     for entry in entries:
-        running = house.running[entry.id] = Running(entry, orphan=True)
+        # The power may have gone before its outcome was on disk: that it is empty does not say that it never started.
+        doubtful = new and AT_MOST_ONCE in entry.flags
+        running = house.running[entry.id] = Running(entry, orphan=True, doubtful=doubtful)
         record = last.get(entry.id, {}).get(entry.attempt)
         if record is not None and record.get("used", _used(entry)) != _used(entry):
             record = None  # of an attempt before it, which had the same number
@@ -386,7 +403,7 @@ def recover(house: House, now: Now) -> None:
         steps = read_outcome(data or b"")
         published = data is not None and (not steps or "state" in steps[-1])
         if record is not None and published:  # its worker is gone, and what it wrote down has been judged
-            verdict = _restore(record, now)
+            verdict = restored(record, now)
             _decide(house, now, running, verdict, record["outcome"], noted=True)
         else:
             _examine(house, now, running)
@@ -416,7 +433,8 @@ _UNSTARTED = (states.READY, states.DELAYED, states.WAITING, states.HELD)
 _ENDINGS = {"cancel": states.CANCELLED, "expire": states.EXPIRED}
 
 
-def _restore(record: dict[str, Any], now: Now) -> policy.Verdict:
+def restored(record: dict[str, Any], now: Now) -> policy.Verdict:
+    """What was made of an outcome, as its line in the history says."""
     reason = str(record.get("cause"))
     verdicts: dict[str, policy.Verdict] = {
         "Done": policy.Done(),

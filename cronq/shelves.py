@@ -284,7 +284,7 @@ class Shelves:
         self._own(folder, uid)
         return folder
 
-    def publish(self, entry: Entry, result: bytes, *, last: bool = True) -> None:
+    def publish(self, entry: Entry, result: bytes, *, last: bool = True, flush: bool = False) -> None:
         """Put an attempt's result into the result directory: its outcome file, rewritten and renamed to `result.json`.
 
         An attempt that is not the job's last gets a numbered name: whoever waits looks for `result.json`.
@@ -299,6 +299,8 @@ class Shelves:
             write_all(descriptor, result)
             os.ftruncate(descriptor, len(result))
             os.fchmod(descriptor, 0o644)
+            if flush:
+                os.fdatasync(descriptor)
         finally:
             os.close(descriptor)
         name = "result.json" if last else f"result.json.{self._free_number(folder, 'result.json')}"
@@ -402,6 +404,21 @@ class Shelves:
                 yield from (each.name for each in found)
         except FileNotFoundError:
             return
+    def has_results(self, job_id: str) -> bool:
+        """Whether there is a result directory."""
+        return os.path.isdir(self._path(f"out/{job_id.partition('-')[0]}/{job_id}"))
+
+    def has_ended(self, job_id: str) -> bool:
+        """Whether the job's file is among its results."""
+        return os.path.exists(self._path(f"out/{job_id.partition('-')[0]}/{job_id}/job.json"))
+
+    def results_since(self, when: float) -> Iterator[str]:
+        """The ids of the jobs whose result directory has changed since then."""
+        for user in os.listdir(self._path("out")):
+            if not user.isdecimal():
+                continue
+            with os.scandir(self._path(f"out/{user}")) as found:
+                yield from (each.name for each in found if each.is_dir() and each.stat().st_mtime >= when)
 
     def remove_results(self, job_id: str) -> None:
         """Remove an ended job's result directory for good: somebody said `rm`."""
