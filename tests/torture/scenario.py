@@ -208,6 +208,8 @@ class _Player:
         return job_id
 
     def ask(self, verb: str, job_id: str, *options: str) -> bool:
+        if not job_id:  # the dispatcher was away when one was to be made
+            return False
         _say("try", job_id, verb)
         done = self.forerunner.run([verb, *options, job_id], None, env=self.env, cwd="/").returncode == 0
         if done:
