@@ -57,10 +57,12 @@ def _ended(house: House, job_id: str) -> bool:
 
 
 def _whole(result: bytes) -> bool:
+    """Whether it says how it ended: the bytes may still be those of the outcome file that became it (seen on btrfs)."""
     try:
-        return isinstance(json.loads(result), dict)
+        found = json.loads(result)
     except ValueError:
         return False
+    return isinstance(found, dict) and "state" in found
 
 
 def _made(house: House, now: Now, job_id: str, record: dict[str, Any]) -> dict[str, Any]:

@@ -24,7 +24,7 @@ def cut(world, daemon):
     daemon.wait()
 
 
-@pytest.mark.parametrize("left", [b"", b"\0" * 40, b'{"id": "'])
+@pytest.mark.parametrize("left", [b"", b"\0" * 40, b'{"id": "', b'{"step":"starting","t":1}\n'])
 def test_a_result_that_did_not_reach_the_disk_is_written_again_from_the_history(world, left):
     daemon = world.start()
     jobs = [world.submit("exec", "--", "sh", "-c", f"exit {code}") for code in (0, 65)]
