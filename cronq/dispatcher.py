@@ -14,6 +14,7 @@ second one: at once (`leaving`). SIGHUP: read the configuration anew.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 import signal
@@ -178,6 +179,8 @@ def take_up(house: House, now: Now) -> None:
                 log("junk", file=ascii(place))
             elif (earlier := house.backlog.find(entry.id)) is not None:
                 log("twice", id=entry.id, state=state, earlier=earlier[0])  # the later state counts: KEPT's order
+                with contextlib.suppress(FileNotFoundError):  # one file of two names: else it is a job again one day
+                    house.shelves.drop(*earlier)
                 house.backlog.put(state, entry)
             else:
                 house.backlog.put(state, entry)

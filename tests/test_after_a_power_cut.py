@@ -76,3 +76,17 @@ def test_an_at_most_once_job_whose_outcome_did_not_reach_the_disk_is_dead_not_ru
     (folder,) = (world.spool / "out" / str(world.uid)).iterdir()
     assert world.result(folder.name)["state"] == "dead"
     assert ran.read_text() == "\n"
+
+
+def test_of_a_move_whose_two_names_reached_the_disk_the_earlier_is_taken_away(world):
+    daemon = world.start()
+    job = world.submit("exec", "--delay", "1h", "--", "true")
+    world.run("hold", job)
+    cut(world, daemon)
+    (held,) = [path for path in (world.spool / "queue" / "held").rglob("*") if job in path.name]
+    (folder,) = (world.spool / "queue" / "delayed").iterdir()
+    (folder / held.name).hardlink_to(held)
+    world.start()
+    found = [path for path in (world.spool / "queue").rglob("*") if job in path.name]
+    assert found == [held]
+    assert held.stat().st_nlink == 1
