@@ -337,7 +337,7 @@ def test_a_changed_config_counts_at_once(hand, worker):
 
 def test_the_same_job_does_not_run_twice_at_once(hand, worker):
     worker.sh("a", "exec sleep 100")
-    worker.hear("starting", "a")
+    eventually(lambda: "started" in hand.steps("a"))  # it has read its job's file, which is written over now
     second = hand.path / "second"
     worker.run("a", sh("exec sleep 100"), outcome=second)
     worker.hear("ended", "a")
