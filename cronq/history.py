@@ -25,7 +25,7 @@ from cronq.counting import Counts
 from cronq.entry import Entry
 from cronq.job import LAST_INSTANT, Job
 from cronq.shelves import SyncFailed
-from cronq.spool import sync_directory, write_all
+from cronq.spool import write_all
 
 MOST_WORDS, MOST_SAID = 20, 200  # words and characters of a command that are kept
 _OF_ATTEMPTS = (b'"outcome":', b'"move":"start"', b'"move":"revive"')
@@ -94,15 +94,29 @@ class History:
         if day == self._day:
             return
         path = os.path.join(self.folder, f"{day}.jsonl")
-        fresh = not os.path.exists(path)
-        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o640)
-        if fresh:
-            sync_directory(self.folder)
-        elif self._fd < 0:
-            _mend(path, descriptor)
+        folder = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        descriptor = -1
+        try:
+            descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o640)
+            if self._fd < 0:
+                _mend(path, descriptor)
+            self._flush_names(folder)
+        except BaseException:
+            if descriptor >= 0:
+                os.close(descriptor)
+            raise
+        finally:
+            os.close(folder)
         if self._fd >= 0:
             os.close(self._fd)
         self._fd, self._day = descriptor, day
+
+    def _flush_names(self, folder: int) -> None:
+        """Make the day's name durable, also where it is there: whoever made it may have been killed before this."""
+        try:
+            os.fsync(folder)
+        except OSError as error:
+            raise SyncFailed(f"{self.folder}: {error.strerror}") from error
 
     def days(self) -> list[str]:
         """The history's files, oldest first."""

@@ -1,5 +1,6 @@
 """The history: what has ended, read in slices; figures computed from it; what a restart finds out from it."""
 
+import errno
 import json
 import os
 import random
@@ -13,6 +14,7 @@ from cronq import annals, answer, client, figures, history, spool
 from cronq.caller import Doorman
 from cronq.history import History
 from cronq.house import Now
+from cronq.shelves import SyncFailed
 
 needs_root = pytest.mark.skipif(os.getuid() != 0, reason="becoming other users needs root")
 DAY = 86400
@@ -351,3 +353,29 @@ def test_what_a_later_day_told_goes_before_what_an_earlier_one_did(root):
             {"t": 1, "id": "1-h", "from": "ready", "to": "held", "cause": str(day)},
         )
     assert History(root).recall(NOON, 0, {"1-h"}) == history.Recalled({"q": 1.0}, {"u": (10**17, "1-1")}, {"1-h": "1"})
+
+
+def test_the_name_of_a_day_is_flushed_by_whoever_opens_it_and_is_not_where_that_failed(tmp_path, monkeypatch):
+    """A dispatcher was killed between both; or the disk refused, and that is final, as for each other flush."""
+    (tmp_path / "history").mkdir()
+    (tmp_path / "history" / time.strftime("%Y-%m-%d.jsonl", time.gmtime(NOON))).write_text('{"cut')
+    flushed, flush = [], os.fsync
+    monkeypatch.setattr(os, "fsync", lambda descriptor: flushed.append(os.readlink(f"/proc/self/fd/{descriptor}")))
+    one = History(str(tmp_path))
+    one.note(NOON, "1-a", "ready", "running")
+    one.flush(NOON)
+    one.note(NOON, "1-a", "running", "done")
+    one.flush(NOON)
+    assert flushed == [str(tmp_path / "history")]
+
+    def refuses(_descriptor):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "fsync", refuses)
+    one.note(NOON + DAY, "1-b", "ready", "running")
+    before = os.listdir("/proc/self/fd")
+    with pytest.raises(SyncFailed, match="history: Input/output error"):
+        one.flush(NOON + DAY)
+    assert len(os.listdir("/proc/self/fd")) == len(before)
+    monkeypatch.setattr(os, "fsync", flush)
+    one.close()
