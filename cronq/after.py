@@ -111,6 +111,11 @@ class Waits:
             for member in list(self._members[job_id]):
                 self._tell(member)
 
+    def removed(self, job_id: str) -> None:
+        """Nothing is left of a job that had ended: how it did is asked anew, as after a restart, and nobody knows."""
+        if job_id in self._children:
+            self._tell(job_id)
+
     def children(self, job_id: str) -> set[str]:
         """The jobs that wait for this one, or were skipped because of it."""
         return self._children.get(job_id, set())

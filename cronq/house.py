@@ -190,6 +190,7 @@ class House:
             self.shelves.drop_data(entry.id)
             self.backlog.forget(entry.id)
         self.shelves.remove_results(entry.id)
+        self.backlog.waits.removed(entry.id)
         self.history.note(now.wall, entry.id, state, "removed", move="remove", **facts)
 
     def permit(self, wanted: Job, submitter: int) -> None:

@@ -342,6 +342,23 @@ def test_what_waits_for_a_job_that_was_skipped_is_skipped_and_revived_with_it(st
     assert [stage.state(each) for each in "abcd"] == ["done", "running", "waiting", "running"]
 
 
+@pytest.mark.parametrize("restarted", [False, True])
+def test_what_was_skipped_stays_so_where_somebody_removed_what_it_was_to_run_after_also_after_a_restart(
+    stage, restarted
+):
+    for letter, code in ("a", 1), ("b", 0):
+        stage.drop(letter, command=["true"])
+        stage.end(letter, code)
+    stage.drop("c", command=["true"], after=[stage.id("b"), stage.id("a")])
+    assert stage.state("c") == "skipped"
+    stage.do("rm", "b")
+    for _ in range(restarted):
+        stage.restart()
+    stage.do("retry", "a")
+    stage.end("a", 0)
+    assert [stage.state(each) for each in "abc"] == ["done", "", "skipped"]
+
+
 def test_an_attempt_that_never_started_is_not_taken_for_an_earlier_one_of_the_same_number(stage):
     """The dispatcher is killed when it has marked the job as running, before its worker or the history hears of it."""
     stage.drop("a", task="again")
