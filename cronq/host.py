@@ -200,7 +200,7 @@ def pool(name: str) -> int:
     """Call the function for each line of the worker's, in this process, until there are no more."""
     os.environ.pop(ID.decode()[:-1], None)
     os.set_inheritable(LINE, False)
-    umask = os.umask(0o022)
+    umask, me = os.umask(0o022), os.getpid()
     began = time.time_ns()
     line = socket.socket(fileno=LINE)
     function, changes = warm(name)
@@ -212,6 +212,9 @@ def pool(name: str) -> int:
         _take_on({os.fsencode(key): os.fsencode(value) for key, value in told["env"].items()}, changes)
         sys.stdin = _input(told["stdin"])
         code = call(name, function, told["args"])
+        if os.getpid() != me:  # a child of the job's, that came back from where it was forked
+            _leave()
+            os._exit(code)
         _flush()
         os.chdir("/")
         line.sendall(json.dumps({"id": told["id"], "exit": code, "files": files}).encode() + b"\n")

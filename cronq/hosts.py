@@ -330,7 +330,7 @@ def _why(status: int) -> CannotStart:
 def _stamp(path: str) -> tuple[int, int] | None:
     try:
         found = os.stat(path)
-    except OSError:
+    except (OSError, ValueError):  # a pool may name what is no path
         return None
     return found.st_mtime_ns, found.st_ino
 

@@ -15,6 +15,7 @@ import json
 import os
 import signal
 import time
+from functools import partial
 
 from cronq import process
 from cronq.attempt import DRAIN_SLICES, Attempt
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from cronq.task import Plan
 
 MOST_ANSWER = 1 << 16
+DYING = 1.0  # seconds from the end of its line to its own: how it died is then told
 _PER_SECOND = os.sysconf("SC_CLK_TCK")
 
 
@@ -62,12 +64,13 @@ class Handing(Held):
 class Answers(Channel):
     """What a pool says while it has this job: lines of status, and then the answer."""
 
-    __slots__ = ("_answered", "_over")
+    __slots__ = ("_answered", "_lost", "_over")
 
     def __init__(self, answered: Callable[[dict[str, Any]], object], *parts: Any) -> None:
         super().__init__(*parts)
         self._lines = Lines(MOST_ANSWER)
         self._answered = answered
+        self._lost = False  # a line was longer than any answer
         self._over = False
 
     def pump(self) -> int | None:
@@ -80,6 +83,7 @@ class Answers(Channel):
     def _take(self, lines: list[bytes]) -> None:
         if self._over:
             return
+        self._lost = self._lines.too_long > 0
         for number, line in enumerate(lines):
             found = _answer_of(line)
             if found is not None:
@@ -89,6 +93,9 @@ class Answers(Channel):
                 self._answered(found)
                 return
         self._say(lines)
+        if self._lost:  # that may have been the answer: there will be no other
+            self._over = True
+            self._answered({})
 
     def _say(self, lines: list[bytes]) -> None:
         short = [line for line in lines if line and len(line) <= MOST_LINE]
@@ -130,6 +137,12 @@ class Pooled(Attempt):
         self.channel = Answers(self._answer, said, target, self.outcome, self.deadline, self.loop)
         self._held = Handing(host, line, self.stop)
 
+    def _said(self) -> None:
+        super()._said()
+        if self.alive and self.channel is not None and self.channel.source < 0:
+            mute = "its pool closed its line before it had answered"
+            self.loop.after(DYING, partial(self.stop, mute, True))
+
     def _answer(self, found: dict[str, Any]) -> None:
         """It has answered, however the job went; the process stays, unless it is to be ended."""
         code = found.get("exit")
@@ -146,6 +159,7 @@ class Pooled(Attempt):
             self._done(self._host)
 
     def _done(self, host: Host) -> None:
+        self.freeze(False)  # it answered as it was stopped: the next job is another's
         self.alive = False
         self.loop.ignore(self._pidfd)
         os.close(self._pidfd)
