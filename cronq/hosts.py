@@ -257,10 +257,14 @@ class Hosts:
             self._retire(host)
 
     def _let_go(self) -> None:
-        """Adopt nobody any more where nobody is awaited; wait for who was adopted, and is nobody's."""
+        """Adopt nobody any more where nobody is awaited."""
         if any(host.asked for host in self._all.values()):
             return
         linux.adopt_orphans(False)
+        self.reap()
+
+    def reap(self) -> None:
+        """Wait for whoever has died that was adopted, and is nobody's: perhaps long after he was."""
         while True:
             try:
                 found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)

@@ -299,6 +299,7 @@ class Worker:
 
     def _finished(self, attempt: Attempt) -> None:
         del self.attempts[attempt.id]
+        self.hosts.reap()
         self._over(attempt.id, attempt.number, attempt.message["task"] if attempt.plan.mode != "exec" else None)
         self._leave()
 

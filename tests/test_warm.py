@@ -440,6 +440,19 @@ def test_who_was_adopted_while_a_host_was_awaited_is_waited_for(hand, worker, wa
     assert process.look(pid) is None
 
 
+def test_who_was_adopted_and_dies_later_is_waited_for_when_the_next_job_ends(hand, worker, warm):
+    importing(hand, worker, warm)
+    path = hand.path / "left"
+    assert worker.do("left", {"command": ["sh", "-c", f"sleep 100 & echo $! > {path}"]})["exit_code"] == 0
+    (pid,) = numbers(path)
+    (warm.folder / "go").touch()
+    assert worker.ended("a")["exit_code"] == 0
+    os.kill(pid, signal.SIGKILL)
+    eventually(lambda: process.look(pid).state == b"Z")
+    assert worker.do("b", {"command": ["true"]})["exit_code"] == 0
+    assert process.look(pid) is None
+
+
 def test_a_forked_job_waits_for_its_place_as_any_other(hand, warm):
     worker = hand.worker(placing=True)
     warm("say", "memory_max = '64M'")
