@@ -14,6 +14,7 @@ import json
 import os
 import pwd
 import signal
+import sys
 from collections.abc import Iterator
 
 from cronq import become, envfile
@@ -110,10 +111,10 @@ class View:
 
     def _command(self) -> Iterator[Finding]:
         task = self.task
-        program = "/bin/sh" if task.shell is not None else (task.command or ["?"])[0]
+        program, key = _what(task)
         found = self._program(program, self.env.get("PATH", DEFAULT_PATH))
         if found is None:
-            yield self.missing, f"its command {program} is not found by {self.by}; install it, or correct command"
+            yield self.missing, f"its command {program} is not found by {self.by}; install it, or correct {key}"
         elif not _runs(found):
             yield self.missing, f"its command {found} cannot be run by {self.by}; chmod a+x {found}"
         elif self.system:
@@ -127,6 +128,13 @@ class View:
         candidates = [word] if "/" in word else [os.path.join(folder, word) for folder in path.split(":")]
         there = [found for found in (os.path.join(self.cwd, each) for each in candidates) if os.path.lexists(found)]
         return next((found for found in there if _runs(found)), there[0] if there else None)
+
+
+def _what(task: Task) -> tuple[str, str]:
+    """The program of its jobs, and the key that says so."""
+    if task.python is not None:
+        return task.interpreter or sys.executable, "interpreter"
+    return ("/bin/sh", "shell") if task.command is None else (task.command[0], "command")
 
 
 def _runs(path: str) -> bool:

@@ -409,6 +409,15 @@ def test_ones_own_commands_directories_and_secrets_are_looked_at_too(own: Path) 
     assert run(own)[1] == [f"{head} command nosuch-x is not found by you; install it, or correct command"]
 
 
+def test_the_python_of_a_function_is_looked_for_as_a_command_is(own: Path) -> None:
+    config = own / "config" / "cronq.toml"
+    config.write_text('[tasks.t]\npython = "json:dumps"\nmode = "fork"\n')
+    assert run(own) == (0, [f"ok    {own}/config"])
+    config.write_text('[tasks.t]\npython = "json:dumps"\ninterpreter = "/nosuch"\n')
+    said = "its command /nosuch is not found by you; install it, or correct interpreter"
+    assert run(own) == (78, [f"fail  {config}: [tasks.t] {said}"])
+
+
 def test_files_and_directories_that_are_named_are_checked_and_no_others(own: Path) -> None:
     (own / "config" / "cronq.toml").write_text("[")
     good, bad, bent = own / "good.toml", own / "bad.toml", own / "bent.toml"
