@@ -4,13 +4,15 @@ Does:    `claim` lets a new job pass, perhaps changed, or says which job stands 
          keys again.
 Reads:   which keys are taken (`unique.Taken`); after a restart the history, and the files of jobs it does not tell of.
 Writes:  ends an older job that a newer one replaces, before that has its place: a crash in between leaves the newer one
-         captured, and it is judged again.
+         captured, and it is judged again. What it takes over of the older one's place is written down before that.
 Trusts:  nothing in the job: the key of another user's job counts only where a task says so, and nothing of that job is
          told then.
 Fails:   `Same` where another job stands for it, `Duplicate` where there must be none.
 """
 
 from __future__ import annotations
+
+import json
 
 from cronq import admission, edit, settle, spool, states, unique
 from cronq.entry import WINDOW, Entry
@@ -19,6 +21,7 @@ from cronq.house import House, Now
 from cronq.job import Job
 from cronq.uniquekeys import ATTACH, DEBOUNCE, REJECT, REPLACE, Conflict
 
+PLACE = "place"  # in a job's result directory: when it is due and how urgent it is, if those are an older one's
 _UNSTARTED = (states.READY, states.DELAYED, states.WAITING, states.HELD)
 
 
@@ -30,6 +33,8 @@ def claim(house: House, now: Now, entry: Entry, wanted: Job) -> Entry:
     found = taken.holder(entry.unique, now.micros, said.action, entry.uid)
     if found is not None:
         entry = _conflict(house, now, entry, said, *found)
+    elif said.action == REPLACE:
+        entry = _inherit(house, entry)
     if said.action == DEBOUNCE:
         first = now.wall if found is None else taken.first.get(entry.unique, now.wall)
         taken.first[entry.unique] = first
@@ -67,6 +72,8 @@ def _replace(house: House, now: Now, entry: Entry, said: Conflict, state: str, o
     priority = entry.priority if "priority" in said.parts else older.priority
     if "args" in said.parts:
         first = house.backlog.taken.first.get(entry.unique)
+        if not {"at", "priority"} <= set(said.parts):  # where it is killed before the newer one has it: see `_inherit`
+            house.shelves.put_small(entry, PLACE, json.dumps({"due": due, "priority": priority}).encode() + b"\n")
         settle.end_unstarted(house, now, "cancel", state, older, f"replaced by {entry.id}")
         house.step("replaced")
         if first is not None:
@@ -76,6 +83,15 @@ def _replace(house: House, now: Now, entry: Entry, said: Conflict, state: str, o
     if changed != older:
         edit.reorder(house, now, state, older, changed, f"as {entry.id} wanted it")
     raise Same(f"job {older.id} has this unique key, and was changed instead", older.id, attached=True)
+
+
+def _inherit(house: House, entry: Entry) -> Entry:
+    """A newer job that is judged again: the one whose place it was to have has ended for it already."""
+    try:
+        place = json.loads(house.shelves.small(entry, PLACE))
+    except ValueError:
+        return entry
+    return entry.but(due=place["due"], priority=place["priority"])
 
 
 def recover(house: House, now: Now, windows: dict[str, tuple[int, str]]) -> None:

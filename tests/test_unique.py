@@ -10,7 +10,7 @@ from conftest import CRONQ, eventually
 
 from cronq import job as jobs
 from cronq import unique
-from cronq.entry import UNTIL_START, UNTIL_SUCCESS, Entry
+from cronq.entry import UNTIL_START, UNTIL_SUCCESS, Entry, parse
 from cronq.states import DEAD, DELAYED, HELD, READY, RUNNING, SKIPPED, WAITING
 from cronq.uniquekeys import DEBOUNCE, IGNORE, ONCE, THROTTLE
 
@@ -341,3 +341,22 @@ def test_a_dispatcher_killed_at_a_step_neither_loses_nor_doubles_a_unique_job(wo
     assert world.result(first)["reason"] == f"replaced by {second}"
     assert flag.exists()
     assert ledger.read_text().split() == [second]
+
+
+@pytest.mark.parametrize("step", ["captured", "replaced", "placed"])
+def test_a_job_in_an_older_ones_place_has_its_time_and_priority_though_the_dispatcher_is_killed_at_a_step(
+    world, serve, step
+):
+    flag = serve("dispatcher", step)
+    job = {"command": ["true"], "unique": "k", "on_conflict": {"replace": ["args"]}}
+    names = [jobs.new_name() for _ in range(2)]
+    world.drop(names[0], job | {"delay": "1h", "priority": 7})
+    (older,) = eventually(lambda: list((world.spool / "queue" / "delayed").rglob("*,*")))
+    world.drop(names[1], job)
+    assert world.result(f"{world.uid}-{names[0]}")["state"] == "cancelled"
+    (newer,) = eventually(
+        lambda: [each for each in (world.spool / "queue" / "delayed").rglob("*,*") if names[1] in each.name]
+    )
+    assert flag.exists()
+    was, found = parse(older.name), parse(newer.name)
+    assert (found.due, found.priority) == (was.due, 7)

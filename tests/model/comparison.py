@@ -160,7 +160,7 @@ class Comparison:
         }
         assert names("queue/data") == data, names("queue/data") ^ data
         known = {job.id for job in jobs.values() if job.state in ENDED or (job.id in self.begun and not job.members)}
-        known |= {job.id for job in jobs.values() if job.reopened or job.added}
+        known |= {job.id for job in jobs.values() if job.reopened or job.added or job.inherits}
         left = names(f"out/{UID}") ^ {each for each in known if jobs[each].state != "removed"}
         assert not left or (self.was_cut and not any(names(f"out/{UID}/{each}") for each in left)), left
         aside = Counter(base(name) for name in names(f"rejected/{UID}") if not name.endswith(".reason"))

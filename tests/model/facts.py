@@ -53,6 +53,7 @@ class Job:
     # of what there is one at a time (unique.py)
     unique: str = ""
     until: str = "end"
+    inherits: bool = False  # it has an older one's place, which is written down beside its results
     lasts: int = 0  # how long its key is taken at least, from when it was due
     conflict: Conflict = field(default_factory=Conflict)
     # batches (batch.py)

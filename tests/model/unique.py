@@ -52,6 +52,7 @@ def claim(queue: Queue, job: Job) -> bool:
         queue.move(found, "cancelled", f"replaced by {job.id}")
         if begun is not None:
             queue.begun[job.unique] = begun
+        job.inherits = not {"at", "priority"} <= set(said.parts)
         job.due, job.priority = places["due"], places["priority"]
     if said.action == "debounce":
         begun = queue.now if found is None else queue.begun.get(job.unique, queue.now)
