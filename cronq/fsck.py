@@ -158,7 +158,7 @@ def _some(findings: Iterator[Finding]) -> set[Finding]:
 
 def _locks() -> dict[tuple[int, int, int], int]:
     """Who holds which file locked, by its device and inode."""
-    with open("/proc/locks", encoding="ascii", errors="replace") as lines:
+    with open("/proc/locks", encoding="utf-8", errors="replace") as lines:
         words = [line.split() for line in lines]
     return {_file(*each[5].split(":")): int(each[4]) for each in words if each[1] == "FLOCK"}
 

@@ -24,7 +24,7 @@ from cronq.history import History
 from cronq.house import encode
 from cronq.job import MAX_JOB_BYTES, Job, decode
 from cronq.shelves import Shelves, home
-from cronq.soundness import Finding, at
+from cronq.soundness import LOST, Finding, at
 from cronq.surroundings import LOST_AND_FOUND, REASON, is_file, look
 
 FOR_EVER = 1 << 62
@@ -78,8 +78,7 @@ class Mender:
         try:
             os.mkdir(LOST_AND_FOUND, 0o700, dir_fd=self._files.fd)
         except FileExistsError:
-            flags = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW
-            os.close(linux.open_inside(self._files.fd, LOST_AND_FOUND, flags))  # no link in its place
+            pass
         name, count = os.path.basename(finding.path)[:200], 0
         while True:
             kept = f"{name}.{count}" if count else name
@@ -187,7 +186,7 @@ class Mender:
         self._files.user_folder(entry.uid)
         self._files.put_small(entry, "result.json", encode(result))
         if finding.kind == "lost":
-            self._note(job_id, str(told.get("to")), "lost", "cronq fsck found it nowhere")
+            self._note(job_id, str(told.get("to")), LOST, "cronq fsck found it nowhere")
         return f"out/{entry.uid}/{job_id}/result.json says {state}"
 
     def _read(self, place: str, entry: Entry) -> Job:

@@ -32,6 +32,7 @@ from cronq.states import (
     WAITING,
 )
 
+LOST = "lost"  # in the history, of a job that a repair found nowhere
 FAULT, NOTE = "fault", "note"
 ASIDE = "moved into queue/lost+found"
 REFUSED = "refused: moved into rejected/, with the reason"
@@ -250,7 +251,7 @@ def _of_ended(facts: Facts) -> Iterator[Finding]:
         yield Finding("stray-input", f"queue/data/{facts.job_id}", "is of no job that is there", facts.job_id)
     if facts.has_file and not facts.result:
         yield Finding("no-result", f"{facts.folder}/job.json", "has ended, and has no result.json", facts.job_id)
-    elif has_ended and not facts.has_file:
+    elif has_ended and not facts.has_file and facts.told[2] != LOST:
         yield Finding("half-gone", facts.folder, f"says {facts.result}, and the job's file is gone", facts.job_id)
     last = facts.told[2]
     known = facts.has_file or facts.result or facts.near

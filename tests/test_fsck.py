@@ -6,17 +6,19 @@ Spools here are filled by a real dispatcher. What root does on a system spool is
 import fcntl
 import json
 import os
+import pwd
 import shutil
 import signal
 import subprocess
+import tempfile
 import threading
 import time
 from pathlib import Path
 
 import pytest
-from conftest import World, eventually
+from conftest import CRONQ, World, eventually
 
-from cronq import fsck, job, soundness, surroundings
+from cronq import fsck, job, soundness, spool, surroundings
 from cronq.entry import Entry, digest, parse
 from cronq.history import History
 from cronq.shelves import home
@@ -172,6 +174,10 @@ def _linked_twice(at):
 
 def _bytes(at):
     at.rewrite(at.queued("delayed"), b'{"command": ["false"]}\n')
+
+
+def _bytes_of_one_with_input(at):
+    at.rewrite(at.queued("input"), b'{"command": ["false"]}\n')
 
 
 def _twice(at):
@@ -341,7 +347,14 @@ def _table_coming(at):
     shutil.copy(at.spool / "schedule/tables" / str(UID), at.spool / "schedule/tables" / f"{UID}.0")
 
 
+def _not_placed_yet(at):
+    """As a power cut leaves it: the history has the line of its move, and its directory has not the name."""
+    path = at.queued("ready")
+    path.rename(at.spool / "queue/.capture" / f"{UID},{at.names['ready'].partition('-')[2]}.job")
+
+
 DAMAGES = {
+    _not_placed_yet: {"captured"},
     _unpublished: {"unpublished"},
     _input_left: {"input-left"},
     _copy_left: {"input-left"},
@@ -356,6 +369,7 @@ DAMAGES = {
     _does_not_wait: {"flags"},
     _linked_twice: {"owner"},
     _bytes: {"bytes"},
+    _bytes_of_one_with_input: {"bytes"},
     _twice: {"twice"},
     _no_input: {"input"},
     _stray_input: {"stray-input"},
@@ -391,8 +405,9 @@ DAMAGES = {
     _draft: {"inbox-name"},
     _half_gone: {"half-gone"},
 }
-HARMLESS = [_unpublished, _input_left, _copy_left, _table_coming, _running, _captured, _unsaid, _missing, _history]
-HARMLESS += [_draft, _half_gone, _stray_outcome]
+THEN = {_link: {"lost"}}  # what shows only when that is out of the way: there was no job under its name any more
+HARMLESS = [_not_placed_yet, _unpublished, _input_left, _copy_left, _table_coming, _running, _captured, _unsaid]
+HARMLESS += [_missing, _history, _draft, _half_gone, _stray_outcome]
 
 
 def kept(world):
@@ -408,7 +423,10 @@ def test_each_damage_is_told_and_mended_and_no_byte_is_gone(world, check, damage
     assert {each["kind"] for each in found} == DAMAGES[damage], found
     assert code == (0 if damage in HARMLESS else 65)
     before = kept(world)
-    assert check(repair=True)[1] == 0
+    mended, code = check(repair=True)
+    told = DAMAGES[damage] | THEN.get(damage, set())
+    faults = {kind for kind in told if soundness.KINDS[kind].level == soundness.FAULT}
+    assert ({each["kind"] for each in mended if each["level"] == "fault"}, code) == (faults, 0)
     assert before <= kept(world)
     found, code = check()
     assert (code, [each for each in found if each["level"] == "fault"]) == (0, [])
@@ -458,6 +476,27 @@ def test_a_day_of_the_history_that_a_repair_begins_hides_no_key_that_is_taken(wo
     check(repair=True)
     assert len(list((world.spool / "history").iterdir())) == 2
     assert "k" in History(str(world.spool)).recall(now, now, set()).windows
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="root becomes another user")
+def test_root_becomes_the_spools_owner_though_he_may_not_read_roots_python():
+    folder = Path(tempfile.mkdtemp(prefix="cronq-fsck-", dir="/var/tmp"))
+    try:
+        folder.chmod(0o711)
+        root, owner = folder / "spool", pwd.getpwnam("daemon")
+        spool.make(str(root), owner.pw_uid)
+        (root / "queue/what").touch()
+        data = b'{"command": ["true"]}\n'
+        held = Entry(id=f"{owner.pw_uid}-one", due=1, hash=digest(data))
+        (root / "queue/held" / held.name).write_bytes(data)
+        for path in (root, *root.rglob("*")):
+            os.chown(path, owner.pw_uid, owner.pw_gid)
+        env = os.environ | {"CRONQ_SPOOL": str(root)}
+        done = subprocess.run([*CRONQ, "fsck", "--repair"], env=env, capture_output=True, text=True)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert (root / "queue/lost+found").stat().st_uid == owner.pw_uid
+    finally:
+        shutil.rmtree(folder)
 
 
 TOGETHER = [_name, _misplaced, _twice, _does_not_wait, _stray_input, _cursor, _ended, _clock, _pause, _empty_result]
