@@ -23,8 +23,6 @@ import sys
 import time
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from cronq import (
     arrivals,
     attached,
@@ -39,6 +37,7 @@ from cronq import (
     restore,
     settle,
     shelves,
+    sole,
     spool,
     states,
 )
@@ -78,7 +77,7 @@ def main(argv: list[str], **seams: Any) -> int:
     except CronqError as error:
         log("cannot-start", reason=error.sentence)
         return error.exit_code
-    lock = FileLock(os.path.join(root, "queue", "dispatcher.lock"), fallback_to_soft=False)
+    lock = sole.lock(root)
     crew = Crew(line, bell)
     if not _wait_for_lock(lock, bell, crew):
         return 0
@@ -91,13 +90,13 @@ def main(argv: list[str], **seams: Any) -> int:
         lock.release()
 
 
-def _wait_for_lock(lock: FileLock, bell: Doorbell, crew: Crew) -> bool:
+def _wait_for_lock(lock: sole.FileLock, bell: Doorbell, crew: Crew) -> bool:
     """Wait until no other dispatcher serves the spool; False if told to stop meanwhile."""
     said = False
     while True:
         try:
             lock.acquire(timeout=0)
-        except Timeout:
+        except sole.Taken:
             if not said:
                 log("standby", reason="another dispatcher serves this spool; this one takes over when it ends")
                 crew.tell_launcher("ready")

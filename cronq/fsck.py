@@ -18,9 +18,7 @@ import pwd
 import time
 from collections.abc import Iterator
 
-from filelock import FileLock, Timeout
-
-from cronq import become, checkup, inspection, realm, show, soundness, spool
+from cronq import become, checkup, inspection, realm, show, sole, soundness, spool
 from cronq.checkup import OK
 from cronq.entry import digest
 from cronq.errors import BadConfig, Full, NotPermitted, UsageError
@@ -31,7 +29,6 @@ from cronq.soundness import FAULT, Finding
 from cronq.surroundings import Surroundings
 from cronq.survey import Survey
 
-LOCK = "queue/dispatcher.lock"
 FAULTS = 65  # what it exits with
 SETTLED = 2.0  # seconds between two looks
 MOST = 10_000  # findings in memory
@@ -125,10 +122,10 @@ def _account(uid: int) -> become.Account:
 def _look(files: Shelves) -> Iterator[Finding]:
     """One look at everything."""
     locks = _locks()
-    holder = locks.get(_identity(files, LOCK))
+    holder = locks.get(_identity(files, sole.LOCK))
     live = holder not in (None, os.getpid()) and _is_dispatcher(holder)
     if holder not in (None, os.getpid()) and not live:
-        yield Finding("lock", LOCK, f"is held by process {holder}, which is no dispatcher")
+        yield Finding("lock", sole.LOCK, f"is held by process {holder}, which is no dispatcher")
     survey = Survey(files, lambda place: _identity(files, place) in locks)
     for finding in (each for room in (Surroundings(files), survey) for each in room.look()):
         if not (live and finding.starts):
@@ -190,11 +187,11 @@ def _is_dispatcher(pid: int) -> bool:
 
 
 def _repair(files: Shelves, printed: Printer) -> int:
-    lock = FileLock(os.path.join(files.root, LOCK), fallback_to_soft=False)
+    lock = sole.lock(files.root)
     try:
         lock.acquire(timeout=0)
-    except Timeout:
-        holder = _locks().get(_identity(files, LOCK), 0)
+    except sole.Taken:
+        holder = _locks().get(_identity(files, sole.LOCK), 0)
         raise Full(
             f"a dispatcher serves {files.root}{f' (pid {holder})' if holder else ''}, and nothing can be mended beside "
             "it; stop it (systemctl stop cronq), then cronq fsck --repair"

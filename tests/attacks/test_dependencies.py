@@ -76,7 +76,7 @@ def _locked(pid: int) -> list[Path]:
     return found
 
 
-def test_no_module_but_the_dispatcher_uses_filelock_and_it_falls_back_to_no_soft_lock():
+def test_one_module_uses_filelock_and_it_falls_back_to_no_soft_lock():
     users = [path for path in (REPOSITORY / "cronq").glob("*.py") if "import FileLock" in path.read_text()]
-    assert [path.name for path in users] == ["dispatcher.py"]
+    assert [path.name for path in users] == ["sole.py"]
     assert "fallback_to_soft=False" in users[0].read_text()
