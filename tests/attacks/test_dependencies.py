@@ -5,6 +5,7 @@ filelock followed a link in the place of its lock file, and emptied what it led 
 opening: CVE-2025-68146 (mended in 3.20.1), CVE-2026-22701 (its soft lock, mended in 3.20.3).
 """
 
+import contextlib
 import re
 import tomllib
 from importlib.metadata import version
@@ -71,8 +72,9 @@ def _locked(pid: int) -> list[Path]:
     """The files on which this process holds an open lock."""
     found = []
     for number, path in fds(pid).items():
-        if path.startswith("/") and "lock:" in Path(f"/proc/{pid}/fdinfo/{number}").read_text():
-            found.append(Path(path))
+        with contextlib.suppress(FileNotFoundError):  # closed meanwhile: it is none that is held
+            if path.startswith("/") and "lock:" in Path(f"/proc/{pid}/fdinfo/{number}").read_text():
+                found.append(Path(path))
     return found
 
 
