@@ -61,6 +61,10 @@ class Heads(Generic[_Part]):
         self.heap: list[tuple[Item, _Part]] = []
         self.posted: Item | None = None
 
+    def __lt__(self, other: Heads[Any]) -> bool:
+        """Any order: a lane that went to another level leaves its head behind, and stands twice under the same one."""
+        return id(self) < id(other)
+
     @property
     def head(self) -> Item | None:
         """The first of the parts' heads."""

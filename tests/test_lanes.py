@@ -488,6 +488,16 @@ def test_aging_of_a_queue_may_be_shorter_or_none_and_may_change_while_jobs_wait(
     assert ready._levels == {}
 
 
+def test_aging_may_change_from_one_queue_to_another_while_one_job_waits_in_each() -> None:
+    """Each leaves its level for another one, which stands under the same head in the place of the first one."""
+    found = Ready([])
+    for each in (mine := entry("b", due=0, queue="q"), other := entry("b", due=0, uid=2, queue="p")):
+        found.add(each)
+    found.age({"q": 1.0})
+    found.age({"p": 1.0})
+    assert drained(found) == [mine, other]
+
+
 def test_aging_looks_at_no_more_of_a_hundred_thousand_that_have_not_waited_for_long_enough() -> None:
     ready = Ready(entry(f"{number:06}", due=number, queue=f"q{number % 500}") for number in range(100_000))
     ready.add(entry("urgent", due=200_000, priority=1))

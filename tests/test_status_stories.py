@@ -93,7 +93,7 @@ def test_a_snooze_that_a_crash_kept_from_its_place_is_taken_up_as_one(world):
     eventually(lambda: queued(world, "delayed"))
     lines = [json.loads(line) for path in (world.spool / "history").iterdir() for line in path.read_text().splitlines()]
     (record,) = (line for line in lines if line["id"] == job_id and "outcome" in line)
-    verdict = settle._restore(record, Now(0.0, 0.0))
+    verdict = settle.restored(record, Now(0.0, 0.0))
     assert isinstance(verdict, policy.Again)
     assert verdict.uses == "snoozes"
     assert verdict.at == pytest.approx(record["t"] + 3600, abs=5)
