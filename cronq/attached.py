@@ -12,7 +12,7 @@ from __future__ import annotations
 import time
 
 from cronq import cancel, states
-from cronq.entry import ATTACHED
+from cronq.entry import ATTACHED, Entry
 from cronq.house import House, Now
 from cronq.log import line as log
 
@@ -38,8 +38,13 @@ def look(house: House, now: Now) -> None:
         uid, _, name = job_id.partition("-")
         if any(house.shelves.inboxes.is_waited_for(int(uid), each) for each in (name, name[_NAME_AT:])):
             house.attached.append(job_id)
-        elif (kept := house.backlog.find(job_id)) is not None:
+        elif (kept := house.backlog.find(job_id)) is not None and _is_attached(*kept):
             log("unattended", id=job_id)
             cancel.cancel(house, now, *kept, at_once=False)
         if time.monotonic() > deadline:
             break
+
+
+def _is_attached(state: str, entry: Entry) -> bool:
+    """Whether it ends with who waits for it: not what has ended, nor what was retried since."""
+    return ATTACHED in entry.flags and state in (*cancel.UNSTARTED, states.RUNNING)

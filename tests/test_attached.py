@@ -103,11 +103,18 @@ def test_attached_what_was_retried_needs_no_waiter_any_more(world):
     go.touch()
     world.run("retry", job_id)
     assert the_job(world, "running") == job_id
+
+    def looks_go_by() -> None:
+        later = world.submit("exec", "--", "sleep", "1")
+        assert world.result(later)["state"] == "done"  # as long as two looks
+        eventually(lambda: not list((world.spool / "queue" / "running").rglob(f"*,{later},*")))  # when it was published
+
+    looks_go_by()
     os.kill(world.dispatcher(daemon), signal.SIGKILL)
     eventually(lambda: daemon.log.read_text().count("event=ready") == 2)
-    later = world.submit("exec", "--", "sleep", "1")
-    assert world.result(later)["state"] == "done"  # as long as two looks
+    looks_go_by()
     assert the_job(world, "running") == job_id
+    assert "event=unattended" not in daemon.log.read_text()  # nor when it was dead
     world.run("cancel", job_id)
 
 
